@@ -1,0 +1,191 @@
+"""Decode once: every image of a source as uint8 in one memory-mapped file, shared by all runs that need the same."""
+
+import csv
+import dataclasses
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax import images as images_lib
+from cnnjax.errors import DataError, Stopped
+from cnnjax.progress import Progress
+from cnnjax.sources import Reference, Source
+
+FORMAT = 1  # part of the key: raise it when decoded pixels change
+CHUNK = 64  # images per message between processes; large enough to hide the cost of one
+ALONE = 600  # fewer images are decoded here: that is quicker than to start processes
+FACTS = ("width", "height", "format", "mode", "reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Decoded images in the order of the source's examples.
+
+    Attributes:
+        images: uint8 [examples, size, size, 3], memory-mapped, read-only; zeros where there is a reason.
+        facts: a dict of `FACTS` per example; "reason" is why it could not be decoded, or "".
+        built: whether this call decoded the images.
+    """
+
+    images: np.ndarray
+    facts: list[dict]
+    built: bool
+
+
+def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
+    """Reads and decodes in the calling process: uint8 [n, size, size, 3], and `FACTS` of each."""
+    out = np.zeros((len(references), size, size, 3), np.uint8)
+    facts = []
+    for i, reference in enumerate(references):
+        reason, known = "", {}
+        try:
+            out[i], known = images_lib.decode_resized(reference.read(), size, method)
+        except images_lib.ImageError as error:
+            reason = str(error)
+        except Exception as error:  # a vanished file, a damaged archive member, a password
+            reason = f"cannot be read ({str(error) or type(error).__name__})"
+        facts.append({**dict.fromkeys(FACTS, ""), **known, "reason": reason})
+    return out, facts
+
+
+def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0
+               ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
+    """Decodes in the given order with all cores, some hundred images ahead of the caller.
+
+    Args:
+        references: what to read.
+        count: how many they are; few are decoded in this process.
+        size, method: as in `images.decode_resized`.
+        workers: processes; 0: one per usable core.
+
+    Yields:
+        What `decode_chunk` returns, for up to `CHUNK` images.
+    """
+    chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
+    iterator = iter(references)
+    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if count <= ALONE or workers == 1:
+        yield from (decode_chunk(chunk, size, method) for chunk in chunks)
+        return
+    import joblib
+    from joblib.externals.loky import get_reusable_executor
+
+    # joblib's processes are not forks of this one, which may run JAX, and do not need a guarded __main__.
+    pool = joblib.Parallel(workers, backend="loky", return_as="generator", batch_size=1, max_nbytes=None,
+                           pre_dispatch=4 * workers)  # fmt: skip
+    try:
+        yield from pool(joblib.delayed(decode_chunk)(chunk, size, method) for chunk in chunks)
+    finally:
+        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+
+
+def key(source: Source, config) -> str:
+    """The name of a cache: its format, size, resize method and content."""
+    parts = [FORMAT, config.size, config.resize, source.fingerprint]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+
+def build(source: Source, config, directory: str | Path, progress: Progress, *, workers: int = 0,
+          stop: Callable[[], bool] = lambda: False) -> Cache:  # fmt: skip
+    """Opens the cache of `source` below `directory`, decoding everything first when it is not there.
+
+    The files appear under their final name by one rename. Two runs that build the same cache at once both finish, and
+    the first to be done provides it.
+
+    Args:
+        source: the examples.
+        config: the `image` section.
+        directory: `data.cache_dir`.
+        progress: gets a bar while images are decoded.
+        workers: processes; 0: one per usable core.
+        stop: polled between chunks.
+
+    Raises:
+        DataError: no space, or a directory that cannot be written.
+        Stopped: `stop` became true; nothing is left behind.
+    """
+    final = Path(directory).expanduser() / "decoded" / key(source, config)
+    if (final / "facts.csv").exists():
+        return _open(final, built=False)
+    advice = "name a directory with room with --config.data.cache_dir=DIR"
+    temporary = None
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(final.parent)
+        temporary = Path(tempfile.mkdtemp(prefix="building-", dir=final.parent))
+        _decode_into(temporary, source, config, progress, workers, stop)
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            if not (final / "facts.csv").exists():
+                raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            need = len(source.examples) * config.size**2 * 3
+            raise DataError(f"no space left for {need / 1e6:,.0f} MB of decoded images in {directory}; {advice}") from None
+        raise DataError(f"cannot write decoded images to {directory} ({error.strerror or error}); {advice}") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return _open(final, built=True)
+
+
+def _decode_into(directory: Path, source: Source, config, progress: Progress, workers: int, stop) -> None:
+    count = len(source.examples)
+    shape = (count, config.size, config.size, 3)
+    row_bytes = config.size * config.size * 3
+    positions: list[int] = []
+
+    def references() -> Iterator[Reference]:
+        for i, reference in source.stream():
+            positions.append(i)
+            yield reference
+
+    facts: list[dict] = [{}] * count
+    done = 0
+    with open(directory / "images.npy", "wb") as file, progress.task("decode", count, "images") as advance:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
+        # Written, not mapped: on a full disk a write is an error, a touched page of a mapping is a crash.
+        os.posix_fallocate(file.fileno(), 0, start + count * row_bytes) if hasattr(os, "posix_fallocate") else None
+        for pixels, chunk_facts in decode_all(references(), count, config.size, config.resize, workers):
+            if stop():
+                raise Stopped("stopped while decoding; nothing was kept of it")
+            for image, fact in zip(pixels, chunk_facts, strict=True):
+                i = positions[done]
+                file.seek(start + i * row_bytes)
+                file.write(image.tobytes())
+                facts[i] = fact
+                done += 1
+            advance(len(chunk_facts))
+    if done != count:
+        raise OSError(f"{count - done} of {count} images vanished while they were decoded")
+    with open(directory / "facts.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, FACTS)
+        writer.writeheader()
+        writer.writerows(facts)
+
+
+def _open(directory: Path, built: bool) -> Cache:
+    with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
+        facts = list(csv.DictReader(file))
+    return Cache(np.load(directory / "images.npy", mmap_mode="r"), facts, built)
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what a killed process left more than a day ago."""
+    for path in directory.glob("building-*"):
+        try:
+            if path.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(path, ignore_errors=True)
+        except FileNotFoundError:  # another run has just finished or swept it
+            pass

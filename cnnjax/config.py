@@ -1,0 +1,319 @@
+"""The complete default tree, and the ways to load, change, check and store it.
+
+Every config file starts from `default()`, which is locked: a key that does not exist fails in a file as it does on
+the command line. Types are fixed too; what means "not set" is an empty string, 0 or ().
+"""
+
+import ast
+import difflib
+import importlib.util
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from cnnjax.errors import ConfigError
+
+CHOICES = {
+    "data.source": ("files", "demo", "digits", "tfds"),
+    "image.resize": ("bilinear", "nearest", "pad"),
+    "split.method": ("stratified", "grouped", "tutorial", "tutorial_shuffled", "official"),
+    "model.name": ("convnet",),
+    "model.norm": ("none", "batch"),
+    "augment.interpolation": ("bilinear", "nearest"),
+    "augment.fill": ("reflect", "nearest", "constant", "wrap"),
+    "train.precision": ("float32", "bfloat16"),
+    "optimizer.name": ("adam", "adamw", "sgd"),
+    "optimizer.schedule": ("constant", "cosine", "step", "plateau"),
+}
+
+
+def default() -> ConfigDict:
+    """The default tree, locked: keys cannot be added and types cannot change."""
+    c = ConfigDict()
+    c.name = ""  # of the run; set from the config file's name and variant; names the default workdir runs/<name>
+    c.seed = 0  # integer; initial weights, order of the training images, augmentation and dropout
+
+    c.data = ConfigDict()
+    c.data.source = "files"  # files: folder or archive; demo: drawn cells; digits: scikit-learn's; tfds: by name
+    c.data.path = ""  # folder, .zip, .tar or .tgz with one folder per class; "": download data.url
+    c.data.url = ""  # archive to download when data.path is empty
+    c.data.sha256 = ""  # of that archive, 64 hex digits
+    c.data.tfds = ""  # name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2
+    c.data.cache_dir = "~/.cache/cnnjax"  # downloads and decoded images, shared between runs
+    c.data.classes = ()  # names in label order; (): the folders' names, sorted
+    c.data.positive = ""  # the positive class of a two-class task; "": the second class
+    c.data.group = ""  # regular expression; what it matches in a file's name is the group (patient); "": no groups
+    c.data.max_bad_fraction = 0.01  # fraction of unreadable files above which a run is refused
+    c.data.batch_size = 32  # images per training step, over all devices together
+    c.data.demo_cells = 2400  # images that the demo source draws
+    c.data.demo_patients = 40  # patients among whom they are divided
+
+    c.image = ConfigDict()
+    c.image.size = 64  # pixels, height and width that the network sees
+    c.image.resize = "bilinear"  # bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins
+
+    c.split = ConfigDict()
+    c.split.method = "stratified"  # stratified by class; grouped: no group on two sides; tutorial: first names of
+    # each class are validation; tutorial_shuffled: all names shuffled; official: what the data set brings
+    c.split.train = 0.70  # fraction of the images
+    c.split.val = 0.15  # fraction; chooses the best epoch
+    c.split.test = 0.15  # fraction; only read at the end
+    c.split.seed = 0  # integer; kept apart from `seed`, so that runs of several seeds share one split
+
+    c.model = ConfigDict()
+    c.model.name = "convnet"  # blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers
+    c.model.channels = (16, 32, 64)  # filters in each block
+    c.model.convs = (1,)  # convolutions in each block; one entry holds for all blocks
+    c.model.padding = ("same",)  # same or valid, in each block; one entry holds for all blocks
+    c.model.pool_stride = 2  # pixels, stride of the 2x2 max-pools: 1 or 2
+    c.model.norm = "none"  # none, or batch: batch normalisation after each convolution
+    c.model.dropout_features = 0.0  # fraction dropped before the flatten
+    c.model.dense = (128,)  # units of the hidden dense layers
+    c.model.dropout_dense = 0.0  # fraction dropped after each hidden dense layer
+
+    c.augment = ConfigDict()  # on training images only; all geometry is one matrix and one sampling per image
+    c.augment.flip_horizontal = False  # mirror left-right with probability 1/2
+    c.augment.flip_vertical = False  # mirror top-bottom with probability 1/2
+    c.augment.rotation = 0.0  # degrees; drawn from [-rotation, rotation]
+    c.augment.zoom = 0.0  # fraction; the visible window is scaled by a factor from [1 - zoom, 1 + zoom]
+    c.augment.shift = 0.0  # fraction of the side; drawn from [-shift, shift] in both directions
+    c.augment.interpolation = "bilinear"  # bilinear or nearest
+    c.augment.fill = "reflect"  # what lies outside the image: reflect, nearest, constant (black) or wrap
+
+    c.train = ConfigDict()
+    c.train.epochs = 30  # at most; one epoch is ceil(training images / batch size) steps
+    c.train.patience = 10  # epochs without a lower val_loss before stopping early; 0: never stop early
+    c.train.precision = "float32"  # of the computation: float32 or bfloat16; weights are float32 always
+
+    c.optimizer = ConfigDict()
+    c.optimizer.name = "adam"  # adam, adamw or sgd
+    c.optimizer.learning_rate = 1e-3  # per step, at its highest
+    c.optimizer.beta1 = 0.9  # decay of adam's first moment; sgd: Nesterov momentum
+    c.optimizer.beta2 = 0.999  # decay of adam's second moment
+    c.optimizer.epsilon = 1e-7  # added to adam's denominator (Keras' default)
+    c.optimizer.weight_decay = 0.0  # adamw: per step, times the learning rate; kernels only
+    c.optimizer.clip_norm = 0.0  # largest global gradient norm; 0: no clipping
+    c.optimizer.schedule = "constant"  # constant, cosine, step or plateau
+    c.optimizer.warmup_epochs = 0.0  # epochs of linear rise from 0 to learning_rate, with any schedule
+    c.optimizer.decay_epochs = 10.0  # step: epochs between drops
+    c.optimizer.decay_factor = 0.1  # step, plateau: factor of each drop
+    c.optimizer.plateau_patience = 3  # plateau: epochs without a lower val_loss before a drop
+
+    c.log = ConfigDict()
+    c.log.every = 20  # steps between rows of metrics.jsonl
+    c.log.tensorboard = False  # also write TensorBoard event files to <workdir>/tensorboard
+
+    c.runtime = ConfigDict()
+    c.runtime.devices = 0  # local devices to use; 0: all
+    c.runtime.workers = 0  # processes that decode images; 0: one per core
+    return c.lock()
+
+
+# Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
+FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "log.every", "log.tensorboard", "runtime.devices",
+                  "runtime.workers", "name")  # fmt: skip
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields ("section.key", value) of every leaf, in the tree's order."""
+    for key in config:
+        value = config[key]
+        if isinstance(value, (ConfigDict, Mapping)):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Lines "key: old -> new" of the values that matter to a run's numbers and differ."""
+    old, new = dict(flatten(old)), dict(flatten(new))
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) and key not in FREE_TO_CHANGE
+    ]
+
+
+def unknown_key(key: str) -> ConfigError:
+    """The error for a key that does not exist: the nearest valid one, and all of them."""
+    keys = [name for name, _ in flatten(default())]
+    near = difflib.get_close_matches(key, keys, 1, 0.5)
+    last = key.rpartition(".")[2]
+    for name in keys:
+        *_, leaf = name.split(".")
+        if last in (leaf, "".join(word[0] for word in leaf.split("_"))):
+            near = [name]  # the right name in the wrong section, or its initials, as in "lr"
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return ConfigError(f"unknown config key {key!r}{hint} valid keys: {', '.join(keys)}")
+
+
+def unknown_variant(file: str, given: str, allowed: tuple[str, ...]) -> ConfigError:
+    """The error of `get_config(arg)` for a variant that does not exist."""
+    forms = ", ".join([f"configs/{file}.py", *(f"configs/{file}.py:{name}" for name in allowed)])
+    return ConfigError(f"unknown variant {given!r} of configs/{file}.py; use one of: {forms}")
+
+
+def _parse(key: str, text: str, current: Any) -> Any:
+    """`text` from a command line as the type of `current`."""
+    kind = type(current)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+        if kind is tuple:
+            return _parse_tuple(text)
+        return int(text.replace("_", "")) if kind is int else kind(text)
+    except (KeyError, ValueError, SyntaxError):
+        raise TypeError from None
+
+
+def _parse_tuple(text: str) -> tuple:
+    """'(16, 32)', '16,32' or 'cat,dog'."""
+    if text.lstrip().startswith(("(", "[")):
+        return tuple(ast.literal_eval(text))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return tuple(int(part) if re.fullmatch(r"[-+]?\d+", part) else part for part in parts)
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Sets `{"section.key": value}` in place; strings are parsed as the key's type. Raises ConfigError."""
+    valid = dict(flatten(config))
+    problems = []
+    for key, value in overrides.items():
+        if key not in valid:
+            problems.append(str(unknown_key(key)))
+            continue
+        current = valid[key]
+        try:
+            if isinstance(value, str) and not isinstance(current, str):
+                value = _parse(key, value, current)
+            elif isinstance(value, (list, Path)):
+                value = tuple(value) if isinstance(value, list) else str(value)
+            elif isinstance(value, bool) != isinstance(current, bool):
+                raise TypeError
+            section, _, name = key.rpartition(".")
+            (config[section] if section else config)[name] = value
+        except TypeError:
+            problems.append(f"{key}={value!r} is not of type {type(current).__name__}; the default is {current!r}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> FrozenConfigDict:
+    """The config of a file such as "configs/malaria.py" or, with a variant, "configs/malaria.py:demo".
+
+    Args:
+        path: a Python file with `get_config(arg)`, and after a colon the variant passed as `arg`.
+        overrides: values by dotted key, such as {"train.epochs": 5}; strings are parsed as on the command line.
+
+    Returns:
+        The checked and frozen tree.
+
+    Raises:
+        ConfigError: every problem found, one line each.
+    """
+    file, _, variant = str(path).partition(".py:")
+    file = Path(file + ".py" if variant or str(path).endswith(".py:") else file)
+    if not file.is_file():
+        beside = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        near = difflib.get_close_matches(str(file), beside, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(beside) or 'none'}"
+        raise ConfigError(f"no config file {str(file)!r}; {hint}")
+    spec = importlib.util.spec_from_file_location(f"cnnjax_config_{file.stem}", file)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(variant)
+    except (AttributeError, KeyError) as error:
+        missing = re.search(r'Key "(\w+)" does not exist', str(error))
+        if not missing:
+            raise
+        raise ConfigError(f"{file}: {unknown_key(missing[1])}") from None
+    except TypeError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    config.name = f"{file.stem}-{variant}" if variant else file.stem
+    return finish(override(config, overrides or {}))
+
+
+def finish(config: ConfigDict) -> FrozenConfigDict:
+    """Checks the tree and freezes it."""
+    validate(config)
+    return FrozenConfigDict(config)
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+    """The tree as indented JSON; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> FrozenConfigDict:
+    """The inverse of `to_json` (after `json.loads`), with overrides."""
+    return finish(override(override(default(), dict(flatten(tree))), overrides or {}))
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises one ConfigError with a line for every problem; reads no data."""
+    problems = []
+
+    def check(ok: bool, key: str, allowed: str) -> None:
+        if not ok:
+            problems.append(f"{key}={values[key]!r}: {allowed}")
+
+    values = dict(flatten(config))
+    for key, allowed in CHOICES.items():
+        if values[key] not in allowed:
+            near = difflib.get_close_matches(str(values[key]), allowed, 1)
+            check(False, key, f"use one of {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    for key, low in {"data.batch_size": 1, "image.size": 4, "train.epochs": 1, "train.patience": 0, "log.every": 1,
+                     "runtime.devices": 0, "runtime.workers": 0, "optimizer.plateau_patience": 0, "seed": 0,
+                     "data.demo_patients": 3, "split.seed": 0}.items():  # fmt: skip
+        check(values[key] >= low, key, f"must be at least {low}")
+    for key in ("data.max_bad_fraction", "split.train", "split.val", "split.test"):
+        check(0 <= values[key] <= 1, key, "must be between 0 and 1")
+    for key in ("model.dropout_features", "model.dropout_dense", "augment.zoom", "augment.shift", "optimizer.beta1",
+                "optimizer.beta2"):  # fmt: skip
+        check(0 <= values[key] < 1, key, "must be at least 0 and below 1")
+    for key in ("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs", "augment.rotation"):
+        check(0 <= values[key] < math.inf, key, "must be 0 or more")
+    for key in ("optimizer.learning_rate", "optimizer.epsilon", "optimizer.decay_epochs", "optimizer.decay_factor"):
+        check(0 < values[key] < math.inf, key, "must be above 0")
+    total = values["split.train"] + values["split.val"] + values["split.test"]
+    if abs(total - 1) > 1e-6:
+        problems.append(f"split.train + split.val + split.test is {total:g}; the three fractions must add up to 1")
+    check(values["split.train"] > 0, "split.train", "training needs images; use 0.7, say")
+    check(values["split.val"] > 0, "split.val", "early stopping needs validation images; use 0.15, say")
+    if values["split.method"].startswith("tutorial"):
+        check(values["split.test"] == 0, "split.test", f"{values['split.method']} has no test part; set it to 0")
+    check(values["image.size"] <= 4096, "image.size", "must be at most 4096 pixels")
+    check(values["model.pool_stride"] in (1, 2), "model.pool_stride", "must be 1 or 2")
+    blocks = len(values["model.channels"])
+    check(blocks >= 1, "model.channels", "needs at least one block")
+    for key in ("model.channels", "model.convs", "model.dense"):
+        check(all(isinstance(n, int) and n > 0 for n in values[key]), key, "must hold whole numbers above 0")
+    for key in ("model.convs", "model.padding"):
+        check(len(values[key]) in (1, blocks), key, f"must have one entry, or one for each of the {blocks} blocks")
+    check(set(values["model.padding"]) <= {"same", "valid"}, "model.padding", "entries must be same or valid")
+    check(len(set(values["data.classes"])) == len(values["data.classes"]), "data.classes", "names a class twice")
+    if values["data.classes"] and values["data.positive"]:
+        check(values["data.positive"] in values["data.classes"], "data.positive",
+              f"use one of {', '.join(values['data.classes'])}")  # fmt: skip
+    if values["data.sha256"]:
+        check(bool(re.fullmatch("[0-9a-f]{64}", values["data.sha256"])), "data.sha256", "must be 64 hex digits")
+    try:
+        re.compile(values["data.group"])
+    except re.error as error:
+        check(False, "data.group", f"is not a regular expression ({error})")
+    if values["split.method"] == "grouped" and values["data.source"] in ("files", "demo"):
+        check(values["data.group"] != "", "data.group", "split.method=grouped needs it, such as '^C[0-9]+'")
+    if values["data.source"] == "tfds":
+        check(values["data.tfds"] != "", "data.tfds", "name a set, as in --config=configs/tfds.py:cifar10")
+    if values["data.source"] == "files" and not values["data.url"]:
+        check(values["data.path"] != "", "data.path", "name a folder, .zip or .tar with one folder per class: "
+              "--config.data.path=DIR")  # fmt: skip
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -1,0 +1,121 @@
+"""A run's data: source, cache and frozen split put together, with everything awkward accounted for on the way."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax import cache as cache_lib
+from cnnjax import rundir, sources
+from cnnjax import splits as splits_lib
+from cnnjax.errors import DataError
+from cnnjax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Decoded, labelled and split images.
+
+    Attributes:
+        images: uint8 [all, size, size, 3], memory-mapped.
+        labels: int32 [all].
+        ids, groups: one text per image.
+        classes: names in label order.
+        splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: list[str]
+    groups: list[str]
+    classes: tuple[str, ...]
+    splits: dict[str, np.ndarray]
+
+    def counts(self, split: str) -> str:
+        """One line: images, groups and images per class of a split."""
+        rows = self.splits[split]
+        per_class = np.bincount(self.labels[rows], minlength=len(self.classes))
+        groups = len({self.groups[i] for i in rows} - {""})
+        shown = ", ".join(f"{name} {n:,}" for name, n in zip(self.classes[:6], per_class, strict=False))
+        more = ", ..." if len(self.classes) > 6 else ""
+        return f"{len(rows):,} images" + (f" of {groups} groups" if groups else "") + f" ({shown}{more})"
+
+
+def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Callable[[], bool] = lambda: False,
+            classes: tuple[str, ...] | None = None) -> Dataset:  # fmt: skip
+    """Opens the source, decodes what is not cached, and reads or makes the split.
+
+    Args:
+        config: the whole tree.
+        workdir: holds `splits.csv`; the file of an earlier command, or of a user, is used as it is.
+        progress: gets bars and notes.
+        freeze: write `splits.csv` and `quarantine.csv`.
+        stop: polled while decoding.
+        classes: names that must be found, in this order, such as a checkpoint's.
+
+    Raises:
+        DataError: too many bad files, a group on two sides of a grouped split, a split of other images, and what
+            `sources.open_source`, `cache.build` and `splits.assign` raise.
+    """
+    source = sources.open_source(config.data, progress)
+    if classes is not None and source.classes != classes:
+        raise DataError(f"the data has the classes {', '.join(source.classes)}, the checkpoint {', '.join(classes)}; "
+                        "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
+    cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
+                            workers=config.runtime.workers, stop=stop)  # fmt: skip
+    bad = [(e.id, f["reason"]) for e, f in zip(source.examples, cache.facts, strict=True) if f["reason"]]
+    quarantine = sorted({*source.rejected, *bad})
+    if freeze:
+        rundir.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
+    if quarantine:
+        reasons = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
+        where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
+        progress.warn(f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in reasons.most_common())}){where}")
+    files = len(source.examples) + len(source.rejected)
+    if len(quarantine) > config.data.max_bad_fraction * files:
+        raise DataError(
+            f"{len(quarantine):,} of {files:,} files cannot be used ({quarantine[0][0]}: {quarantine[0][1]}), more than "
+            f"data.max_bad_fraction={config.data.max_bad_fraction:g}; mend them or raise --config.data.max_bad_fraction"
+        )
+    good = [i for i, fact in enumerate(cache.facts) if not fact["reason"]]
+    path = workdir / "splits.csv"
+    if path.exists():
+        splits = _frozen(path, source, good, config.split, progress)
+    else:
+        assigned = splits_lib.assign([source.examples[i] for i in good], source.classes, config.split)
+        if freeze:
+            splits_lib.write(path, [source.examples[i] for i in good], assigned, source.classes)
+        splits = {name: np.array([i for i, s in zip(good, assigned, strict=True) if s == name], np.int64)
+                  for name in splits_lib.NAMES}  # fmt: skip
+    return Dataset(cache.images, source.labels(), [e.id for e in source.examples], [e.group for e in source.examples],
+                   source.classes, splits)  # fmt: skip
+
+
+def _frozen(path: Path, source: sources.Source, good: list[int], config, progress: Progress) -> dict[str, np.ndarray]:
+    rows = splits_lib.read(path)
+    position = {source.examples[i].id: i for i in good}
+    missing = [row[0] for row in rows if row[0] not in position]
+    if missing:
+        raise DataError(f"{len(missing):,} images of {path} are not in the data, such as {missing[0]!r}; name the data "
+                        "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
+    if len({row[0] for row in rows}) < len(rows):
+        raise DataError(f"{path} names an image twice; restore it or use another --workdir")
+    wrong = [row for row in rows if source.classes[source.examples[position[row[0]]].label] != row[1]]
+    if wrong:
+        raise DataError(f"{path} says that {wrong[0][0]!r} is {wrong[0][1]}, its folder says otherwise; restore it or "
+                        "use another --workdir")  # fmt: skip
+    if config.method == "grouped":
+        both = splits_lib.shared_groups([row[2] for row in rows], [row[3] for row in rows])
+        if both:
+            group, sides = min(both.items())
+            raise DataError(f"{len(both)} groups of {path} are in more than one split, such as {group} in "
+                            f"{' and '.join(sorted(sides))}; restore it or use another --workdir")  # fmt: skip
+    if len(rows) < len(good):
+        progress.warn(f"{len(good) - len(rows):,} images are not in {path} and are left out")
+    empty = [name for name in ("train", "val") if not any(row[3] == name for row in rows)]
+    if empty:
+        raise DataError(f"{path} has no image for {' and '.join(empty)}; restore it or use another --workdir")
+    return {name: np.array([position[row[0]] for row in rows if row[3] == name], np.int64) for name in splits_lib.NAMES}
+

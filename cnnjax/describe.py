@@ -1,0 +1,71 @@
+"""One verb: show what would be trained, and train nothing."""
+
+import math
+from pathlib import Path
+
+from cnnjax import config as config_lib
+from cnnjax import models, report, sources, splits, state
+from cnnjax.errors import DataError
+from cnnjax.progress import Progress
+
+
+def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
+    """The resolved config, the network as a table, and the data plan, as text.
+
+    Writes `network.png` to `workdir`. Decodes no image and downloads nothing: an archive that is not here yet is
+    described by its address.
+
+    Raises:
+        DataError: data that is named but cannot be used.
+    """
+    workdir = Path(workdir)
+    standard = dict(config_lib.flatten(config_lib.default()))
+    lines = ["config (* differs from the default)"]
+    for key, value in config_lib.flatten(config):
+        lines.append(f"  {'*' if value != standard[key] else ' '} {key} = {value!r}")
+    source, plan = _plan(config, progress or Progress())
+    classes = source.classes if source else tuple(config.data.classes)
+    if classes:
+        network = state.network(config, len(classes))
+        table = models.table(network.model, config.image.size)
+        picture = workdir / "network.png"
+        report.draw_network(picture, table, config.image.size, config.name)
+        lines += ["", f"network ({picture})", report.network_table(table)]
+    return "\n".join([*lines, "", "data", *(f"  {line}" for line in plan)])
+
+
+def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]:
+    data = config.data
+    if data.source == "files" and not data.path:
+        path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
+        if not path.exists():
+            return None, [f"{data.url} will be downloaded to {path}", f"classes: {', '.join(data.classes) or 'its folders'}"]
+    if data.source == "tfds":
+        from cnnjax import tfds
+
+        if not tfds.prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
+            names = tfds.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
+            return None, [f"TFDS {data.tfds} will be downloaded and prepared", f"{len(names)} classes: {', '.join(names[:12])}"]
+    source = sources.open_source(data, progress)
+    lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
+    if source.rejected:
+        lines.append(f"{len(source.rejected)} files rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
+    try:
+        assigned = splits.assign(source.examples, source.classes, config.split)
+    except DataError as error:
+        return source, [*lines, f"cannot be split: {error}"]
+    for name in splits.NAMES:
+        inside = [e for e, s in zip(source.examples, assigned, strict=True) if s == name]
+        if inside:
+            groups = len({e.group for e in inside} - {""})
+            counts = ", ".join(f"{c} {sum(e.label == i for e in inside):,}" for i, c in enumerate(source.classes[:12]))
+            lines.append(f"{name:<6} {len(inside):,} files{f' of {groups} groups' if groups else ''} ({counts})")
+    train = assigned.count("train")
+    per_epoch = math.ceil(train / data.batch_size)
+    size = config.image.size
+    lines.append(f"{per_epoch:,} steps of {data.batch_size} images per epoch, at most {config.train.epochs} epochs")
+    lines.append(f"decoded once to {size}x{size} pixels ({config.image.resize}): {len(source.examples) * size**2 * 3 / 1e6:,.0f} MB "
+                 f"in {data.cache_dir}")  # fmt: skip
+    if len(source.classes) == 2:
+        lines.append(f"positive class: {data.positive or source.classes[1]}")
+    return source, lines

@@ -1,0 +1,116 @@
+"""A trained network at work: logits of many images, and a split's evaluation. Shared by training and its follow-ups."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cnnjax import checkpoints, metrics, pipeline, rundir, runtime, state, steps
+from cnnjax import config as config_lib
+from cnnjax.dataset import Dataset
+from cnnjax.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """A compiled network with its weights.
+
+    Attributes:
+        run: logits function from `steps.compile_logits`.
+        model: {"params", "stats"} on the mesh.
+        mesh: its devices.
+    """
+
+    run: Callable
+    model: dict
+    mesh: jax.sharding.Mesh
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [n, size, size, 3] -> float32 [n, outputs]; padded to a power of two that the devices divide."""
+        count = 1 << max(len(images) - 1, 0).bit_length()
+        count = -(-count // self.mesh.size) * self.mesh.size
+        padded = np.zeros((count, *images.shape[1:]), np.uint8)
+        padded[: len(images)] = images
+        return np.asarray(self.run(self.model, pipeline.put(padded, runtime.batched(self.mesh))))[: len(images)]
+
+    def logits_of_rows(self, images: np.ndarray, rows: np.ndarray, batch_size: int,
+                       advance: Callable[[int], None] = lambda n: None) -> np.ndarray:  # fmt: skip
+        """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs]."""
+        batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+        batches = pipeline.EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
+                                       process_count=jax.process_count())  # fmt: skip
+        out, pending = [], None
+        for batch in pipeline.iterate(batches):
+            current = self.run(self.model, pipeline.put(batch, runtime.batched(self.mesh)))
+            # Fetched one batch late, so that the device always has work.
+            if pending is not None:
+                out.append(np.asarray(pending))
+                advance(batch_size)
+            pending = current
+        out.append(np.asarray(pending))
+        advance(len(rows) - batch_size * (len(out) - 1))
+        return np.concatenate(out)[: len(rows)]
+
+
+def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
+                   name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
+    """Evaluates a split and writes `eval/<name>.json` and `eval/<name>.csv`; returns what is in the JSON file."""
+    rows = data.splits[split]
+    with progress.task(f"evaluate {split}", len(rows), "images") as advance:
+        logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
+    labels = data.labels[rows]
+    result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
+    p = metrics.probabilities(logits)
+    rundir.write_rows(
+        workdir / "eval" / f"{name}.csv",
+        ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
+        (
+            (data.ids[row], data.groups[row], data.classes[label], data.classes[q.argmax()], *map(float, q))
+            for row, label, q in zip(rows, labels, p, strict=True)
+        ),
+    )
+    rundir.write_json(workdir / "eval" / f"{name}.json", result)
+    return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint brought back to predict with.
+
+    Attributes:
+        engine: network and weights.
+        config: as trained, with the caller's overrides.
+        classes: names in the order of the probabilities.
+        positive: index of the positive class of a two-class task.
+        step: which checkpoint.
+    """
+
+    engine: Engine
+    config: object
+    classes: tuple[str, ...]
+    positive: int
+    step: int
+
+
+def restore(workdir: str | Path, step: str | int = "best", overrides: dict | None = None) -> Restored:
+    """Restores the network of a run on this process's devices, whatever devices trained it.
+
+    Args:
+        workdir: a run directory, wherever it was moved.
+        step: "best", "latest" or a number.
+        overrides: config values to change, such as {"data.path": ...}.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, or a damaged one.
+    """
+    with checkpoints.Checkpoints(workdir) as saved:
+        step = saved.resolve(step)
+        metadata = saved.metadata(step)
+        config = config_lib.from_dict(metadata["config"], overrides)
+        mesh = runtime.mesh(config.runtime.devices)
+        network = state.network(config, len(metadata["classes"]))
+        model = saved.load_model(step, network.abstract(runtime.replicated(mesh)))
+    engine = Engine(steps.compile_logits(network, mesh), model, mesh)
+    return Restored(engine, config, tuple(metadata["classes"]), metadata["positive"], step)

@@ -1,0 +1,127 @@
+"""The files of a run directory: claimed by one config, written whole, continued without a gap."""
+
+import csv
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjax import config as config_lib
+from cnnjax.errors import CheckpointError
+
+HISTORY = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_text`, indented."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file that this package has written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; name a run directory with --workdir=DIR") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
+
+
+def claim(workdir: Path, config) -> None:
+    """Makes the directory this config's, or checks that it is.
+
+    Raises:
+        CheckpointError: the directory belongs to a run with another config, or cannot be written.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        changed = config_lib.differences(read_json(path), json.loads(config_lib.to_json(config)))
+        if changed:
+            raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+                                  "use another --workdir, or the same config to continue it")  # fmt: skip
+        return
+    try:
+        write_text(path, config_lib.to_json(config) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"cannot write to {workdir} ({error.strerror}); use another --workdir") from None
+
+
+def finished(workdir: Path) -> dict | None:
+    """The summary of a run that has come to its end, else None."""
+    path = workdir / "summary.json"
+    summary = read_json(path) if path.exists() else {}
+    return summary if summary.get("stopped") in ("finished", "early") else None
+
+
+class History:
+    """`history.csv`, a row per epoch, and `metrics.jsonl`, a row per logged step and evaluation.
+
+    Args:
+        workdir: the run directory.
+        step: the step at which the run goes on; rows after it belong to work that was lost, and are dropped.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self._csv, self._jsonl = workdir / "history.csv", workdir / "metrics.jsonl"
+        self.rows = [row for row in read_history(workdir) if row["step"] <= step]
+        self._write()
+        kept = []
+        if self._jsonl.exists():
+            for line in self._jsonl.read_text(encoding="utf-8").splitlines(keepends=True):
+                # A line cut short by a crash is after the last checkpoint by construction.
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+        write_text(self._jsonl, "".join(kept))
+        self._log = open(self._jsonl, "a", encoding="utf-8")  # noqa: SIM115 - closed in close()
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """Adds a row of `HISTORY`."""
+        self.rows.append(dict(row))
+        self._write()
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Adds a line to `metrics.jsonl`; it has a "step"."""
+        self._log.write(json.dumps(row) + "\n")
+        self._log.flush()
+
+    def close(self) -> None:
+        self._log.close()
+
+    def _write(self) -> None:
+        lines = [",".join(HISTORY), *(",".join(repr(row[name]) for name in HISTORY) for row in self.rows)]
+        write_text(self._csv, "\n".join(lines) + "\n")
+
+
+def read_history(workdir: Path) -> list[dict]:
+    """Rows of `history.csv` as numbers; [] where there is none."""
+    path = workdir / "history.csv"
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [{k: int(v) if k in ("epoch", "step") else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+def write_rows(path: Path, header: Sequence[str], rows) -> None:
+    """A CSV file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

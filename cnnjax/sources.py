@@ -1,0 +1,304 @@
+"""Where examples come from: a folder, an archive read in place, TFDS, scikit-learn's digits, or drawn cells.
+
+A source lists examples without decoding any; what it lists is the same for any order in which a file system or an
+archive keeps its names, and the same for a folder and an archive of it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import re
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+
+from cnnjax import download
+from cnnjax.errors import DataError
+from cnnjax.progress import Progress
+
+ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class Reference(Protocol):
+    """How a worker process gets at one example: small, picklable, read there."""
+
+    def read(self) -> bytes | np.ndarray:
+        """The encoded file, or uint8 pixels [height, width] or [height, width, channels]."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    id: str  # path below the root, with "/": "Parasitized/C33P1thinF_IMG_20150619_114756a_cell_179.png"
+    label: int  # index into the source's classes
+    group: str  # what data.group matched; "" where it did not, and without data.group
+    split: str  # train, val or test where the source itself says so, else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled examples, sorted by id."""
+
+    classes: tuple[str, ...]
+    examples: tuple[Example, ...]
+    fingerprint: str  # changes when any content changes
+    stream: Callable[[], Iterator[tuple[int, Reference]]]  # (index into examples, reference), each once, any order
+    rejected: tuple[tuple[str, str], ...] = ()  # (id, reason) of files that are never read
+
+    def labels(self) -> np.ndarray:
+        """int32 [examples]."""
+        return np.array([example.label for example in self.examples], np.int32)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FileReference:
+    path: str
+
+    def read(self) -> bytes:
+        return Path(self.path).read_bytes()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ZipReference:
+    archive: str
+    member: str
+
+    def read(self) -> bytes:
+        return _open_zip(self.archive).read(self.member)
+
+
+@functools.lru_cache(maxsize=4)
+def _open_zip(archive: str) -> zipfile.ZipFile:
+    return zipfile.ZipFile(archive)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TarReference:
+    archive: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        with open(self.archive, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DataReference:
+    data: bytes | np.ndarray
+
+    def read(self) -> bytes | np.ndarray:
+        return self.data
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DemoReference:
+    seed: int
+    id: str
+
+    def read(self) -> bytes:
+        from cnnjax import demo
+
+        return demo.draw(self.seed, self.id)
+
+
+def open_source(config, progress: Progress) -> Source:
+    """The source of a `data` section, downloading what must be downloaded.
+
+    Raises:
+        DataError: a path that does not exist, fewer than two classes, a name that is not known, no network.
+    """
+    return SOURCES[config.source](config, progress)
+
+
+def _files(config, progress: Progress) -> Source:
+    if config.path:
+        path = Path(config.path).expanduser()
+    else:
+        path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
+    if not path.exists():
+        raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
+    if path.is_dir():
+        return _listed(config, str(path), *_list_folder(path))
+    try:
+        if zipfile.is_zipfile(path):
+            return _listed(config, str(path), *_list_zip(path))
+        if tarfile.is_tarfile(path):
+            return _listed(config, str(path), *_list_tar(path))
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged ({error}); get it again") from None
+    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content")
+
+
+# A listing: {path below the root: (reference or None for a compressed tar, facts for the fingerprint)}, the rejected,
+# and for a compressed tar the function that streams it.
+def _list_folder(root: Path):
+    entries, rejected, seen = {}, [], set()
+    for directory, names, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(directory)
+        if real in seen:  # a link to a folder above would never end
+            names.clear()
+            continue
+        seen.add(real)
+        for name in files:
+            path = os.path.join(directory, name)
+            id = PurePosixPath(Path(path).relative_to(root)).as_posix()
+            try:
+                facts = os.stat(path)
+            except OSError as error:
+                rejected.append((id, f"cannot be read ({error.strerror})"))
+                continue
+            if not stat.S_ISREG(facts.st_mode):
+                rejected.append((id, "not a regular file"))
+                continue
+            entries[id] = FileReference(path), (facts.st_size, facts.st_mtime_ns)
+    return entries, rejected, None
+
+
+def _unsafe(name: str) -> bool:
+    return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or bool(re.match("[A-Za-z]:", name))
+
+
+def _list_zip(path: Path):
+    entries, rejected = {}, []
+    for info in _open_zip(str(path)).infolist():
+        kind = info.external_attr >> 16
+        if info.is_dir():
+            continue
+        if _unsafe(info.filename):
+            rejected.append((info.filename, "points outside the archive"))
+        elif stat.S_ISLNK(kind):
+            rejected.append((info.filename, "a link inside an archive"))
+        else:
+            entries[info.filename] = ZipReference(str(path), info.filename), (info.file_size, info.CRC)
+    return entries, rejected, None
+
+
+def _list_tar(path: Path):
+    entries, rejected = {}, []
+    with tarfile.open(path) as archive:
+        compressed = not isinstance(archive.fileobj, type(open(os.devnull, "rb")))
+        for info in archive:
+            if info.isdir():
+                continue
+            if _unsafe(info.name):
+                rejected.append((info.name, "points outside the archive"))
+            elif not info.isreg():
+                rejected.append((info.name, "a link or a device inside an archive"))
+            else:
+                name = info.name.removeprefix("./")
+                reference = None if compressed else TarReference(str(path), info.offset_data, info.size)
+                entries[name] = reference, (info.size, info.mtime)
+
+    def stream() -> Iterator[tuple[str, Reference]]:
+        # A compressed tar can only be read from its beginning: once through, in its own order.
+        with tarfile.open(path, "r|*") as archive:
+            for info in archive:
+                if info.isreg():
+                    yield info.name.removeprefix("./"), DataReference(archive.extractfile(info).read())
+
+    return entries, rejected, stream if compressed else None
+
+
+def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source:
+    """Finds classes and, where folders are named so, splits among the listed paths."""
+    hidden = re.compile(r"(^|/)(__MACOSX|\.[^/]*)(/|$)")
+    parts = {name: name.split("/") for name in entries if not hidden.search(name)}
+    depth = 0  # leading folders that all images share, such as cell_images/
+    while True:
+        tops = {p[depth] for p in parts.values() if len(p) > depth + 1}
+        below = {p[depth + 1] for p in parts.values() if len(p) > depth + 2}
+        if len(tops) != 1 or len(below) == 0:
+            break
+        depth += 1
+    split_depth = int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
+    start = depth + split_depth
+    found = sorted({p[start] for p in parts.values() if len(p) > start + 1})
+    classes = tuple(config.classes) or tuple(found)
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
+                        "set --config.data.classes")  # fmt: skip
+    if len(classes) < 2:
+        what = f"one class folder ({classes[0]})" if classes else "no class folders"
+        raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
+    group = re.compile(config.group) if config.group else None
+    keys, examples = [], []
+    for name, p in parts.items():
+        if len(p) > start + 1 and p[start] in classes:
+            matched = group.search("/".join(p[start + 1 :])) if group else None
+            split = OFFICIAL[p[depth].lower()] if split_depth else ""
+            text = matched[matched.re.groups and 1] if matched else ""
+            examples.append(Example("/".join(p[depth:]), classes.index(p[start]), text or "", split))
+            keys.append(name)
+    if not examples:
+        raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
+    order = sorted(range(len(examples)), key=lambda i: examples[i].id)
+    keys = [keys[i] for i in order]
+    examples = tuple(examples[i] for i in order)
+    position = {key: i for i, key in enumerate(keys)}
+
+    def references() -> Iterator[tuple[int, Reference]]:
+        if stream is None:
+            yield from ((i, entries[key][0]) for i, key in enumerate(keys))
+        else:
+            yield from ((position[name], reference) for name, reference in stream() if name in position)
+
+    rejected = tuple(sorted((name, reason) for name, reason in rejected if not hidden.search(name)))
+    return Source(classes, examples, _digest((e.id, entries[k][1]) for e, k in zip(examples, keys, strict=True)),
+                  references, rejected)  # fmt: skip
+
+
+def _digest(facts) -> str:
+    return hashlib.sha256(json.dumps(list(facts)).encode()).hexdigest()
+
+
+def _demo(config, progress: Progress) -> Source:
+    from cnnjax import demo
+
+    group = re.compile(config.group) if config.group else None
+    examples = []
+    for id in demo.ids(0, config.demo_cells, config.demo_patients):
+        folder, _, name = id.partition("/")
+        matched = group.search(name) if group else None
+        examples.append(Example(id, demo.CLASSES.index(folder), matched[0] if matched else "", ""))
+    content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
+    return Source(demo.CLASSES, tuple(examples), _digest([content, len(examples), config.demo_patients]),
+                  lambda: ((i, DemoReference(0, e.id)) for i, e in enumerate(examples)))  # fmt: skip
+
+
+def _digits(config, progress: Progress) -> Source:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    examples = tuple(Example(f"{label}/{i:04}", int(label), "", "") for i, label in enumerate(data.target))
+    return _arrays(tuple(map(str, data.target_names)), examples, [DataReference(p) for p in pixels],
+                   hashlib.sha256(pixels.tobytes()).hexdigest())  # fmt: skip
+
+
+def _tfds(config, progress: Progress) -> Source:
+    from cnnjax import tfds
+
+    data_dir = str(Path(config.cache_dir).expanduser() / "tfds")
+    archive = str(Path(config.path).expanduser()) if config.path else ""
+    classes, rows, fingerprint = tfds.load(config.tfds, data_dir, archive=archive)
+    examples = tuple(Example(id, label, "", split) for id, label, split, _ in rows)
+    return _arrays(classes, examples, [reference for *_, reference in rows], fingerprint)
+
+
+def _arrays(classes: tuple[str, ...], examples: Sequence[Example], references: list, fingerprint: str) -> Source:
+    order = sorted(range(len(examples)), key=lambda i: examples[i].id)
+    return Source(classes, tuple(examples[i] for i in order), fingerprint,
+                  lambda: ((new, references[old]) for new, old in enumerate(order)))  # fmt: skip
+
+
+SOURCES = {"files": _files, "demo": _demo, "digits": _digits, "tfds": _tfds}

@@ -1,0 +1,185 @@
+"""Which example is for training, for validation and for test; frozen to `splits.csv`.
+
+All orders come from SHA-256 of the seed and a name, so a split depends on nothing but seed, names and labels: not on
+the file system, the machine, the number of processes or a library's version.
+"""
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax import rundir
+from cnnjax.errors import DataError
+from cnnjax.sources import Example
+
+NAMES = ("train", "val", "test")
+
+
+def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[str]:
+    """The split of each example, by the `split` section of the config.
+
+    Raises:
+        DataError: a split without a single example of some class, or what a method needs is missing.
+    """
+    splits = METHODS[config.method](examples, config)
+    for split in NAMES:
+        if split == "train" or getattr(config, split) > 0 or split in splits:
+            present = {example.label for example, s in zip(examples, splits, strict=True) if s == split}
+            missing = [name for label, name in enumerate(classes) if label not in present]
+            if missing:
+                raise DataError(
+                    f"the {split} split has no image of {', '.join(missing)} ({len(examples)} images, "
+                    f"split.method={config.method}); add images or enlarge --config.split.{split}"
+                )
+    return splits
+
+
+def _order(seed: int, names: Sequence[str]) -> list[str]:
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+
+
+def _stratified(examples: Sequence[Example], config) -> list[str]:
+    """Each class is divided on its own, by rounded fractions."""
+    by_label = defaultdict(list)
+    for example in examples:
+        by_label[example.label].append(example.id)
+    split_of = {}
+    for ids in by_label.values():
+        val, test = (round(config[name] * len(ids)) for name in ("val", "test"))
+        for i, id in enumerate(_order(config.seed, ids)):
+            split_of[id] = "test" if i < test else "val" if i < test + val else "train"
+    return [split_of[example.id] for example in examples]
+
+
+def _grouped(examples: Sequence[Example], config) -> list[str]:
+    """Whole groups, dealt in the seed's order, then moved and swapped while that brings every split nearer to its
+    share of every class."""
+    without = [example.id for example in examples if not example.group]
+    if without:
+        raise DataError(f"{len(without):,} images have no group, such as {without[0]!r}; set --config.data.group to a "
+                        "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
+    groups = _order(config.seed, sorted({example.group for example in examples}))
+    used = [i for i, name in enumerate(NAMES) if config[name] > 0]
+    if len(groups) < len(used):
+        raise DataError(f"{len(groups)} groups ({', '.join(groups)}) cannot be kept apart in {len(used)} splits; "
+                        "check --config.data.group or use --config.split.method=stratified")  # fmt: skip
+    row = {group: i for i, group in enumerate(groups)}
+    counts = np.zeros((len(groups), max(example.label for example in examples) + 1))  # [group, class]
+    for example in examples:
+        counts[row[example.group], example.label] += 1
+    fractions = np.array([config[NAMES[i]] for i in used])
+    target = fractions[:, None] * counts.sum(0)  # [split, class]
+    seen = (counts.sum(1).cumsum() - counts.sum(1) / 2) / counts.sum()
+    side = np.searchsorted(fractions.cumsum()[:-1], seen, side="right")
+    side = _balance(side, counts, target)
+    return [NAMES[used[side[row[example.group]]]] for example in examples]
+
+
+def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Steepest descent on the squared relative distance to `target` [split, class] by moving one group or swapping
+    two. `side` [group] is each group's split, `counts` [group, class]."""
+    everyone = np.arange(len(side))
+    side = side.copy()
+    swaps = len(side) <= 512  # beyond that, groups are so many that moves alone reach the shares
+    have = np.stack([counts[side == s].sum(0) for s in range(len(target))])
+
+    def cost(totals, s):
+        return (((totals - target[s]) / np.maximum(target[s], 1)) ** 2).sum(-1)
+
+    while True:
+        now = cost(have, np.arange(len(target)))
+        best, change = -1e-9, None
+        for a in range(len(target)):
+            for b in range(len(target)):
+                here = everyone[side == a]
+                if a == b or len(here) < 2:
+                    continue
+                move = cost(have[a] - counts[here], a) + cost(have[b] + counts[here], b) - now[a] - now[b]
+                if move.min() < best:
+                    best, change = move.min(), ((here[move.argmin()], b),)
+                there = everyone[side == b]
+                if swaps and a < b and len(there):
+                    delta = counts[there][None] - counts[here][:, None]
+                    swap = cost(have[a] + delta, a) + cost(have[b] - delta, b) - now[a] - now[b]
+                    if swap.min() < best:
+                        i, j = np.unravel_index(swap.argmin(), swap.shape)
+                        best, change = swap.min(), ((here[i], b), (there[j], a))
+        if change is None:
+            return side
+        for group, to in change:
+            have[side[group]] -= counts[group]
+            have[to] += counts[group]
+            side[group] = to
+
+
+def _tutorial(examples: Sequence[Example], config) -> list[str]:
+    """Keras' `ImageDataGenerator(validation_split)`: the first names of each class, sorted, are validation."""
+    by_label = defaultdict(list)
+    for example in examples:
+        by_label[example.label].append(example.id)
+    val = {id for ids in by_label.values() for id in sorted(ids)[: int(config.val * len(ids))]}
+    return ["val" if example.id in val else "train" for example in examples]
+
+
+def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
+    """Keras' `image_dataset_from_directory(validation_split, seed)`: all names shuffled, the last are validation."""
+    order = sorted(range(len(examples)), key=lambda i: (examples[i].label, examples[i].id))
+    np.random.RandomState(config.seed).shuffle(order)
+    val = set(order[len(order) - int(config.val * len(order)) :])
+    return ["val" if i in val else "train" for i in range(len(examples))]
+
+
+def _official(examples: Sequence[Example], config) -> list[str]:
+    """What the data set itself brings. A missing part is cut from train, stratified by class."""
+    given = Counter(example.split for example in examples)
+    if given[""] or not given["train"]:
+        raise DataError("split.method=official needs a data set that brings its own train split, as folders train/, "
+                        "val/, test/ do; use --config.split.method=stratified")  # fmt: skip
+    splits = [example.split for example in examples]
+    cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
+    inside = [i for i, name in enumerate(splits) if name == "train"]
+    parts = _stratified([examples[i] for i in inside], {**cut, "seed": config.seed})
+    for i, part in zip(inside, parts, strict=True):
+        splits[i] = part
+    return splits
+
+
+METHODS = {"stratified": _stratified, "grouped": _grouped, "tutorial": _tutorial,
+           "tutorial_shuffled": _tutorial_shuffled, "official": _official}  # fmt: skip
+
+
+def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, set[str]]:
+    """The groups that stand in more than one split, with those splits."""
+    sides = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if group:
+            sides[group].add(split)
+    return {group: names for group, names in sides.items() if len(names) > 1}
+
+
+def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classes: Sequence[str]) -> None:
+    """Writes `id,label,group,split`, one row per example, whole or not at all."""
+    rows = ((e.id, classes[e.label], e.group, split) for e, split in zip(examples, splits, strict=True))
+    rundir.write_rows(path, ("id", "label", "group", "split"), rows)
+
+
+def read(path: Path) -> list[tuple[str, str, str, str]]:
+    """Rows (id, label, group, split) of a frozen split. Raises DataError for a file that is not one."""
+    with open(path, newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        if next(reader, None) != ["id", "label", "group", "split"]:
+            raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
+        rows = [tuple(row) for row in reader if row]
+    wrong = [row for row in rows if len(row) != 4 or row[3] not in NAMES]
+    if wrong:
+        raise DataError(f"{path} has the row {','.join(wrong[0])}; the split must be one of {', '.join(NAMES)}")
+    return rows
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a frozen split, stored with checkpoints."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,102 @@
+"""What training carries from step to step, how it is made, and the optimizer that changes it."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx, struct
+
+from cnnjax import models
+
+
+@struct.dataclass
+class TrainState:
+    """Plain nested dicts of arrays: no NNX type reaches jit, a sharding or a checkpoint."""
+
+    step: jax.Array  # int32, updates done
+    params: dict  # float32
+    stats: dict  # batch statistics; {} without batch normalisation
+    opt_state: optax.OptState
+    sums: dict  # {"loss", "correct", "count"} of the epoch so far, float32; saved, so that a stop loses none
+    scale: jax.Array  # float32, factor on the learning rate; below 1 after drops on a plateau
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network taken apart: its structure for training and for evaluation, and the shapes of its state."""
+
+    train_def: nnx.GraphDef
+    eval_def: nnx.GraphDef
+    make: Callable[[], tuple[dict, dict]]  # initial (params, stats)
+    model: nnx.Module  # abstract, for tables
+
+    def abstract(self, sharding: jax.sharding.Sharding) -> dict:
+        """{"params", "stats"} of shapes, with the sharding to restore to."""
+        params, stats = jax.eval_shape(self.make)
+        return with_sharding({"params": params, "stats": stats}, sharding)
+
+
+def with_sharding(tree, sharding: jax.sharding.Sharding):
+    """Shapes of `tree` with `sharding` on every leaf."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def network(config, classes: int) -> Network:
+    """The network of a config for a number of classes; computes nothing yet."""
+    dtype = jnp.dtype(config.train.precision)
+    options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model, dtype=dtype)
+
+    def build():
+        return models.MODELS[config.model.name](**options, rngs=nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0)))
+
+    def make():
+        _, params, stats = nnx.split(build(), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+    def definition(training: bool):
+        view = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
+        return nnx.split(view, nnx.Param, ...)[0]
+
+    model = nnx.eval_shape(build)
+    return Network(definition(True), definition(False), make, model)
+
+
+def schedule(config, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """Step -> learning rate, by the `optimizer` section. Drops on a plateau come on top, through `TrainState.scale`."""
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    total = epochs * steps_per_epoch
+    base = {
+        "constant": lambda: optax.constant_schedule(config.learning_rate),
+        "plateau": lambda: optax.constant_schedule(config.learning_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, max(total - warmup, 1)),
+        "step": lambda: optax.exponential_decay(config.learning_rate, max(round(config.decay_epochs * steps_per_epoch), 1),
+                                                config.decay_factor, staircase=True),
+    }[config.schedule]()  # fmt: skip
+    if not warmup:
+        return base
+    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), base], [warmup])
+
+
+def optimizer(config, rate: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer of the `optimizer` section with a learning rate schedule."""
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    if config.name == "sgd":
+        parts.append(optax.trace(config.beta1, nesterov=True))
+    else:
+        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
+    if config.name == "adamw":
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)))
+    return optax.chain(*parts, optax.scale_by_learning_rate(rate))
+
+
+def initial(network: Network, tx: optax.GradientTransformation) -> TrainState:
+    """The state before the first step; jit it with shardings."""
+    params, stats = network.make()
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params), no_sums(), jnp.ones((), jnp.float32))
+
+
+def no_sums() -> dict:
+    """The sums at the beginning of an epoch."""
+    return {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}

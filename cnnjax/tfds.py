@@ -1,0 +1,301 @@
+"""TFDS image-classification sets, prepared and read without TensorFlow (as array_record files)."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import glob
+import io
+import os
+import shutil
+import tempfile
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+from PIL import Image
+
+_SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
+_DEADLINE = 10.0  # seconds a server may take to answer before the network counts as dead
+_BATCH = 1024  # examples per read while collecting labels
+
+
+class TfdsError(ValueError):
+    """One line: what was given, what is allowed, what to type next."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Record:
+    """Picklable reference to one example of a prepared set; `split` is TFDS's own name of the split."""
+
+    name: str
+    data_dir: str
+    split: str
+    index: int
+
+    def read(self) -> bytes:
+        """The encoded image (content of a PNG or JPEG file), as TFDS stored it."""
+        # The pid is part of the cache key because array_record's reader threads do not survive a fork.
+        return _source(self.name, self.data_dir, self.split, os.getpid())[self.index]["image"]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or log lines of TFDS."""
+    import tensorflow_datasets
+    from absl import logging
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
+    tensorflow_datasets.disable_progress_bar()
+    vars(lazy_imports_utils.tensorflow)["error_callback"] = None  # it prints a banner about TensorFlow
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+@_quiet()
+def class_names(name: str, data_dir: str) -> tuple[str, ...]:
+    """Class names from the builder; nothing is downloaded.
+
+    A set that keeps its names inside the archive (cifar10) has "0", "1", ... until it is prepared.
+    Raises TfdsError for an unknown set and for one without `image` and `label` features.
+    """
+    return tuple(_builder(name, data_dir).info.features["label"].names)
+
+
+@_quiet()
+def load(
+    name: str, data_dir: str, *, archive: str = ""
+) -> tuple[tuple[str, ...], list[tuple[str, int, str, Record]], str]:
+    """Classes, [(id, label, split, record)] and a fingerprint of `name`; prepares the set when needed.
+
+    `archive` is a local copy of the set's archive (for a set of several files: a directory with them), used
+    instead of downloading. Its checksum is not checked, so that a part of the original will do.
+    Splits other than train, validation and test, and unlabelled examples (label -1), are left out.
+    Raises TfdsError.
+    """
+    data_dir = os.path.abspath(os.path.expanduser(data_dir))
+    builder = _builder(name, data_dir)
+    if not builder.is_prepared():
+        _prepare(name, data_dir, archive)
+        builder = _builder(name, data_dir)
+    info, items = builder.info, []
+    try:
+        for split in [split for split in info.splits if split in _SPLITS]:
+            source, ours = _open(builder, split), _SPLITS[split]
+            batches = [range(len(source))[at:at + _BATCH] for at in range(0, len(source), _BATCH)]
+            labels = [int(example["label"]) for batch in batches for example in source.__getitems__(batch)]
+            items += [(f"{ours}/{index:06d}", label, ours, Record(name, data_dir, split, index))
+                      for index, label in enumerate(labels) if label >= 0]
+    except Exception as error:
+        raise TfdsError(f"cannot read {builder.data_dir} ({_line(error)}); "
+                        "delete it or choose another data directory, then run again") from error
+    if not items:
+        raise TfdsError(f"{name} has no labelled examples in its splits {', '.join(info.splits)}; "
+                        f"allowed: {', '.join(_SPLITS)}; choose another set: configs/tfds.py:NAME")
+    sizes = " ".join(f"{key}={part.num_examples}:{int(part.num_bytes)}" for key, part in info.splits.items())
+    return tuple(info.features["label"].names), items, f"tfds:{info.full_name} {sizes}"
+
+
+@functools.lru_cache(maxsize=16)
+def _source(name: str, data_dir: str, split: str, pid: int):
+    return _open(_builder(name, data_dir), split)
+
+
+def _open(builder, split: str):
+    """Data source of one prepared split; its images stay encoded."""
+    from tensorflow_datasets import decode, features
+
+    images = [key for key, value in builder.info.features.items() if isinstance(value, features.Image)]
+    return builder.as_data_source(split, decoders={key: decode.SkipDecoding() for key in images})
+
+
+def _builder(name: str, data_dir: str):
+    """TFDS's builder of a set that is known to have an image and a label."""
+    import tensorflow_datasets as tfds
+
+    known, base = tfds.list_builders(with_community_datasets=False), name.split("/")[0].split(":")[0]
+    if base not in known:
+        near = difflib.get_close_matches(base, known, cutoff=0.5) or ["malaria", "tf_flowers", "cifar10"]
+        raise TfdsError(f"TFDS has no set {base!r}; nearest: {', '.join(near)}; "
+                        f"type configs/tfds.py:{near[0]}")
+    try:
+        builder = tfds.builder(name, data_dir=os.path.abspath(os.path.expanduser(data_dir)))
+        fields = dict(builder.info.features.items())
+    except Exception as error:
+        raise TfdsError(f"TFDS cannot build {name} ({_line(error)}); type configs/tfds.py:{base}") from error
+    image, label = fields.get("image"), fields.get("label")
+    if not (isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
+            and isinstance(label, tfds.features.ClassLabel) and label.num_classes):
+        found = ", ".join(f"{key} ({type(value).__name__})" for key, value in fields.items())
+        raise TfdsError(f"{name} has the features {found}; needed: image (Image of uint8) and label "
+                        "(ClassLabel); choose another set: configs/tfds.py:NAME")
+    return builder
+
+
+def _prepare(name: str, data_dir: str, archive: str) -> None:
+    """Write the set's array_record files; TensorFlow itself is asked only where its stand-in is too small."""
+    if archive and not os.path.exists(archive):
+        raise TfdsError(f"archive {archive} of {name} does not exist; type data.path=FILE of an existing one")
+    try:
+        try:
+            with _stand_in():
+                _generate(name, data_dir, archive)
+        except ImportError as error:
+            if error.name != "tensorflow":
+                raise
+            import tensorflow  # noqa: F401
+
+            _generate(name, data_dir, archive)
+    except TfdsError:
+        raise
+    except ImportError as error:
+        package = (error.name or "tensorflow").split(".")[0]
+        raise TfdsError(f"{name} cannot be prepared without {package} ({error.msg}); "
+                        f"type pip install {package} and run again") from error
+    except Exception as error:
+        raise TfdsError(f"cannot prepare {name} from {archive or 'its download'} ({_line(error)}); "
+                        "type data.path=ARCHIVE with a good copy of its archive") from error
+
+
+def _generate(name: str, data_dir: str, archive: str) -> None:
+    """One run of TFDS's own preparation; the set appears in `data_dir` whole or not at all."""
+    import tensorflow_datasets as tfds
+
+    os.makedirs(data_dir, exist_ok=True)
+    builder = _builder(name, data_dir)
+    make = builder._make_download_manager
+
+    # Private names, because TFDS has no public way to bring one's own download manager.
+    def manager(**kwargs):
+        ours = make(**kwargs)
+        ours._extract = _extractor(ours, scratch)
+        if archive:
+            ours._download_or_get_cache = _local(name, Path(archive).absolute())
+        else:
+            ours._download = _checked(name, ours._download)
+        return ours
+
+    builder._make_download_manager = manager
+    with tempfile.TemporaryDirectory(prefix="extract-", dir=data_dir) as scratch:
+        # This mode replaces a directory that has no metadata, which TFDS would otherwise take for prepared.
+        config = tfds.download.DownloadConfig(
+            extract_dir=scratch, download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS,
+            manual_dir=archive if os.path.isdir(archive) else None)
+        with contextlib.redirect_stdout(io.StringIO()):
+            builder.download_and_prepare(download_config=config, file_format="array_record")
+    _source.cache_clear()
+
+
+def _extractor(manager, scratch: str):
+    """Extract function without TFDS's threads, which keep writing for a while after Ctrl-C."""
+    import promise
+    from tensorflow_datasets.core.download import resource as resources
+
+    def extract(resource):
+        if not isinstance(resource, resources.Resource):
+            resource = resources.Resource(path=resource)
+        if resource.extract_method == resources.ExtractMethod.NO_EXTRACT:
+            return promise.Promise.resolve(resource.path)
+        target = Path(tempfile.mkdtemp(dir=scratch)) / resource.path.name
+        # iter_archive leaves out absolute names, names with '..', and links to files outside the archive.
+        for name, file in manager.iter_archive(resource):
+            path = target / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with file, path.open("wb") as copy:
+                shutil.copyfileobj(file, copy)
+        return promise.Promise.resolve(target)
+
+    return extract
+
+
+def _local(name: str, archive: Path):
+    """Download function that answers with `archive`, or with the file in it that is named as the URL."""
+    import promise
+
+    asked: list[str] = []
+
+    def download(resource):
+        url = getattr(resource, "url", resource)
+        asked.extend([url] if url not in asked else [])
+        file = archive / Path(urlparse(url).path).name if archive.is_dir() else archive
+        if file == archive and len(asked) > 1:
+            raise TfdsError(f"{name} has several files ({', '.join(asked)}) but {archive} is one; "
+                            "put them into one directory and type data.path=DIRECTORY")
+        if not file.exists():
+            raise TfdsError(f"{file} of {name} does not exist; put {url} there and type data.path={archive}")
+        return promise.Promise.resolve(file)
+
+    return download
+
+
+def _checked(name: str, download):
+    """`download`, failing within _DEADLINE on a dead network, where TFDS would retry for minutes."""
+    import requests
+
+    reached: set[str] = set()
+
+    def problem_of(url: str) -> str:
+        found = [f"no answer in {_DEADLINE:g} s"]
+
+        def ask():
+            try:
+                with requests.get(url, stream=True, timeout=_DEADLINE) as answer:
+                    found[0] = "" if answer.ok else f"HTTP {answer.status_code}"
+            except Exception as error:
+                found[0] = type(error).__name__
+
+        # In a thread, because the timeout of requests does not cover the name look-up.
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(_DEADLINE)
+        return found[0]
+
+    def checked(resource):
+        url, host = resource.url, urlparse(resource.url).netloc
+        if url.startswith("http") and host not in reached and (problem := problem_of(url)):
+            raise TfdsError(f"cannot download {url} of {name} ({problem}); "
+                            "get it on another machine and type data.path=ARCHIVE")
+        reached.add(host)
+        return download(resource)
+
+    return checked
+
+
+class _Part(types.SimpleNamespace):
+    def __getattr__(self, name: str):
+        raise ImportError(f"it uses TensorFlow's {name}", name="tensorflow")
+
+
+@contextlib.contextmanager
+def _stand_in() -> Iterator[None]:
+    """Give TFDS the few functions of TensorFlow that most builders need, all else being an ImportError."""
+    from tensorflow_datasets.core.utils import lazy_imports_utils
+
+    def encode_png(image: np.ndarray):
+        buffer = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
+        return types.SimpleNamespace(numpy=buffer.getvalue)
+
+    gfile = _Part(GFile=open, listdir=os.listdir, exists=os.path.exists, isdir=os.path.isdir, glob=glob.glob,
+                  walk=os.walk, remove=os.remove, makedirs=functools.partial(os.makedirs, exist_ok=True))
+    lazy = vars(lazy_imports_utils.tensorflow)
+    lazy["_module"] = _Part(io=_Part(gfile=gfile), image=_Part(encode_png=encode_png),
+                            compat=_Part(as_text=os.fsdecode), executing_eagerly=lambda: True)
+    try:
+        yield
+    finally:
+        lazy.pop("_module", None)
+
+
+def _line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,340 @@
+"""One verb: train, from a config to a run directory with a summary.
+
+The order within the loop is fixed: evaluate -> save -> next batch -> step -> log the step before. A checkpoint at step
+k has seen exactly k updates, and its data iterator stands at position k.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cnnjax import checkpoints as checkpoints_lib
+from cnnjax import config as config_lib
+from cnnjax import dataset, inference, metrics, models, pipeline, report, rundir, runtime, splits, state, steps
+from cnnjax.errors import DataError, Stopped, TrainingError
+from cnnjax.progress import Progress, duration
+
+
+@dataclasses.dataclass
+class Early:
+    """What is remembered from epoch to epoch; saved with every checkpoint."""
+
+    evaluated: int = 0  # step of the last evaluation
+    best_loss: float = math.inf
+    best_step: int = 0
+    wait: int = 0  # epochs since best_step
+    drop_wait: int = 0  # epochs since best_step or the last drop of the learning rate
+    seconds: float = 0.0  # of wall clock, over all starts of the run
+    train_seconds: float = 0.0  # of them in training steps, compilation apart
+    train_images: int = 0  # seen in train_seconds
+
+    def update(self, step: int, val_loss: float) -> None:
+        """Takes in an evaluation."""
+        self.evaluated = step
+        self.wait += 1
+        self.drop_wait += 1
+        if val_loss < self.best_loss:
+            self.best_loss, self.best_step, self.wait, self.drop_wait = val_loss, step, 0, 0
+
+
+def train(config, workdir: str | Path, *, progress: Progress | None = None,
+          stop: Callable[[], bool] = lambda: False) -> dict:  # fmt: skip
+    """Trains, or continues the run in `workdir`, or returns the summary of a finished one.
+
+    Args:
+        config: from `load_config`.
+        workdir: the run directory; made when missing, never overwritten.
+        progress: hears what happens; silent by default.
+        stop: polled between steps; once true, everything is saved and `Stopped` is raised.
+
+    Returns:
+        What `summary.json` holds: best_step, steps, epochs, stopped, seconds, images_per_second, parameters, and the
+        numbers of train, val and test at the best step (None for a split without images).
+
+    Raises:
+        UserError: in one line, what cannot work.
+        Stopped: `stop` was true; the same call continues.
+    """
+    progress, workdir = progress or Progress(), Path(workdir)
+    rundir.claim(workdir, config)
+    done = rundir.finished(workdir)
+    if done:
+        progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
+        return done
+    mesh = runtime.mesh(config.runtime.devices, divides=config.data.batch_size)
+    progress.message(f"{config.name} on {runtime.describe(mesh)}")
+    data = dataset.prepare(config, workdir, progress, freeze=True, stop=stop)
+    for name in splits.NAMES:
+        if len(data.splits[name]):
+            progress.message(f"  {name:<6} {data.counts(name)}")
+    with checkpoints_lib.Checkpoints(workdir, writable=True) as checkpoints:
+        run = _Run(config, workdir, data, mesh, checkpoints, progress, stop)
+        try:
+            stopped = run.loop()
+        finally:
+            run.close()
+        best = checkpoints.resolve(run.early.best_step)
+        weights = checkpoints.load_model(best, run.network.abstract(runtime.replicated(mesh)))
+    summary = run.summary("early" if stopped else "finished")
+    engine = inference.Engine(run.steps.logits, weights, mesh)
+    for name in splits.NAMES:
+        if len(data.splits[name]):
+            result = inference.evaluate_split(
+                engine, data, name, batch_size=config.data.batch_size, positive=run.positive, workdir=workdir,
+                name=name, extra={"step": best}, progress=progress)  # fmt: skip
+            keys = ("images", "loss", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy")
+            summary[name] = {key: result[key] for key in keys if key in result}
+    report.draw_curves(workdir / "curves.png", rundir.read_history(workdir), run.early.best_step, config.name)
+    rundir.write_json(workdir / "summary.json", summary)
+    return summary
+
+
+class _Run:
+    """A run under way: the loop and what it keeps."""
+
+    def __init__(self, config, workdir: Path, data: dataset.Dataset, mesh, checkpoints, progress: Progress, stop):
+        self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
+        self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.positive = _positive(config, data.classes)
+        self.batch_size = config.data.batch_size
+        self.steps_per_epoch = math.ceil(len(data.splits["train"]) / self.batch_size)
+        try:
+            self.network = state.network(config, len(data.classes))
+        except ValueError as error:
+            raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
+                            "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
+        self.table = models.table(self.network.model, config.image.size)
+        self.parameters = sum(row.parameters for row in self.table)
+        self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
+        tx = state.optimizer(config.optimizer, self.rate)
+        self.steps = steps.compile_steps(self.network, tx, mesh, config)
+        self.whole = runtime.replicated(mesh)
+        batches = pipeline.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=self.batch_size,
+                                        seed=config.seed, process_index=jax.process_index(),
+                                        process_count=jax.process_count())  # fmt: skip
+        self.batches = pipeline.iterate(batches)
+        self.early = Early()
+        self.saved = -1  # step of the newest checkpoint
+        self._resume(tx)
+        self.history = rundir.History(workdir, self.step)
+        self.events = _events(config, workdir, self.step)
+        self.started = time.monotonic()
+        report.draw_network(workdir / "network.png", self.table, config.image.size, config.name)
+
+    def _resume(self, tx) -> None:
+        def make():
+            return state.initial(self.network, tx)
+
+        latest = self.checkpoints.latest()
+        if latest is None:
+            self.state, self.step = jax.jit(make, out_shardings=self.whole)(), 0
+            return
+        abstract = state.with_sharding(jax.eval_shape(make), self.whole)
+        restored = self.checkpoints.restore(latest, abstract, self.batches)
+        digest = splits.digest(self.workdir / "splits.csv")
+        if restored.metadata["splits_sha256"] != digest:
+            raise DataError(f"{self.workdir / 'splits.csv'} is not the split of the checkpoint at step {latest}; "
+                            "restore it or use another --workdir")  # fmt: skip
+        self.state, self.step = restored.state, latest
+        self.early = Early(**{k: math.inf if v is None else v for k, v in restored.metadata["early"].items()})
+        self.saved = latest
+        self.progress.message(f"continuing from step {latest}")
+
+    def loop(self) -> bool:
+        """Trains to the end; returns whether it stopped early."""
+        progress, config = self.progress, self.config
+        progress.message(f"  {self.parameters:,} parameters, {self.steps_per_epoch} steps of {self.batch_size} images per epoch, "
+                         f"at most {config.train.epochs} epochs")  # fmt: skip
+        progress.message(report.history_header())
+        while True:
+            if self.step % self.steps_per_epoch == 0 and self.step > self.early.evaluated:
+                self._end_epoch()
+            if config.train.patience and self.early.wait >= config.train.patience:
+                return True
+            if self.step >= config.train.epochs * self.steps_per_epoch:
+                return False
+            self._check_stop()
+            self._train_epoch()
+
+    def _train_epoch(self) -> None:
+        """Steps to the end of the epoch, or to a stop request."""
+        epoch = self.step // self.steps_per_epoch + 1
+        left = self.steps_per_epoch - self.step % self.steps_per_epoch
+        sharding = runtime.batched(self.mesh)
+        pending = None  # (step, metrics) on the device
+        clock, counted = time.monotonic(), 0
+        name = f"epoch {epoch}/{self.config.train.epochs}"
+        with self.progress.task(name, left * self.batch_size, "images") as advance:
+            for i in range(left):
+                self._check_stop(pending)
+                batch = pipeline.put(next(self.batches), sharding)
+                self.state, values = self.steps.train(self.state, batch)
+                self.step += 1
+                if pending is not None:
+                    speed = counted / max(time.monotonic() - clock, 1e-9)
+                    advance(self.batch_size, self._log(*pending, speed))
+                    if i == 1:
+                        # The first step of a process waits for the compiler: it is not counted.
+                        clock, counted = time.monotonic(), -self.batch_size
+                    counted += self.batch_size
+                pending = self.step, values
+            self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))
+        jax.block_until_ready(self.state.step)
+        self.early.train_seconds += time.monotonic() - clock
+        self.early.train_images += max(counted + self.batch_size, 0)
+        self.epoch_seconds = time.monotonic() - clock
+        self.epoch_images = counted + self.batch_size
+
+    def _log(self, step: int, values: dict, speed: float) -> str:
+        """Fetches a step's metrics, refuses numbers that are none, and returns a note for the progress line."""
+        loss, accuracy = float(values["loss"]), float(values["accuracy"])
+        if not math.isfinite(loss):
+            kept = f"the checkpoint at step {self.saved} is kept" if self.saved > 0 else "no checkpoint was saved yet"
+            raise TrainingError(
+                f"the loss is {loss} at step {step}; {kept}. Start again in another --workdir with a lower "
+                f"--config.optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}) or with "
+                "--config.optimizer.clip_norm=1"
+            )
+        if step % self.config.log.every == 0:
+            rate = float(self.rate(step - 1)) * float(self.state.scale)
+            row = {"step": step, "loss": loss, "accuracy": accuracy, "learning_rate": rate, "images_per_second": round(speed, 1)}
+            self.history.log(row)
+            self.events(row, "train")
+        return f"loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
+
+    def _end_epoch(self) -> None:
+        epoch = self.step // self.steps_per_epoch
+        rows = self.data.splits["val"]
+        engine = inference.Engine(self.steps.logits, {"params": self.state.params, "stats": self.state.stats}, self.mesh)
+        logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
+        val = metrics.headline(logits, self.data.labels[rows], self.positive)
+        if not math.isfinite(val["loss"]):
+            raise TrainingError(f"val_loss is {val['loss']} after epoch {epoch}; start again in another --workdir with a lower "
+                                "--config.optimizer.learning_rate")  # fmt: skip
+        sums = {name: float(value) for name, value in self.state.sums.items()}
+        self.early.update(self.step, val["loss"])
+        row = {
+            "epoch": epoch,
+            "step": self.step,
+            "loss": sums["loss"] / sums["count"],
+            "accuracy": sums["correct"] / sums["count"],
+            "val_loss": val["loss"],
+            "val_accuracy": val["accuracy"],
+            "seconds": round(self.epoch_seconds, 3),
+            "images_per_second": round(self.epoch_images / max(self.epoch_seconds, 1e-9), 1),
+        }
+        self.history.epoch(row)
+        self.history.log({"step": self.step, "epoch": epoch, **{f"val_{k}": v for k, v in val.items() if k != "images"}})
+        self.events({"step": self.step, **{k: v for k, v in val.items() if k != "images"}}, "val")
+        self.progress.message(report.history_row(row, self.config.train.epochs, best=self.early.best_step == self.step))
+        scale = float(self.state.scale)
+        optimizer = self.config.optimizer
+        if optimizer.schedule == "plateau" and self.early.drop_wait > optimizer.plateau_patience:
+            scale *= optimizer.decay_factor
+            self.early.drop_wait = 0
+            self.progress.message(f"  val_loss is on a plateau: learning rate {optimizer.learning_rate * scale:.3g} from here")
+        fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(scale)}, self.whole)
+        self.state = self.state.replace(**fresh)
+        report.draw_curves(self.workdir / "curves.png", self.history.rows, self.early.best_step, self.config.name)
+        self._save(val["loss"])
+
+    def _save(self, val_loss: float | None) -> None:
+        now = time.monotonic()
+        self.early.seconds += now - self.started
+        self.started = now
+        early = {k: None if v == math.inf else v for k, v in dataclasses.asdict(self.early).items()}
+        metadata = {
+            "config": json.loads(config_lib.to_json(self.config)),
+            "classes": list(self.data.classes),
+            "positive": self.positive,
+            "preprocessing": checkpoints_lib.preprocessing(self.config),
+            "splits_sha256": splits.digest(self.workdir / "splits.csv"),
+            "early": early,
+        }
+        self.checkpoints.save(self.state, self.batches, metadata, val_loss)
+        self.saved = self.step
+
+    def _check_stop(self, pending=None) -> None:
+        if not self.stop():
+            return
+        if pending is not None:
+            self._log(*pending, 0.0)
+        if self.saved != self.step and self.step > 0:
+            self._save(None)
+        rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
+        raise Stopped(f"stopped at step {self.step}, everything is saved; the same command continues")
+
+    def summary(self, stopped: str) -> dict:
+        """The content of `summary.json`, evaluation apart."""
+        early = self.early
+        return {
+            "name": self.config.name,
+            "best_step": early.best_step,
+            "steps": self.step,
+            "epochs": self.step // self.steps_per_epoch,
+            "stopped": stopped,
+            "seconds": round(early.seconds + time.monotonic() - self.started, 1),
+            "images_per_second": round(early.train_images / max(early.train_seconds, 1e-9), 1),
+            "parameters": self.parameters,
+            "classes": list(self.data.classes),
+            "devices": runtime.describe(self.mesh),
+            "versions": checkpoints_lib.versions(),
+            "train": None,
+            "val": None,
+            "test": None,
+        }
+
+    def close(self) -> None:
+        """Closes what is open."""
+        self.history.close()
+        self.events.close()
+
+
+def _positive(config, classes: tuple[str, ...]) -> int:
+    if len(classes) != 2:
+        return -1
+    if config.data.positive and config.data.positive not in classes:
+        raise DataError(f"data.positive={config.data.positive!r} is not a class; use one of {', '.join(classes)}")
+    return classes.index(config.data.positive) if config.data.positive else 1
+
+
+class _NoEvents:
+    """Stands in where TensorBoard is off."""
+
+    def __call__(self, row: dict, prefix: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Events:
+    """TensorBoard event files; rows after `step` of an earlier start are hidden by TensorBoard itself."""
+
+    def __init__(self, directory: Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=step or None)
+
+    def __call__(self, row: dict, prefix: str) -> None:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                self._writer.add_scalar(f"{prefix}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _events(config, workdir: Path, step: int):
+    return _Events(workdir / "tensorboard", step) if config.log.tensorboard else _NoEvents()
+
+
+def table(summary: dict) -> str:
+    """The numbers of a summary for people, and how long it took."""
+    return report.numbers_table(summary) + f"\n{summary['steps']:,} steps in {duration(summary['seconds'])}"

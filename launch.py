@@ -1,0 +1,152 @@
+"""Command line of cnnjax.
+
+    python launch.py --config=configs/malaria.py                 train (and continue) a run
+    python launch.py --mode=describe --config=configs/malaria.py show config, network and data plan
+    python launch.py --mode=eval --workdir=runs/malaria          evaluate it
+    python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
+
+Any value of the config is set with --config.section.key=value. Exit codes: 0 done, 2 something to put right (one
+line says what), 75 stopped by a signal after saving.
+"""  # fmt: skip
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from cnnjax import config as config_lib
+from cnnjax.errors import ConfigError, Stopped, UserError
+from cnnjax.progress import Console
+
+MODES = ("train", "eval", "predict", "describe")
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string("config", "", "config file, with a variant after a colon: configs/malaria.py:demo", flag_values=FLAGS)
+flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=FLAGS)
+flags.DEFINE_string("workdir", "", "run directory; default runs/<config name>[-<variant>]", flag_values=FLAGS)
+flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
+flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
+flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
+flags.DEFINE_string("output", "predictions.csv", "predict: CSV file to write", flag_values=FLAGS)
+flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
+
+
+def parse(argv: list[str]) -> dict[str, str]:
+    """Parses the flags; returns the overrides of `--config.section.key=value`. Raises ConfigError."""
+    overrides, rest = {}, argv[:1]
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(arguments, None)
+            if value is None or value.startswith("--"):
+                raise ConfigError(f"{argument} has no value; write {argument}=VALUE")
+        overrides[key] = value
+    try:
+        left = FLAGS(rest)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{' '.join(str(error).split())}; python launch.py --help lists the flags") from None
+    if left:
+        raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --input={left[0]}")
+    for key in ("data.path", "data.cache_dir"):
+        if key in overrides and overrides[key]:
+            overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
+    return overrides
+
+
+def main(argv: list[str]) -> None:
+    """Does what the command line asks."""
+    overrides = parse(argv)
+    if FLAGS.help:
+        keys = "\n".join(f"  --config.{key}={value!r}" for key, value in config_lib.flatten(config_lib.default()))
+        print(f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}")
+        return
+    console = Console()
+    if FLAGS.mode in ("train", "describe"):
+        if not FLAGS.config:
+            raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
+        config = config_lib.load_config(FLAGS.config, overrides)
+        workdir = Path(FLAGS.workdir or f"runs/{config.name}")
+        (_train if FLAGS.mode == "train" else _describe)(config, workdir, console)
+        return
+    if not FLAGS.workdir:
+        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
+    (_eval if FLAGS.mode == "eval" else _predict)(Path(FLAGS.workdir), overrides, console)
+
+
+def _train(config, workdir: Path, console: Console) -> None:
+    from cnnjax import report, runtime
+    from cnnjax.progress import duration
+    from cnnjax.train import train
+
+    with runtime.StopFlag() as stop:
+        summary = train(config, workdir, progress=console, stop=stop)
+    console.message("")
+    why = f"no lower val_loss for {config.train.patience} epochs" if summary["stopped"] == "early" else "all epochs done"
+    console.message(f"{summary['epochs']} epochs in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
+                    f"{summary['best_step']}:")  # fmt: skip
+    console.message(report.numbers_table(summary))
+    console.message("")
+    split = "test" if summary["test"] else "val"
+    console.message(f"run      {workdir}: curves.png, network.png, history.csv, summary.json, eval/{split}.csv")
+    console.message(f"evaluate python launch.py --mode=eval --workdir={workdir} --split={split}")
+    console.message(f"predict  python launch.py --mode=predict --workdir={workdir} --input='DIR/*.png' --output=predictions.csv")
+
+
+def _describe(config, workdir: Path, console: Console) -> None:
+    from cnnjax.describe import describe
+
+    console.message(describe(config, workdir, progress=console))
+
+
+def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
+    from cnnjax import report
+    from cnnjax.evaluate import evaluate
+
+    result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console)
+    console.message(f"{workdir}, step {result['step']}")
+    console.message(report.details_text(result))
+    name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
+    console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
+
+
+def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None:
+    from cnnjax.predict import predict
+
+    if overrides:
+        raise ConfigError("--mode=predict takes its config from the checkpoint; leave out --config.* flags")
+    if not FLAGS.input:
+        raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
+    done, bad = predict(workdir, FLAGS.input, FLAGS.output, FLAGS.step, progress=console)
+    console.message(f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {FLAGS.output}")
+
+
+def run(argv: list[str]) -> int:
+    """`main` with errors as one line each and exit codes."""
+    try:
+        main(argv)
+        return 0
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 75
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"error: {error}; make room, then the same command continues from the last checkpoint", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv))
