@@ -180,7 +180,7 @@ def _place(rng: np.random.Generator, nearest: float, farthest: float) -> tuple[f
 
 
 def _add_parasite(rng: np.random.Generator, cell: Cell, patient: Patient) -> None:
-    x, y = _place(rng, 0.0, 0.7)
+    x, y = _place(rng, 0.05, 0.75)
     angle = rng.uniform(0, 2 * math.pi)
     strength = rng.uniform(0.4, 0.6) if rng.random() < 0.1 else rng.uniform(0.9, 1.4)
     chromatin, cytoplasm = strength * patient.chromatin, strength * patient.cytoplasm
@@ -211,7 +211,7 @@ def _add_confounder(rng: np.random.Generator, cell: Cell, patient: Patient) -> N
     kind = rng.choice(["debris", "blush", "platelet", "dirt", "fold", "vacuole"],
                       p=[0.31, 0.13, 0.13, 0.28, 0.08, 0.07])  # fmt: skip
     if kind == "debris":
-        x, y = _place(rng, 0.96, 1.05)
+        x, y = _place(rng, 0.95, 1.04)
         amount, size, stretch = rng.uniform((1.2, 0.1, 1), (2.4, 0.16, 3))
         cell.add(patient.chromatin, amount, x, y, size, stretch=stretch, angle=math.atan2(x, -y))
     elif kind == "blush":

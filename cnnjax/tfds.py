@@ -169,6 +169,7 @@ def _prepare(name: str, data_dir: str, archive: str) -> None:
 def _generate(name: str, data_dir: str, archive: str) -> None:
     """One run of TFDS's own preparation; the set appears in `data_dir` whole or not at all."""
     import tensorflow_datasets as tfds
+    import tree
 
     os.makedirs(data_dir, exist_ok=True)
     builder = _builder(name, data_dir)
@@ -177,11 +178,13 @@ def _generate(name: str, data_dir: str, archive: str) -> None:
     # Private names, because TFDS has no public way to bring one's own download manager.
     def manager(**kwargs):
         ours = make(**kwargs)
-        ours._extract = _extractor(ours, scratch)
         if archive:
-            ours._download_or_get_cache = _local(name, Path(archive).absolute())
+            ours.download = functools.partial(tree.map_structure, _local(name, Path(archive).absolute()))
         else:
             ours._download = _checked(name, ours._download)
+        extract = _extractor(ours, scratch)
+        ours.extract = functools.partial(tree.map_structure, extract)
+        ours.download_and_extract = lambda urls: tree.map_structure(extract, ours.download(urls), urls)
         return ours
 
     builder._make_download_manager = manager
@@ -196,31 +199,29 @@ def _generate(name: str, data_dir: str, archive: str) -> None:
 
 
 def _extractor(manager, scratch: str):
-    """Extract function without TFDS's threads, which keep writing for a while after Ctrl-C."""
-    import promise
+    """Extract function without TFDS's threads and promises, which Ctrl-C leaves writing or hanging."""
     from tensorflow_datasets.core.download import resource as resources
 
-    def extract(resource):
-        if not isinstance(resource, resources.Resource):
-            resource = resources.Resource(path=resource)
+    def extract(path, asked=None):
+        """`path` (of what was `asked` for, a URL or Resource) as an extracted directory, or as it is."""
+        resource = path if isinstance(path, resources.Resource) else resources.Resource(
+            path=path, extract_method=getattr(asked, "_extract_method", None))
         if resource.extract_method == resources.ExtractMethod.NO_EXTRACT:
-            return promise.Promise.resolve(resource.path)
-        target = Path(tempfile.mkdtemp(dir=scratch)) / resource.path.name
+            return resource.path
+        target = type(resource.path)(tempfile.mkdtemp(dir=scratch)) / resource.path.name
         # iter_archive leaves out absolute names, names with '..', and links to files outside the archive.
         for name, file in manager.iter_archive(resource):
-            path = target / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with file, path.open("wb") as copy:
-                shutil.copyfileobj(file, copy)
-        return promise.Promise.resolve(target)
+            copy = target / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            with file, copy.open("wb") as stream:
+                shutil.copyfileobj(file, stream)
+        return target
 
     return extract
 
 
 def _local(name: str, archive: Path):
     """Download function that answers with `archive`, or with the file in it that is named as the URL."""
-    import promise
-
     asked: list[str] = []
 
     def download(resource):
@@ -232,7 +233,7 @@ def _local(name: str, archive: Path):
                             "put them into one directory and type data.path=DIRECTORY")
         if not file.exists():
             raise TfdsError(f"{file} of {name} does not exist; put {url} there and type data.path={archive}")
-        return promise.Promise.resolve(file)
+        return file
 
     return download
 

@@ -1,14 +1,27 @@
-"""Malaria."""
+"""Malaria parasites in thin blood smears: is the cell parasitized?
+
+27,558 stained cells of 200 patients (NLM; Rajaraman et al. 2018, PeerJ 6:e4568), 32x32 pixels, a network of 758,401
+parameters. No patient is on two sides of the split.
+
+    python launch.py --config=configs/malaria.py            downloads 353 MB, verifies it, trains
+    python launch.py --config=configs/malaria.py --config.data.path=cell_images.zip
+    python launch.py --config=configs/malaria.py:demo       drawn cells, no download
+    python launch.py --config=configs/malaria.py:tutorial   the exercise as it is usually done
+
+TIMES
+"""
+
 from cnnjax.config import default, unknown_variant
 
 
 def get_config(arg=""):
+    """`arg`: "", demo or tutorial."""
     config = default()
     config.data.url = "https://data.lhncbc.nlm.nih.gov/public/Malaria/cell_images.zip"
     config.data.sha256 = "0a949556b2414159b5100192609805376654c4266d8d187be9b1922fad43c668"
     config.data.classes = ("Parasitized", "Uninfected")
     config.data.positive = "Parasitized"
-    config.data.group = r"^C\d+"
+    config.data.group = r"^C\d+"  # the patient; what follows it in a name is spelled in several ways
     config.data.batch_size = 64
     config.image.size = 32
     config.split.method = "grouped"
@@ -20,4 +33,17 @@ def get_config(arg=""):
     config.model.dropout_dense = 0.2
     config.train.epochs = 30
     config.train.patience = 10
+    if arg == "demo":
+        config.data.source = "demo"
+        config.data.url = config.data.sha256 = ""
+        config.train.epochs = 12
+        config.train.patience = 4
+    elif arg == "tutorial":
+        # Keras' ImageDataGenerator: nearest-neighbour resize, and the first 20 % of each class's names held out. Eight
+        # patients of the full set stand on both sides of that split.
+        config.image.resize = "nearest"
+        config.split.method = "tutorial"
+        config.split.train, config.split.val, config.split.test = 0.8, 0.2, 0.0
+    elif arg:
+        raise unknown_variant("malaria", arg, ("demo", "tutorial"))
     return config

@@ -1,0 +1,37 @@
+"""Your own images: a folder, .zip or .tar with one folder per class.
+
+    python launch.py --config=configs/folder.py --config.data.path=DIR
+
+Where several images show one patient, animal or place, keep these together, or the test numbers are too good:
+
+    python launch.py --config=configs/folder.py --config.data.path=DIR \\
+        --config.split.method=grouped --config.data.group='^[^_]+'
+
+Folders train/, val/ and test/ around the class folders are used with --config.split.method=official.
+
+TIMES
+"""
+
+from cnnjax.config import default, unknown_variant
+
+
+def get_config(arg=""):
+    """No variants."""
+    if arg:
+        raise unknown_variant("folder", arg, ())
+    config = default()
+    config.image.size = 96
+    config.image.resize = "pad"
+    config.model.channels = (32, 64, 128, 128)
+    config.model.norm = "batch"
+    config.model.dense = (128,)
+    config.model.dropout_features = 0.3
+    config.augment.flip_horizontal = True
+    config.augment.rotation = 15.0
+    config.augment.zoom = 0.15
+    config.augment.shift = 0.05
+    config.train.epochs = 50
+    config.optimizer.schedule = "plateau"
+    config.optimizer.plateau_patience = 3
+    config.optimizer.decay_factor = 0.3
+    return config

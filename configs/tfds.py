@@ -1,0 +1,37 @@
+"""Any image classification set of TensorFlow Datasets, by its name; TensorFlow itself is not needed.
+
+    python launch.py --config=configs/tfds.py:cifar10
+    python launch.py --config=configs/tfds.py:malaria --config.data.path=cell_images.zip   a local copy of its archive
+
+The set's own train, validation and test parts are kept; what it lacks is cut from its training part. TFDS drops file
+names, and with them patients: for the malaria cells use configs/malaria.py.
+
+TIMES
+"""
+
+from cnnjax.config import default
+from cnnjax.errors import ConfigError
+
+
+def get_config(arg=""):
+    """`arg`: the name of a set, such as cifar10 or cifar10:3.0.2."""
+    if not arg:
+        raise ConfigError("name a data set of TFDS after a colon, such as --config=configs/tfds.py:cifar10")
+    config = default()
+    config.data.source = "tfds"
+    config.data.tfds = arg
+    config.data.batch_size = 128
+    config.image.size = 32
+    config.split.method = "official"
+    config.model.channels = (32, 64, 128)
+    config.model.convs = (2,)
+    config.model.norm = "batch"
+    config.model.dropout_features = 0.3
+    config.model.dense = (128,)
+    config.model.dropout_dense = 0.2
+    config.augment.flip_horizontal = True
+    config.augment.shift = 0.1
+    config.train.epochs = 30
+    config.train.patience = 0
+    config.optimizer.schedule = "cosine"
+    return config
