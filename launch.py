@@ -54,7 +54,7 @@ def parse(argv: list[str]) -> dict[str, str]:
     if left:
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --input={left[0]}")
     for key in ("data.path", "data.cache_dir"):
-        if key in overrides and overrides[key]:
+        if overrides.get(key):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides
 
@@ -95,7 +95,9 @@ def _train(config, workdir: Path, console: Console) -> None:
     split = "test" if summary["test"] else "val"
     console.message(f"run      {workdir}: curves.png, network.png, history.csv, summary.json, eval/{split}.csv")
     console.message(f"evaluate python launch.py --mode=eval --workdir={workdir} --split={split}")
-    console.message(f"predict  python launch.py --mode=predict --workdir={workdir} --input='DIR/*.png' --output=predictions.csv")
+    console.message(
+        f"predict  python launch.py --mode=predict --workdir={workdir} --input='DIR/*.png' --output=predictions.csv"
+    )
 
 
 def _describe(config, workdir: Path, console: Console) -> None:
@@ -123,7 +125,9 @@ def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     done, bad = predict(workdir, FLAGS.input, FLAGS.output, FLAGS.step, progress=console)
-    console.message(f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {FLAGS.output}")
+    console.message(
+        f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {FLAGS.output}"
+    )
 
 
 def run(argv: list[str]) -> int:

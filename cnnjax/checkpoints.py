@@ -89,21 +89,25 @@ class Checkpoints:
         return min(scored)[1] if scored else None
 
     def resolve(self, step: str | int) -> int:
-        """"best", "latest" or a number -> a step that is there."""
+        """ "best", "latest" or a number -> a step that is there."""
         self._manager.wait()  # a save under way counts as there
         steps = [c.step for c in self._manager.checkpoints]
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
         if found in steps:
             return found
         there = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}")
+        raise CheckpointError(
+            f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}"
+        )
 
     def metadata(self, step: int) -> dict:
         """What was saved beside the arrays."""
         try:
             metadata = self._manager.checkpointables_metadata(step).custom_metadata
         except Exception as error:  # Orbax has no common error for damaged files
-            raise CheckpointError(f"checkpoint {step} in {self.directory} is damaged ({error}); use another with --step") from None
+            raise CheckpointError(
+                f"checkpoint {step} in {self.directory} is damaged ({error}); use another with --step"
+            ) from None
         if not metadata or metadata.get("format") != FORMAT:
             raise CheckpointError(f"checkpoint {step} in {self.directory} has format {(metadata or {}).get('format')}, this "
                                   f"version of cnnjax reads {FORMAT}")  # fmt: skip

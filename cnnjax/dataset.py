@@ -72,7 +72,9 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if quarantine:
         reasons = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
         where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
-        progress.warn(f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in reasons.most_common())}){where}")
+        progress.warn(
+            f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in reasons.most_common())}){where}"
+        )
     files = len(source.examples) + len(source.rejected)
     if len(quarantine) > config.data.max_bad_fraction * files:
         raise DataError(
@@ -118,4 +120,3 @@ def _frozen(path: Path, source: sources.Source, good: list[int], config, progres
     if empty:
         raise DataError(f"{path} has no image for {' and '.join(empty)}; restore it or use another --workdir")
     return {name: np.array([position[row[0]] for row in rows if row[3] == name], np.int64) for name in splits_lib.NAMES}
-

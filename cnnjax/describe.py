@@ -45,7 +45,10 @@ def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]
 
         if not tfds.prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
             names = tfds.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
-            return None, [f"TFDS {data.tfds} will be downloaded and prepared", f"{len(names)} classes: {', '.join(names[:12])}"]
+            return None, [
+                f"TFDS {data.tfds} will be downloaded and prepared",
+                f"{len(names)} classes: {', '.join(names[:12])}",
+            ]
     source = sources.open_source(data, progress)
     lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
     if source.rejected:

@@ -21,5 +21,5 @@ class TrainingError(UserError):
     """Training that cannot go on, such as a loss that is not a number."""
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the work is saved
+class Stopped(Exception):
     """Raised after a stop request when everything is saved. `launch.py` exits with 75."""

@@ -64,7 +64,12 @@ class ConvNet(nnx.Module):
         self.dtype = dtype
         self.pool_stride = config.pool_stride
         layers: list[Layer] = []
-        options = {"dtype": dtype, "param_dtype": jnp.float32, "kernel_init": nnx.initializers.glorot_uniform(), "rngs": rngs}
+        options = {
+            "dtype": dtype,
+            "param_dtype": jnp.float32,
+            "kernel_init": nnx.initializers.glorot_uniform(),
+            "rngs": rngs,
+        }
         blocks = len(config.channels)
         convs, padding = (t * blocks if len(t) == 1 else t for t in (config.convs, config.padding))
         channels = 3

@@ -10,7 +10,14 @@ from cnnjax.progress import duration
 
 # Okabe and Ito's palette, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
-_KINDS = {"conv": "#56B4E9", "norm": "#CC79A7", "pool": "#E69F00", "dropout": "#BBBBBB", "flatten": "#DDDDDD", "dense": GREEN}
+_KINDS = {
+    "conv": "#56B4E9",
+    "norm": "#CC79A7",
+    "pool": "#E69F00",
+    "dropout": "#BBBBBB",
+    "flatten": "#DDDDDD",
+    "dense": GREEN,
+}
 
 
 def _figure(width: float, height: float):
@@ -80,7 +87,12 @@ def draw_network(path: Path, table: Sequence, size: int, name: str) -> None:
         low, high = -height / 2, height / 2
         front = [(left, low), (left + depth, low), (left + depth, high), (left, high)]
         top = [(left, high), (left + slant, high + slant), (left + depth + slant, high + slant), (left + depth, high)]
-        side = [(left + depth, low), (left + depth + slant, low + slant), (left + depth + slant, high + slant), (left + depth, high)]
+        side = [
+            (left + depth, low),
+            (left + depth + slant, low + slant),
+            (left + depth + slant, high + slant),
+            (left + depth, high),
+        ]
         for points, alpha in ((front, 1.0), (top, 0.75), (side, 0.55)):
             axes.add_patch(Polygon(points, facecolor="white", edgecolor="none"))
             axes.add_patch(Polygon(points, facecolor=colour, alpha=alpha, edgecolor="#333333", linewidth=0.7))
@@ -91,7 +103,9 @@ def draw_network(path: Path, table: Sequence, size: int, name: str) -> None:
             axes.text(middle, -2.2, f"{parameters:,}", ha="center", va="top", fontsize=8, color=GREY)
     total = sum(row.parameters for row in table)
     mflops = sum(row.mflops for row in table)
-    axes.text(0, 2.6, f"{name}: {total:,} parameters, {mflops:,.1f} MFLOP per image", fontsize=11, fontweight="bold", va="top")
+    axes.text(
+        0, 2.6, f"{name}: {total:,} parameters, {mflops:,.1f} MFLOP per image", fontsize=11, fontweight="bold", va="top"
+    )
     axes.text(0, -2.5, "output height × width × channels; below it the layer's parameters", fontsize=8, color=GREY, va="top")
     axes.set_xlim(-0.5, right + 0.2)
     axes.set_ylim(-2.8, 2.7)

@@ -20,13 +20,15 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
+from cnnjax.errors import DataError
+
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _DEADLINE = 10.0  # seconds a server may take to answer before the network counts as dead
 _BATCH = 1024  # examples per read while collecting labels
 
 
-class TfdsError(ValueError):
-    """One line: what was given, what is allowed, what to type next."""
+class TfdsError(DataError):
+    """A set that TFDS does not have, cannot prepare, or that is not image classification."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,19 +48,22 @@ class Record:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or log lines of TFDS."""
+    """No progress bars, log lines or forgotten temporary directories of TFDS."""
     import tensorflow_datasets
     from absl import logging
     from tensorflow_datasets.core.utils import lazy_imports_utils
 
     tensorflow_datasets.disable_progress_bar()
     vars(lazy_imports_utils.tensorflow)["error_callback"] = None  # it prints a banner about TensorFlow
-    level = logging.get_verbosity()
+    level, place = logging.get_verbosity(), tempfile.tempdir
     logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
+    with tempfile.TemporaryDirectory() as scratch:
+        tempfile.tempdir = scratch  # each builder makes a directory there and leaves it
+        try:
+            yield
+        finally:
+            tempfile.tempdir = place
+            logging.set_verbosity(level)
 
 
 @_quiet()
@@ -72,9 +77,13 @@ def class_names(name: str, data_dir: str) -> tuple[str, ...]:
 
 
 @_quiet()
-def load(
-    name: str, data_dir: str, *, archive: str = ""
-) -> tuple[tuple[str, ...], list[tuple[str, int, str, Record]], str]:
+def prepared(name: str, data_dir: str) -> bool:
+    """Whether the set is in `data_dir`, ready to read."""
+    return _builder(name, data_dir).is_prepared()
+
+
+@_quiet()
+def load(name: str, data_dir: str, *, archive: str = "") -> tuple[tuple[str, ...], list[tuple[str, int, str, Record]], str]:
     """Classes, [(id, label, split, record)] and a fingerprint of `name`; prepares the set when needed.
 
     `archive` is a local copy of the set's archive (for a set of several files: a directory with them), used
@@ -91,16 +100,22 @@ def load(
     try:
         for split in [split for split in info.splits if split in _SPLITS]:
             source, ours = _open(builder, split), _SPLITS[split]
-            batches = [range(len(source))[at:at + _BATCH] for at in range(0, len(source), _BATCH)]
+            batches = [range(len(source))[at : at + _BATCH] for at in range(0, len(source), _BATCH)]
             labels = [int(example["label"]) for batch in batches for example in source.__getitems__(batch)]
-            items += [(f"{ours}/{index:06d}", label, ours, Record(name, data_dir, split, index))
-                      for index, label in enumerate(labels) if label >= 0]
+            items += [
+                (f"{ours}/{index:06d}", label, ours, Record(name, data_dir, split, index))
+                for index, label in enumerate(labels)
+                if label >= 0
+            ]
     except Exception as error:
-        raise TfdsError(f"cannot read {builder.data_dir} ({_line(error)}); "
-                        "delete it or choose another data directory, then run again") from error
+        raise TfdsError(
+            f"cannot read {builder.data_dir} ({_line(error)}); delete it or choose another data directory, then run again"
+        ) from error
     if not items:
-        raise TfdsError(f"{name} has no labelled examples in its splits {', '.join(info.splits)}; "
-                        f"allowed: {', '.join(_SPLITS)}; choose another set: configs/tfds.py:NAME")
+        raise TfdsError(
+            f"{name} has no labelled examples in its splits {', '.join(info.splits)}; "
+            f"allowed: {', '.join(_SPLITS)}; choose another set: --config=configs/tfds.py:NAME"
+        )
     sizes = " ".join(f"{key}={part.num_examples}:{int(part.num_bytes)}" for key, part in info.splits.items())
     return tuple(info.features["label"].names), items, f"tfds:{info.full_name} {sizes}"
 
@@ -125,26 +140,31 @@ def _builder(name: str, data_dir: str):
     known, base = tfds.list_builders(with_community_datasets=False), name.split("/")[0].split(":")[0]
     if base not in known:
         near = difflib.get_close_matches(base, known, cutoff=0.5) or ["malaria", "tf_flowers", "cifar10"]
-        raise TfdsError(f"TFDS has no set {base!r}; nearest: {', '.join(near)}; "
-                        f"type configs/tfds.py:{near[0]}")
+        raise TfdsError(f"TFDS has no set {base!r}; nearest: {', '.join(near)}; type --config=configs/tfds.py:{near[0]}")
     try:
         builder = tfds.builder(name, data_dir=os.path.abspath(os.path.expanduser(data_dir)))
         fields = dict(builder.info.features.items())
     except Exception as error:
-        raise TfdsError(f"TFDS cannot build {name} ({_line(error)}); type configs/tfds.py:{base}") from error
+        raise TfdsError(f"TFDS cannot build {name} ({_line(error)}); type --config=configs/tfds.py:{base}") from error
     image, label = fields.get("image"), fields.get("label")
-    if not (isinstance(image, tfds.features.Image) and image.np_dtype == np.uint8
-            and isinstance(label, tfds.features.ClassLabel) and label.num_classes):
+    if not (
+        isinstance(image, tfds.features.Image)
+        and image.np_dtype == np.uint8
+        and isinstance(label, tfds.features.ClassLabel)
+        and label.num_classes
+    ):
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in fields.items())
-        raise TfdsError(f"{name} has the features {found}; needed: image (Image of uint8) and label "
-                        "(ClassLabel); choose another set: configs/tfds.py:NAME")
+        raise TfdsError(
+            f"{name} has the features {found}; needed: image (Image of uint8) and label "
+            "(ClassLabel); choose another set: --config=configs/tfds.py:NAME"
+        )
     return builder
 
 
 def _prepare(name: str, data_dir: str, archive: str) -> None:
     """Write the set's array_record files; TensorFlow itself is asked only where its stand-in is too small."""
     if archive and not os.path.exists(archive):
-        raise TfdsError(f"archive {archive} of {name} does not exist; type data.path=FILE of an existing one")
+        raise TfdsError(f"archive {archive} of {name} does not exist; type --config.data.path=FILE of an existing one")
     try:
         try:
             with _stand_in():
@@ -159,11 +179,14 @@ def _prepare(name: str, data_dir: str, archive: str) -> None:
         raise
     except ImportError as error:
         package = (error.name or "tensorflow").split(".")[0]
-        raise TfdsError(f"{name} cannot be prepared without {package} ({error.msg}); "
-                        f"type pip install {package} and run again") from error
+        raise TfdsError(
+            f"{name} cannot be prepared without {package} ({error.msg}); type pip install {package} and run again"
+        ) from error
     except Exception as error:
-        raise TfdsError(f"cannot prepare {name} from {archive or 'its download'} ({_line(error)}); "
-                        "type data.path=ARCHIVE with a good copy of its archive") from error
+        raise TfdsError(
+            f"cannot prepare {name} from {archive or 'its download'} ({_line(error)}); "
+            "type --config.data.path=ARCHIVE with a good copy of its archive"
+        ) from error
 
 
 def _generate(name: str, data_dir: str, archive: str) -> None:
@@ -191,8 +214,10 @@ def _generate(name: str, data_dir: str, archive: str) -> None:
     with tempfile.TemporaryDirectory(prefix="extract-", dir=data_dir) as scratch:
         # This mode replaces a directory that has no metadata, which TFDS would otherwise take for prepared.
         config = tfds.download.DownloadConfig(
-            extract_dir=scratch, download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS,
-            manual_dir=archive if os.path.isdir(archive) else None)
+            extract_dir=scratch,
+            download_mode=tfds.GenerateMode.REUSE_CACHE_IF_EXISTS,
+            manual_dir=archive if os.path.isdir(archive) else None,
+        )
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(download_config=config, file_format="array_record")
     _source.cache_clear()
@@ -204,8 +229,11 @@ def _extractor(manager, scratch: str):
 
     def extract(path, asked=None):
         """`path` (of what was `asked` for, a URL or Resource) as an extracted directory, or as it is."""
-        resource = path if isinstance(path, resources.Resource) else resources.Resource(
-            path=path, extract_method=getattr(asked, "_extract_method", None))
+        resource = (
+            path
+            if isinstance(path, resources.Resource)
+            else resources.Resource(path=path, extract_method=getattr(asked, "_extract_method", None))
+        )
         if resource.extract_method == resources.ExtractMethod.NO_EXTRACT:
             return resource.path
         target = type(resource.path)(tempfile.mkdtemp(dir=scratch)) / resource.path.name
@@ -229,10 +257,12 @@ def _local(name: str, archive: Path):
         asked.extend([url] if url not in asked else [])
         file = archive / Path(urlparse(url).path).name if archive.is_dir() else archive
         if file == archive and len(asked) > 1:
-            raise TfdsError(f"{name} has several files ({', '.join(asked)}) but {archive} is one; "
-                            "put them into one directory and type data.path=DIRECTORY")
+            raise TfdsError(
+                f"{name} has several files ({', '.join(asked)}) but {archive} is one; "
+                "put them into one directory and type --config.data.path=DIRECTORY"
+            )
         if not file.exists():
-            raise TfdsError(f"{file} of {name} does not exist; put {url} there and type data.path={archive}")
+            raise TfdsError(f"{file} of {name} does not exist; put {url} there and type --config.data.path={archive}")
         return file
 
     return download
@@ -263,8 +293,9 @@ def _checked(name: str, download):
     def checked(resource):
         url, host = resource.url, urlparse(resource.url).netloc
         if url.startswith("http") and host not in reached and (problem := problem_of(url)):
-            raise TfdsError(f"cannot download {url} of {name} ({problem}); "
-                            "get it on another machine and type data.path=ARCHIVE")
+            raise TfdsError(
+                f"cannot download {url} of {name} ({problem}); get it on another machine and type --config.data.path=ARCHIVE"
+            )
         reached.add(host)
         return download(resource)
 
@@ -286,11 +317,23 @@ def _stand_in() -> Iterator[None]:
         Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
         return types.SimpleNamespace(numpy=buffer.getvalue)
 
-    gfile = _Part(GFile=open, listdir=os.listdir, exists=os.path.exists, isdir=os.path.isdir, glob=glob.glob,
-                  walk=os.walk, remove=os.remove, makedirs=functools.partial(os.makedirs, exist_ok=True))
+    gfile = _Part(
+        GFile=open,
+        listdir=os.listdir,
+        exists=os.path.exists,
+        isdir=os.path.isdir,
+        glob=glob.glob,
+        walk=os.walk,
+        remove=os.remove,
+        makedirs=functools.partial(os.makedirs, exist_ok=True),
+    )
     lazy = vars(lazy_imports_utils.tensorflow)
-    lazy["_module"] = _Part(io=_Part(gfile=gfile), image=_Part(encode_png=encode_png),
-                            compat=_Part(as_text=os.fsdecode), executing_eagerly=lambda: True)
+    lazy["_module"] = _Part(
+        io=_Part(gfile=gfile),
+        image=_Part(encode_png=encode_png),
+        compat=_Part(as_text=os.fsdecode),
+        executing_eagerly=lambda: True,
+    )
     try:
         yield
     finally:

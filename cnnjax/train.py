@@ -203,7 +203,13 @@ class _Run:
             )
         if step % self.config.log.every == 0:
             rate = float(self.rate(step - 1)) * float(self.state.scale)
-            row = {"step": step, "loss": loss, "accuracy": accuracy, "learning_rate": rate, "images_per_second": round(speed, 1)}
+            row = {
+                "step": step,
+                "loss": loss,
+                "accuracy": accuracy,
+                "learning_rate": rate,
+                "images_per_second": round(speed, 1),
+            }
             self.history.log(row)
             self.events(row, "train")
         return f"loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
@@ -238,7 +244,9 @@ class _Run:
         if optimizer.schedule == "plateau" and self.early.drop_wait > optimizer.plateau_patience:
             scale *= optimizer.decay_factor
             self.early.drop_wait = 0
-            self.progress.message(f"  val_loss is on a plateau: learning rate {optimizer.learning_rate * scale:.3g} from here")
+            self.progress.message(
+                f"  val_loss is on a plateau: learning rate {optimizer.learning_rate * scale:.3g} from here"
+            )
         fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(scale)}, self.whole)
         self.state = self.state.replace(**fresh)
         report.draw_curves(self.workdir / "curves.png", self.history.rows, self.early.best_step, self.config.name)

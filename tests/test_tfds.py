@@ -29,14 +29,16 @@ class _NoTensorFlow:
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
     """No socket connects, no TensorFlow is importable."""
+
     def refuse(*args):
         raise OSError("blocked by the test")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: (
-        None if name == "tensorflow" else find_spec(name, package)))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, package=None: None if name == "tensorflow" else find_spec(name, package)
+    )
     monkeypatch.setattr(sys, "meta_path", [_NoTensorFlow(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
 
@@ -66,8 +68,11 @@ def _zip(path, files):
 
 def _malaria(tmp_path, extra=None):
     """Archive path and {image bytes: label}; class i has 5 + i images."""
-    images = {f"cell_images/{folder}/{n}.png": (_image(10 * label + n, (20 + n, 24)), label)
-              for label, folder in enumerate(["Parasitized", "Uninfected"]) for n in range(5 + label)}
+    images = {
+        f"cell_images/{folder}/{n}.png": (_image(10 * label + n, (20 + n, 24)), label)
+        for label, folder in enumerate(["Parasitized", "Uninfected"])
+        for n in range(5 + label)
+    }
     thumbs = {f"cell_images/{folder}/Thumbs.db": b"junk" for folder in ["Parasitized", "Uninfected"]}
     files = {name: content for name, (content, _) in images.items()} | thumbs | (extra or {})
     return _zip(tmp_path / "cells.zip", files), dict(images.values())
@@ -99,9 +104,11 @@ def test_malaria_from_an_archive(tmp_path, capfd):
 
 
 def test_flowers_from_an_archive(tmp_path):
-    images = {f"flower_photos/{folder}/{n}.jpg": (_image(10 * label + n, kind="jpeg"), label)
-              for label, folder in enumerate(["dandelion", "daisy", "tulips", "sunflowers", "roses"])
-              for n in range(2)}
+    images = {
+        f"flower_photos/{folder}/{n}.jpg": (_image(10 * label + n, kind="jpeg"), label)
+        for label, folder in enumerate(["dandelion", "daisy", "tulips", "sunflowers", "roses"])
+        for n in range(2)
+    }
     files = {name: content for name, (content, _) in images.items()} | {"flower_photos/LICENSE.txt": b"text"}
     archive = _tar(tmp_path / "f.tgz", files)
     classes, items, _ = tfds.load("tf_flowers", str(tmp_path / "data"), archive=archive)
@@ -118,15 +125,19 @@ def test_cifar10_from_an_archive(tmp_path):
         rows[:, 0] %= 10
         files["cifar-10-batches-bin/" + file] = rows.tobytes()
         expected["test" if "test" in file else "train"] += [
-            (int(row[0]), row[1:].reshape(3, 32, 32).transpose(1, 2, 0).tobytes()) for row in rows]
+            (int(row[0]), row[1:].reshape(3, 32, 32).transpose(1, 2, 0).tobytes()) for row in rows
+        ]
     files["cifar-10-batches-bin/batches.meta.txt"] = ("\n".join(names) + "\n\n").encode()
     archive, data_dir = _tar(tmp_path / "cifar-10-binary.tar.gz", files), str(tmp_path / "data")
     assert len(tfds.class_names("cifar10", data_dir)) == 10
     classes, items, _ = tfds.load("cifar10", data_dir, archive=archive)
     assert classes == tfds.class_names("cifar10", data_dir) == tuple(names)
     for split in ("train", "test"):
-        found = [(label, np.asarray(Image.open(io.BytesIO(record.read()))).tobytes())
-                 for _, label, ours, record in items if ours == split]
+        found = [
+            (label, np.asarray(Image.open(io.BytesIO(record.read()))).tobytes())
+            for _, label, ours, record in items
+            if ours == split
+        ]
         assert sorted(found) == sorted(expected[split])
     assert items[-1][0] == "test/000002"
 
@@ -137,8 +148,7 @@ def test_set_of_several_files_from_a_directory(tmp_path):
     for seed, split in enumerate(["train", "validation", "test"]):
         _zip(folder / f"{split}.zip", {f"{split}/healthy/0.jpg": _image(seed, (500, 500), "jpeg")})
     _, items, _ = tfds.load("beans", str(tmp_path / "data"), archive=str(folder))
-    assert sorted((item[0], item[1]) for item in items) == [
-        ("test/000000", 2), ("train/000000", 2), ("val/000000", 2)]
+    assert sorted((item[0], item[1]) for item in items) == [("test/000000", 2), ("train/000000", 2), ("val/000000", 2)]
     with pytest.raises(tfds.TfdsError, match="several files.*validation.zip.*data.path=DIRECTORY") as error:
         tfds.load("beans", str(tmp_path / "other"), archive=str(folder / "train.zip"))
     assert _one_line(error)
@@ -192,12 +202,15 @@ def test_damaged_set_is_named(tmp_path):
     assert _one_line(error)
 
 
-@pytest.mark.parametrize("name, message", [
-    ("malariaa", "no set 'malariaa'; nearest: malaria.*type configs/tfds.py:malaria$"),
-    ("zzzzzz", "nearest: malaria, tf_flowers, cifar10; type configs/tfds.py:malaria$"),
-    ("imdb_reviews", r"imdb_reviews has the features text \(Text\), label \(ClassLabel\); needed: image"),
-    ("emnist/nothing", "cannot build emnist/nothing .*type configs/tfds.py:emnist$"),
-])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("malariaa", "no set 'malariaa'; nearest: malaria.*type --config=configs/tfds.py:malaria$"),
+        ("zzzzzz", "nearest: malaria, tf_flowers, cifar10; type --config=configs/tfds.py:malaria$"),
+        ("imdb_reviews", r"imdb_reviews has the features text \(Text\), label \(ClassLabel\); needed: image"),
+        ("emnist/nothing", "cannot build emnist/nothing .*type --config=configs/tfds.py:emnist$"),
+    ],
+)
 def test_unknown_and_unfit_sets(tmp_path, name, message):
     for call in (tfds.class_names, tfds.load):
         with pytest.raises(tfds.TfdsError, match=message) as error:
@@ -212,10 +225,13 @@ def test_builder_that_needs_tensorflow(tmp_path):
     assert _one_line(error)
 
 
-@pytest.mark.parametrize("archive, message", [
-    ("missing.zip", "missing.zip of malaria does not exist.*data.path=FILE"),
-    ("broken.zip", "cannot prepare malaria from .*broken.zip .*data.path=ARCHIVE"),
-])
+@pytest.mark.parametrize(
+    "archive, message",
+    [
+        ("missing.zip", "missing.zip of malaria does not exist.*data.path=FILE"),
+        ("broken.zip", "cannot prepare malaria from .*broken.zip .*data.path=ARCHIVE"),
+    ],
+)
 def test_bad_archives(tmp_path, archive, message):
     (tmp_path / "broken.zip").write_bytes(b"no zip")
     with pytest.raises(tfds.TfdsError, match=message) as error:
