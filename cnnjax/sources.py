@@ -7,6 +7,7 @@ archive keeps its names, and the same for a folder and an archive of it.
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import os
 import re
@@ -185,7 +186,7 @@ def _list_zip(path: Path):
 def _list_tar(path: Path):
     entries, rejected = {}, []
     with tarfile.open(path) as archive:
-        compressed = not isinstance(archive.fileobj, type(open(os.devnull, "rb")))
+        compressed = not isinstance(archive.fileobj, io.BufferedReader)
         for info in archive:
             if info.isdir():
                 continue
