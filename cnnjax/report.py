@@ -11,6 +11,7 @@ from cnnjax.progress import duration
 # Okabe and Ito's palette, told apart with every kind of colour vision.
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 _KINDS = {
+    "input": "#F0E442",
     "conv": "#56B4E9",
     "norm": "#CC79A7",
     "pool": "#E69F00",
@@ -20,11 +21,11 @@ _KINDS = {
 }
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float, layout: str | None = "constrained"):
     """A figure without pyplot, which would keep global state and look for a screen."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
 
 
 def _save(figure, path: Path, dpi: int = 150) -> None:
@@ -46,12 +47,13 @@ def draw_curves(path: Path, history: Sequence[dict], best_step: int, name: str) 
         for column, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
             axes.plot(epochs, [row[column] for row in history], color=colour, label=label, linewidth=2,
                       marker="o" if len(epochs) < 3 else None)  # fmt: skip
+        title = key
         if best:
+            value = best[0][f"val_{key}"]
             axes.axvline(best[0]["epoch"], color=GREY, linewidth=1, linestyle=":")
-            axes.plot(best[0]["epoch"], best[0][f"val_{key}"], "o", color=ORANGE)
-            axes.annotate(f"best epoch {best[0]['epoch']}: {best[0][f'val_{key}']:.3f}", (best[0]["epoch"], best[0][f"val_{key}"]),
-                          textcoords="offset points", xytext=(6, 8 if key == "loss" else -14), fontsize=9, color=GREY)  # fmt: skip
-        axes.set_title(key, loc="left", fontweight="bold")
+            axes.plot(best[0]["epoch"], value, "o", color=ORANGE)
+            title += f": {value:.3f} in validation at the best epoch, {best[0]['epoch']}"
+        axes.set_title(title, loc="left", fontsize=11)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -63,53 +65,39 @@ def draw_curves(path: Path, history: Sequence[dict], best_step: int, name: str) 
 
 
 def draw_network(path: Path, table: Sequence, size: int, name: str) -> None:
-    """The network from left to right: a slab per layer, as high as its output is in pixels, as deep as its channels."""
+    """The network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
     from matplotlib.patches import Polygon
-
-    def extent(shape: tuple[int, ...]) -> tuple[float, float]:
-        if len(shape) == 3:
-            return 0.6 + 2.4 * shape[0] / size, 0.18 + 0.09 * math.log2(shape[2])
-        return 0.5 + 0.22 * math.log2(max(shape[0], 1)), 0.18
 
     slabs = [("input", "input", (size, size, 3), 0)]
     slabs += [(row.name, row.kind, row.shape, row.parameters) for row in table if row.kind not in ("norm", "flatten")]
-    x, right, artists = 0.0, 0.0, []
-    for label, kind, shape, parameters in slabs:
-        height, depth = extent(shape)
-        artists.append((x, height, depth, label, kind, shape, parameters))
-        x += depth + 0.28 * height * (len(shape) == 3) + 0.62
-        right = x
-    figure = _figure(max(8.0, 0.95 * right), 4.4)
-    axes = figure.subplots()
-    for left, height, depth, label, kind, shape, parameters in artists:
-        colour = _KINDS.get(kind, "#F0E442")
-        slant = 0.28 * height if len(shape) == 3 else 0.1
-        low, high = -height / 2, height / 2
-        front = [(left, low), (left + depth, low), (left + depth, high), (left, high)]
-        top = [(left, high), (left + slant, high + slant), (left + depth + slant, high + slant), (left + depth, high)]
-        side = [
-            (left + depth, low),
-            (left + depth + slant, low + slant),
-            (left + depth + slant, high + slant),
-            (left + depth, high),
-        ]
-        for points, alpha in ((front, 1.0), (top, 0.75), (side, 0.55)):
-            axes.add_patch(Polygon(points, facecolor="white", edgecolor="none"))
-            axes.add_patch(Polygon(points, facecolor=colour, alpha=alpha, edgecolor="#333333", linewidth=0.7))
-        middle = left + depth / 2
-        axes.text(middle, -1.72, label, ha="center", va="top", fontsize=9, fontweight="bold")
-        axes.text(middle, -1.98, "×".join(map(str, shape)), ha="center", va="top", fontsize=8)
+    cell = max(0.97, 9.0 / len(slabs))  # inches for each layer; a data unit is an inch
+    figure = _figure(cell * len(slabs) + 0.3, 4.6, layout=None)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for i, (label, kind, shape, parameters) in enumerate(slabs):
+        if len(shape) == 3:
+            height, depth, slant = 0.5 + 1.9 * shape[0] / size, 0.1 + 0.045 * math.log2(shape[2]), 0.3 * cell
+        else:
+            height, depth, slant = 0.35 + 0.17 * math.log2(max(shape[0], 1)), 0.14, 0.06
+        middle = (i + 0.5) * cell + 0.15
+        left, low, high = middle - (depth + slant) / 2, 2.45 - height / 2, 2.45 + height / 2
+        right, up = left + depth, 0.8 * slant
+        faces = (
+            ([(left, low), (right, low), (right, high), (left, high)], 1.0),
+            ([(left, high), (left + slant, high + up), (right + slant, high + up), (right, high)], 0.75),
+            ([(right, low), (right + slant, low + up), (right + slant, high + up), (right, high)], 0.5),
+        )
+        for points, alpha in faces:
+            axes.add_patch(Polygon(points, facecolor=_KINDS[kind], alpha=alpha, edgecolor="#333333", linewidth=0.7))
+        axes.text(middle, 0.95, label, ha="center", va="top", fontsize=10, fontweight="bold")
+        axes.text(middle, 0.73, "×".join(map(str, shape)), ha="center", va="top", fontsize=9)
         if parameters:
-            axes.text(middle, -2.2, f"{parameters:,}", ha="center", va="top", fontsize=8, color=GREY)
-    total = sum(row.parameters for row in table)
-    mflops = sum(row.mflops for row in table)
-    axes.text(
-        0, 2.6, f"{name}: {total:,} parameters, {mflops:,.1f} MFLOP per image", fontsize=11, fontweight="bold", va="top"
-    )
-    axes.text(0, -2.5, "output height × width × channels; below it the layer's parameters", fontsize=8, color=GREY, va="top")
-    axes.set_xlim(-0.5, right + 0.2)
-    axes.set_ylim(-2.8, 2.7)
-    axes.set_aspect("equal")
+            axes.text(middle, 0.53, f"{parameters:,}", ha="center", va="top", fontsize=9, color=GREY)
+    total, mflops = sum(row.parameters for row in table), sum(row.mflops for row in table)
+    title = f"{name}: {total:,} parameters, {mflops:,.1f} million operations per image"
+    axes.text(0.2, 4.4, title, fontsize=13, fontweight="bold", va="top")
+    axes.text(0.2, 0.2, "output (height × width × channels), and the layer's parameters", fontsize=9, color=GREY)
+    axes.set_xlim(0, cell * len(slabs) + 0.3)
+    axes.set_ylim(0, 4.6)
     axes.axis("off")
     _save(figure, path, dpi=160)
 
