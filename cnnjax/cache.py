@@ -8,8 +8,10 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -57,6 +59,13 @@ def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[n
     return out, facts
 
 
+def _decode_in_worker(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
+    # A terminal and a scheduler signal the whole group; the parent decides what happens then, and ends its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return decode_chunk(references, size, method)
+
+
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0
                ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
     """Decodes in the given order with all cores, some hundred images ahead of the caller.
@@ -72,7 +81,8 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     """
     chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
     iterator = iter(references)
-    workers = workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = workers or cores
     if count <= ALONE or workers == 1:
         yield from (decode_chunk(chunk, size, method) for chunk in chunks)
         return
@@ -82,9 +92,14 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     # joblib's processes are not forks of this one, which may run JAX, and do not need a guarded __main__.
     pool = joblib.Parallel(workers, backend="loky", return_as="generator", batch_size=1, max_nbytes=None,
                            pre_dispatch=4 * workers)  # fmt: skip
+    results = pool(joblib.delayed(_decode_in_worker)(chunk, size, method) for chunk in chunks)
     try:
-        yield from pool(joblib.delayed(decode_chunk)(chunk, size, method) for chunk in chunks)
+        for result in results:  # not `yield from`, which would close `results` before the warnings are off
+            yield result  # noqa: UP028
     finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # joblib warns of work that a stop leaves undone
+            results.close()
         get_reusable_executor().shutdown(wait=False, kill_workers=True)
 
 
@@ -156,7 +171,8 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         start = file.tell()
         # Written, not mapped: on a full disk a write is an error, a touched page of a mapping is a crash.
-        os.posix_fallocate(file.fileno(), 0, start + count * row_bytes) if hasattr(os, "posix_fallocate") else None
+        if hasattr(os, "posix_fallocate"):  # a full disk shows before the work, not after it
+            os.posix_fallocate(file.fileno(), 0, start + count * row_bytes)
         for pixels, chunk_facts in decode_all(references(), count, config.size, config.resize, workers):
             if stop():
                 raise Stopped("stopped while decoding; nothing was kept of it")
