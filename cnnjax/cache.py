@@ -94,8 +94,9 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
                            pre_dispatch=4 * workers)  # fmt: skip
     results = pool(joblib.delayed(_decode_in_worker)(chunk, size, method) for chunk in chunks)
     try:
-        for result in results:  # not `yield from`, which would close `results` before the warnings are off
-            yield result  # noqa: UP028
+        # Not `yield from`, which would close `results` before the warnings are off.
+        for result in results:  # noqa: UP028
+            yield result
     finally:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # joblib warns of work that a stop leaves undone

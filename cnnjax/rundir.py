@@ -39,11 +39,11 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
 
 
-def claim(workdir: Path, config) -> None:
-    """Makes the directory this config's, or checks that it is.
+def check(workdir: Path, config) -> None:
+    """Checks, before anything is done, that a run of this config may live in the directory.
 
     Raises:
-        CheckpointError: the directory belongs to a run with another config, or cannot be written.
+        CheckpointError: the directory holds a run with another config, or cannot be written.
     """
     path = workdir / "config.json"
     if path.exists():
@@ -51,11 +51,18 @@ def claim(workdir: Path, config) -> None:
         if changed:
             raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                                   "use another --workdir, or the same config to continue it")  # fmt: skip
-        return
     try:
-        write_text(path, config_lib.to_json(config) + "\n")
+        write_text(workdir / ".writable", "")
+        (workdir / ".writable").unlink()
     except OSError as error:
         raise CheckpointError(f"cannot write to {workdir} ({error.strerror}); use another --workdir") from None
+
+
+def claim(workdir: Path, config) -> None:
+    """Makes the directory this config's, once its data is there."""
+    path = workdir / "config.json"
+    if not path.exists():
+        write_text(path, config_lib.to_json(config) + "\n")
 
 
 def finished(workdir: Path) -> dict | None:

@@ -62,7 +62,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true; the same call continues.
     """
     progress, workdir = progress or Progress(), Path(workdir)
-    rundir.claim(workdir, config)
+    rundir.check(workdir, config)
     done = rundir.finished(workdir)
     if done:
         progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
@@ -70,6 +70,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     mesh = runtime.mesh(config.runtime.devices, divides=config.data.batch_size)
     progress.message(f"{config.name} on {runtime.describe(mesh)}")
     data = dataset.prepare(config, workdir, progress, freeze=True, stop=stop)
+    rundir.claim(workdir, config)
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
