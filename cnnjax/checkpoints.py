@@ -52,7 +52,8 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         if not writable and not self.directory.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}; train first, or name a run with --workdir=DIR")
-        logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each phase of each save
+        # Orbax reports each phase of each save, and an error several times over; errors reach the user from here.
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
             self.directory,
@@ -67,17 +68,43 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *exc):
-        self._manager.close()
+    def __exit__(self, kind, *exc):
+        try:
+            with self._readable_errors():
+                self._manager.close()
+        except CheckpointError:
+            if kind is None:  # else the error under way says more, and often has the same cause
+                raise
+
+    @contextlib.contextmanager
+    def _readable_errors(self):
+        """Errors of saving, which surface at any later call, as one line."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:  # Orbax, TensorStore and the system have no error in common
+            full = "No space left" in str(error) or "Disk quota" in str(error)
+            reason = "no space left on the device" if full else (str(error).splitlines() or [type(error).__name__])[0]
+            raise CheckpointError(
+                f"cannot save a checkpoint in {self.directory} ({reason}); "
+                f"{'make room' if full else 'put that right'}, then the same command continues from the last one"
+            ) from error
 
     def save(self, state: TrainState, data, metadata: dict, val_loss: float | None) -> None:
         """Starts to save in the background. `data` is the Grain iterator; `val_loss` None where not evaluated."""
-        self._manager.save_checkpointables_async(
-            int(state.step),
-            {"model": {"params": state.params, "stats": state.stats}, "optimizer": _optimizer(state), "data": data},
-            metrics=None if val_loss is None else {"val_loss": val_loss, "step": int(state.step)},
-            custom_metadata={"format": FORMAT, "versions": versions(), **metadata},
-        )
+        with self._readable_errors():
+            self._manager.save_checkpointables_async(
+                int(state.step),
+                {"model": {"params": state.params, "stats": state.stats}, "optimizer": _optimizer(state), "data": data},
+                metrics=None if val_loss is None else {"val_loss": val_loss, "step": int(state.step)},
+                custom_metadata={"format": FORMAT, "versions": versions(), **metadata},
+            )
+
+    def wait(self) -> None:
+        """Waits until what `save` has started is on disk."""
+        with self._readable_errors():
+            self._manager.wait()
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint."""
@@ -90,7 +117,7 @@ class Checkpoints:
 
     def resolve(self, step: str | int) -> int:
         """ "best", "latest" or a number -> a step that is there."""
-        self._manager.wait()  # a save under way counts as there
+        self.wait()  # a save under way counts as there
         steps = [c.step for c in self._manager.checkpoints]
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
         if found in steps:

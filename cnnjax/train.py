@@ -213,7 +213,7 @@ class _Run:
             }
             self.history.log(row)
             self.events(row, "train")
-        return f"loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
+        return f"step {step}  loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.steps_per_epoch
@@ -276,6 +276,7 @@ class _Run:
             self._log(*pending, 0.0)
         if self.saved != self.step and self.step > 0:
             self._save(None)
+        self.checkpoints.wait()
         rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
         raise Stopped(f"stopped at step {self.step}, everything is saved; the same command continues")
 
