@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
+import sys
 from pathlib import Path
 
 import jax
@@ -52,8 +53,9 @@ class Checkpoints:
         self.directory = Path(workdir).absolute() / "checkpoints"
         if not writable and not self.directory.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}; train first, or name a run with --workdir=DIR")
-        # Orbax reports each phase of each save, and an error several times over; errors reach the user from here.
-        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
+        for name in ("absl", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
             self.directory,
@@ -116,7 +118,7 @@ class Checkpoints:
         return min(scored)[1] if scored else None
 
     def resolve(self, step: str | int) -> int:
-        """ "best", "latest" or a number -> a step that is there."""
+        """Of "best", "latest" or a number, the step, when it is there."""
         self.wait()  # a save under way counts as there
         steps = [c.step for c in self._manager.checkpoints]
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
@@ -127,29 +129,44 @@ class Checkpoints:
             f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}"
         )
 
+    @contextlib.contextmanager
+    def _readable_damage(self, step: int):
+        """Errors of loading as one line; Orbax has no common error for damaged files."""
+        try:
+            yield
+        except CheckpointError:
+            raise
+        except Exception as error:
+            _hush_readers()
+            others = ", ".join(str(c.step) for c in self._manager.checkpoints if c.step != step) or "none"
+            raise CheckpointError(
+                f"checkpoint {step} in {self.directory} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); "
+                f"evaluate or predict with another, --step={others}, or delete the folder {step} to continue from an earlier one"
+            ) from error
+
     def metadata(self, step: int) -> dict:
         """What was saved beside the arrays."""
-        try:
+        with self._readable_damage(step):
             metadata = self._manager.checkpointables_metadata(step).custom_metadata
-        except Exception as error:  # Orbax has no common error for damaged files
-            raise CheckpointError(
-                f"checkpoint {step} in {self.directory} is damaged ({error}); use another with --step"
-            ) from None
-        if not metadata or metadata.get("format") != FORMAT:
-            raise CheckpointError(f"checkpoint {step} in {self.directory} has format {(metadata or {}).get('format')}, this "
+            if not metadata:
+                raise ValueError("its metadata is gone")
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"checkpoint {step} in {self.directory} has format {metadata.get('format')}, this "
                                   f"version of cnnjax reads {FORMAT}")  # fmt: skip
         return metadata
 
     def load_model(self, step: int, abstract: dict) -> dict:
         """{"params", "stats"} on the shardings of `abstract`, whatever devices saved them."""
-        self._check(step, {"model": abstract})
-        return self._manager.load_checkpointables(step, {"model": abstract})["model"]
+        with self._readable_damage(step):
+            self._check(step, {"model": abstract})
+            return self._manager.load_checkpointables(step, {"model": abstract})["model"]
 
     def restore(self, step: int, abstract: TrainState, data) -> Restored:
         """The whole training state; the iterator `data` is set to its position."""
         items = {"model": {"params": abstract.params, "stats": abstract.stats}, "optimizer": _optimizer(abstract)}
-        self._check(step, items)
-        out = self._manager.load_checkpointables(step, {**items, "data": data})
+        with self._readable_damage(step):
+            self._check(step, items)
+            out = self._manager.load_checkpointables(step, {**items, "data": data})
         state = TrainState(params=out["model"]["params"], stats=out["model"]["stats"], **out["optimizer"])
         return Restored(step, state, self.metadata(step))
 
@@ -158,11 +175,24 @@ class Checkpoints:
         saved = self._manager.checkpointables_metadata(step).metadata
         for item, tree in abstract.items():
             want, have = _shapes(tree), _shapes(saved[item])
+            if not have:
+                raise ValueError(f"its {item} cannot be read")
             different = [k for k in {**want, **have} if want.get(k) != have.get(k)]
             if different:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
+
+
+def _hush_readers() -> None:
+    """Reads that Orbax still has under way after the first error print a traceback each; keeps those off the screen."""
+    hook = sys.excepthook
+
+    def filtered(kind, error, trace):
+        if str(error) != "Event loop is closed":
+            hook(kind, error, trace)
+
+    sys.excepthook = filtered
 
 
 def _optimizer(state: TrainState) -> dict:
