@@ -6,6 +6,7 @@ the state of early stopping. Evaluation and prediction load `model` alone.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import logging
 import sys
@@ -56,6 +57,7 @@ class Checkpoints:
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        _hush_readers()
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
             self.directory,
@@ -137,7 +139,6 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
-            _hush_readers()
             others = ", ".join(str(c.step) for c in self._manager.checkpoints if c.step != step) or "none"
             raise CheckpointError(
                 f"checkpoint {step} in {self.directory} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); "
@@ -184,8 +185,9 @@ class Checkpoints:
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
 
 
+@functools.cache
 def _hush_readers() -> None:
-    """Reads that Orbax still has under way after the first error print a traceback each; keeps those off the screen."""
+    """Reads that Orbax has under way when one fails print a traceback each; keeps those off the screen."""
     hook = sys.excepthook
 
     def filtered(kind, error, trace):
