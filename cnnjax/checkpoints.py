@@ -6,10 +6,8 @@ the state of early stopping. Evaluation and prediction load `model` alone.
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import logging
-import sys
 from pathlib import Path
 
 import jax
@@ -57,7 +55,6 @@ class Checkpoints:
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        _hush_readers()
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
             self.directory,
@@ -183,18 +180,6 @@ class Checkpoints:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
-
-
-@functools.cache
-def _hush_readers() -> None:
-    """Reads that Orbax has under way when one fails print a traceback each; keeps those off the screen."""
-    hook = sys.excepthook
-
-    def filtered(kind, error, trace):
-        if str(error) != "Event loop is closed":
-            hook(kind, error, trace)
-
-    sys.excepthook = filtered
 
 
 def _optimizer(state: TrainState) -> dict:
