@@ -122,6 +122,8 @@ class _Run:
         self.batches = pipeline.iterate(batches)
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
+        self.compiled = False
+        self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume(tx)
         self.history = rundir.History(workdir, self.step)
         self.events = _events(config, workdir, self.step)
@@ -169,28 +171,27 @@ class _Run:
         left = self.steps_per_epoch - self.step % self.steps_per_epoch
         sharding = runtime.batched(self.mesh)
         pending = None  # (step, metrics) on the device
-        clock, counted = time.monotonic(), 0
-        name = f"epoch {epoch}/{self.config.train.epochs}"
-        with self.progress.task(name, left * self.batch_size, "images") as advance:
-            for i in range(left):
+        start = clock = time.monotonic()
+        counted = 0
+        with self.progress.task(f"epoch {epoch}/{self.config.train.epochs}", left * self.batch_size, "images") as advance:
+            for _ in range(left):
                 self._check_stop(pending)
                 batch = pipeline.put(next(self.batches), sharding)
                 self.state, values = self.steps.train(self.state, batch)
                 self.step += 1
                 if pending is not None:
-                    speed = counted / max(time.monotonic() - clock, 1e-9)
-                    advance(self.batch_size, self._log(*pending, speed))
-                    if i == 1:
-                        # The first step of a process waits for the compiler: it is not counted.
-                        clock, counted = time.monotonic(), -self.batch_size
+                    advance(self.batch_size, self._log(*pending, counted / max(time.monotonic() - clock, 1e-9)))
                     counted += self.batch_size
+                    if not self.compiled:  # the first step of a process waits for the compiler: speed counts from here
+                        self.compiled, clock, counted = True, time.monotonic(), 0
                 pending = self.step, values
             self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))
         jax.block_until_ready(self.state.step)
-        self.early.train_seconds += time.monotonic() - clock
-        self.early.train_images += max(counted + self.batch_size, 0)
-        self.epoch_seconds = time.monotonic() - clock
-        self.epoch_images = counted + self.batch_size
+        now = time.monotonic()
+        counted += self.batch_size
+        self.early.train_seconds += now - clock
+        self.early.train_images += counted
+        self.epoch = {"seconds": round(now - start, 3), "images_per_second": round(counted / (now - clock), 1)}
 
     def _log(self, step: int, values: dict, speed: float) -> str:
         """Fetches a step's metrics, refuses numbers that are none, and returns a note for the progress line."""
@@ -233,8 +234,7 @@ class _Run:
             "accuracy": sums["correct"] / sums["count"],
             "val_loss": val["loss"],
             "val_accuracy": val["accuracy"],
-            "seconds": round(self.epoch_seconds, 3),
-            "images_per_second": round(self.epoch_images / max(self.epoch_seconds, 1e-9), 1),
+            **self.epoch,
         }
         self.history.epoch(row)
         self.history.log({"step": self.step, "epoch": epoch, **{f"val_{k}": v for k, v in val.items() if k != "images"}})
