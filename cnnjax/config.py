@@ -120,7 +120,7 @@ FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "log.every", "log.t
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields ("section.key", value) of every leaf, in the tree's order."""
+    """Yields ("section.key", value) of every leaf, sorted by name."""
     for key in config:
         value = config[key]
         if isinstance(value, (ConfigDict, Mapping)):
@@ -165,18 +165,22 @@ def _parse(key: str, text: str, current: Any) -> Any:
         if kind is bool:
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         if kind is tuple:
-            return _parse_tuple(text)
+            return _parse_tuple(text, _element(dict(flatten(default()))[key]))
         return int(text.replace("_", "")) if kind is int else kind(text)
     except (KeyError, ValueError, SyntaxError):
         raise TypeError from None
 
 
-def _parse_tuple(text: str) -> tuple:
+def _element(current: tuple) -> type:
+    """The type of a tuple's entries; the default that is empty, data.classes, holds names."""
+    return type(current[0]) if current else str
+
+
+def _parse_tuple(text: str, element: type) -> tuple:
     """'(16, 32)', '16,32' or 'cat,dog'."""
     if text.lstrip().startswith(("(", "[")):
         return tuple(ast.literal_eval(text))
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    return tuple(int(part) if re.fullmatch(r"[-+]?\d+", part) else part for part in parts)
+    return tuple(element(part.strip()) for part in text.split(",") if part.strip())
 
 
 def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
@@ -194,6 +198,8 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
             elif isinstance(value, (list, Path)):
                 value = tuple(value) if isinstance(value, list) else str(value)
             elif isinstance(value, bool) != isinstance(current, bool):
+                raise TypeError
+            if isinstance(current, tuple) and not all(type(v) is _element(dict(flatten(default()))[key]) for v in value):
                 raise TypeError
             section, _, name = key.rpartition(".")
             (config[section] if section else config)[name] = value
@@ -298,6 +304,7 @@ def validate(config: ConfigDict) -> None:
     for key in ("model.convs", "model.padding"):
         check(len(values[key]) in (1, blocks), key, f"must have one entry, or one for each of the {blocks} blocks")
     check(set(values["model.padding"]) <= {"same", "valid"}, "model.padding", "entries must be same or valid")
+    check(all(isinstance(name, str) for name in values["data.classes"]), "data.classes", "must hold folder names as text")
     check(len(set(values["data.classes"])) == len(values["data.classes"]), "data.classes", "names a class twice")
     if values["data.classes"] and values["data.positive"]:
         check(values["data.positive"] in values["data.classes"], "data.positive",

@@ -211,7 +211,7 @@ def _list_tar(path: Path):
 
 def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
-    hidden = re.compile(r"(^|/)(__MACOSX|\.[^/]*)(/|$)")
+    hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
     parts = {name: name.split("/") for name in entries if not hidden.search(name)}
     depth = 0  # leading folders that all images share, such as cell_images/
     while True:

@@ -43,14 +43,18 @@ def _order(seed: int, names: Sequence[str]) -> list[str]:
 
 
 def _stratified(examples: Sequence[Example], config) -> list[str]:
-    """Each class is divided on its own, by rounded fractions."""
+    return _cut(examples, config.seed, val=config.val, test=config.test)
+
+
+def _cut(examples: Sequence[Example], seed: int, **fractions: float) -> list[str]:
+    """Each class is divided on its own, by rounded fractions of `val` and `test`."""
     by_label = defaultdict(list)
     for example in examples:
         by_label[example.label].append(example.id)
     split_of = {}
     for ids in by_label.values():
-        val, test = (round(config[name] * len(ids)) for name in ("val", "test"))
-        for i, id in enumerate(_order(config.seed, ids)):
+        val, test = (round(fractions[name] * len(ids)) for name in ("val", "test"))
+        for i, id in enumerate(_order(seed, ids)):
             split_of[id] = "test" if i < test else "val" if i < test + val else "train"
     return [split_of[example.id] for example in examples]
 
@@ -65,7 +69,7 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     groups = _order(config.seed, sorted({example.group for example in examples}))
     used = [i for i, name in enumerate(NAMES) if config[name] > 0]
     if len(groups) < len(used):
-        raise DataError(f"{len(groups)} groups ({', '.join(groups)}) cannot be kept apart in {len(used)} splits; "
+        raise DataError(f"{len(groups)} groups ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
                         "check --config.data.group or use --config.split.method=stratified")  # fmt: skip
     row = {group: i for i, group in enumerate(groups)}
     counts = np.zeros((len(groups), max(example.label for example in examples) + 1))  # [group, class]
@@ -75,6 +79,9 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     target = fractions[:, None] * counts.sum(0)  # [split, class]
     seen = (counts.sum(1).cumsum() - counts.sum(1) / 2) / counts.sum()
     side = np.searchsorted(fractions.cumsum()[:-1], seen, side="right")
+    for empty in set(range(len(used))) - set(side):  # few and large groups can jump over a share
+        crowded = side == np.bincount(side).argmax()
+        side[np.where(crowded, counts.sum(1), np.inf).argmin()] = empty
     side = _balance(side, counts, target)
     return [NAMES[used[side[row[example.group]]]] for example in examples]
 
@@ -142,7 +149,7 @@ def _official(examples: Sequence[Example], config) -> list[str]:
     splits = [example.split for example in examples]
     cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
     inside = [i for i, name in enumerate(splits) if name == "train"]
-    parts = _stratified([examples[i] for i in inside], {**cut, "seed": config.seed})
+    parts = _cut([examples[i] for i in inside], config.seed, **cut)
     for i, part in zip(inside, parts, strict=True):
         splits[i] = part
     return splits

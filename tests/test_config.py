@@ -192,6 +192,11 @@ def test_wrong_type_is_one_line_with_key_value_and_type(key, value):
     assert f"{key}={value!r} is not of type" in str(error.value)
 
 
+def test_text_for_a_tuple_that_a_config_file_has_emptied_is_still_of_the_default_type():
+    config = config_lib.override(config_lib.default(), {"model.dense": ()})
+    assert config_lib.override(config, {"model.dense": "64,32"}).model.dense == (64, 32)
+
+
 def test_python_values_are_taken_as_they_are():
     config = config_lib.override(
         config_lib.default(),
@@ -290,7 +295,7 @@ def test_differences_name_what_matters_and_nothing_else(configs):
     free = {"data.path": "x", "data.cache_dir": "y", "log.every": 5, "runtime.workers": 3, "runtime.devices": 1}
     assert config_lib.differences(old, config_lib.load_config(configs / "digits.py", free)) == []
     new = config_lib.load_config(configs / "digits.py", {"seed": 4, "model.dense": (9,)})
-    assert config_lib.differences(old, new) == ["seed: 0 -> 4", "model.dense: (128,) -> (9,)"]
+    assert config_lib.differences(old, new) == ["model.dense: (128,) -> (9,)", "seed: 0 -> 4"]
 
 
 def test_keys_that_may_change_exist():
