@@ -109,7 +109,9 @@ def _frozen(path: Path, source: sources.Source, good: list[int], config, progres
         raise DataError(f"{path} says that {wrong[0][0]!r} is {wrong[0][1]}, its folder says otherwise; restore it or "
                         "use another --workdir")  # fmt: skip
     if config.method == "grouped":
-        both = splits_lib.shared_groups([row[2] for row in rows], [row[3] for row in rows])
+        sides = [row[3] for row in rows]
+        known = [source.examples[position[row[0]]].group for row in rows]
+        both = splits_lib.shared_groups([row[2] for row in rows], sides) | splits_lib.shared_groups(known, sides)
         if both:
             group, sides = min(both.items())
             raise DataError(f"{len(both)} groups of {path} are in more than one split, such as {group} in "

@@ -41,7 +41,9 @@ def headline(logits: np.ndarray, labels: np.ndarray, positive: int) -> dict[str,
         is_positive = labels == positive
         called = p.argmax(1) == positive
         both = 0 < is_positive.sum() < len(labels)
-        numbers["auc"] = float(roc_auc_score(is_positive, p[:, positive])) if both else None
+        # By the logits' order: probabilities of very certain images round to the same 1.0.
+        margin = logits[:, -1] - (logits[:, 0] if logits.shape[1] == 2 else 0.0)
+        numbers["auc"] = float(roc_auc_score(is_positive, margin if positive else -margin)) if both else None
         numbers["sensitivity"] = _mean(called[is_positive])
         numbers["specificity"] = _mean(~called[~is_positive])
     return numbers

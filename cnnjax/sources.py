@@ -134,24 +134,27 @@ def _files(config, progress: Progress) -> Source:
             return _listed(config, str(path), *_list_zip(path))
         if tarfile.is_tarfile(path):
             return _listed(config, str(path), *_list_tar(path))
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
-        raise DataError(f"{path} is damaged ({error}); get it again") from None
+    except DataError:
+        raise
+    except Exception as error:  # damage makes the readers raise anything, zlib.error and LZMAError among it
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is damaged ({reason}); get it again") from None
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content")
 
 
 # A listing: {path below the root: (reference or None for a compressed tar, facts for the fingerprint)}, the rejected,
 # and for a compressed tar the function that streams it.
 def _list_folder(root: Path):
-    entries, rejected, seen = {}, [], set()
+    entries, rejected, above = {}, [], {}
     for directory, names, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in seen:  # a link to a folder above would never end
+        real, higher = os.path.realpath(directory), above.get(os.path.dirname(directory), ())
+        if real in higher:  # a link to a folder above would never end
             names.clear()
             continue
-        seen.add(real)
+        above[directory] = (*higher, real)
         for name in files:
             path = os.path.join(directory, name)
-            id = PurePosixPath(Path(path).relative_to(root)).as_posix()
+            id = _text(PurePosixPath(Path(path).relative_to(root)).as_posix())
             try:
                 facts = os.stat(path)
             except OSError as error:
@@ -162,6 +165,11 @@ def _list_folder(root: Path):
                 continue
             entries[id] = FileReference(path), (facts.st_size, facts.st_mtime_ns)
     return entries, rejected, None
+
+
+def _text(name: str) -> str:
+    """A name with bytes that are not UTF-8 spelled out, so that it can be printed and written to files."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _unsafe(name: str) -> bool:
@@ -184,27 +192,30 @@ def _list_zip(path: Path):
 
 
 def _list_tar(path: Path):
-    entries, rejected = {}, []
+    entries, rejected, last = {}, [], {}
+    changed = path.stat().st_mtime_ns  # the members of a reproducible tar all have one time
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
-        for info in archive:
+        for number, info in enumerate(archive):
+            name = _text(info.name.removeprefix("./"))
             if info.isdir():
                 continue
             if _unsafe(info.name):
-                rejected.append((info.name, "points outside the archive"))
+                rejected.append((name, "points outside the archive"))
             elif not info.isreg():
-                rejected.append((info.name, "a link or a device inside an archive"))
+                rejected.append((name, "a link or a device inside an archive"))
             else:
-                name = info.name.removeprefix("./")
                 reference = None if compressed else TarReference(str(path), info.offset_data, info.size)
-                entries[name] = reference, (info.size, info.mtime)
+                entries[name] = reference, (info.size, info.mtime, changed)
+                last[name] = number
 
     def stream() -> Iterator[tuple[str, Reference]]:
         # A compressed tar can only be read from its beginning: once through, in its own order.
         with tarfile.open(path, "r|*") as archive:
-            for info in archive:
-                if info.isreg():
-                    yield info.name.removeprefix("./"), DataReference(archive.extractfile(info).read())
+            for number, info in enumerate(archive):
+                name = _text(info.name.removeprefix("./"))
+                if last.get(name) == number:  # of a name that comes more than once, the last counts
+                    yield name, DataReference(archive.extractfile(info).read())
 
     return entries, rejected, stream if compressed else None
 
@@ -231,14 +242,12 @@ def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source
     if len(classes) < 2:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
-    group = re.compile(config.group) if config.group else None
     keys, examples = [], []
     for name, p in parts.items():
         if len(p) > start + 1 and p[start] in classes:
-            matched = group.search("/".join(p[start + 1 :])) if group else None
             split = OFFICIAL[p[depth].lower()] if split_depth else ""
-            text = matched[matched.re.groups and 1] if matched else ""
-            examples.append(Example("/".join(p[depth:]), classes.index(p[start]), text or "", split))
+            group = _group(config.group, "/".join(p[start + 1 :]))
+            examples.append(Example("/".join(p[depth:]), classes.index(p[start]), group, split))
             keys.append(name)
     if not examples:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
@@ -258,6 +267,12 @@ def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source
                   references, rejected)  # fmt: skip
 
 
+def _group(pattern: str, name: str) -> str:
+    """What `data.group`, or its first bracket, matches in a name; "" where nothing does."""
+    matched = re.search(pattern, name) if pattern else None
+    return (matched[matched.re.groups and 1] or "") if matched else ""
+
+
 def _digest(facts) -> str:
     return hashlib.sha256(json.dumps(list(facts)).encode()).hexdigest()
 
@@ -265,12 +280,10 @@ def _digest(facts) -> str:
 def _demo(config, progress: Progress) -> Source:
     from cnnjax import demo
 
-    group = re.compile(config.group) if config.group else None
     examples = []
     for id in demo.ids(0, config.demo_cells, config.demo_patients):
         folder, _, name = id.partition("/")
-        matched = group.search(name) if group else None
-        examples.append(Example(id, demo.CLASSES.index(folder), matched[0] if matched else "", ""))
+        examples.append(Example(id, demo.CLASSES.index(folder), _group(config.group, name), ""))
     content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
     return Source(demo.CLASSES, tuple(examples), _digest([content, len(examples), config.demo_patients]),
                   lambda: ((i, DemoReference(0, e.id)) for i, e in enumerate(examples)))  # fmt: skip

@@ -82,6 +82,9 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     for empty in set(range(len(used))) - set(side):  # few and large groups can jump over a share
         crowded = side == np.bincount(side).argmax()
         side[np.where(crowded, counts.sum(1), np.inf).argmin()] = empty
+    for empty in sorted(set(range(len(used))) - set(side.tolist())):  # few groups, or a huge one
+        here = np.flatnonzero(side == np.bincount(side).argmax())
+        side[here[counts[here].sum(1).argmin()]] = empty
     side = _balance(side, counts, target)
     return [NAMES[used[side[row[example.group]]]] for example in examples]
 
@@ -176,7 +179,7 @@ def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classe
 
 def read(path: Path) -> list[tuple[str, str, str, str]]:
     """Rows (id, label, group, split) of a frozen split. Raises DataError for a file that is not one."""
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
         reader = csv.reader(file)
         if next(reader, None) != ["id", "label", "group", "split"]:
             raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")

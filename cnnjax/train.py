@@ -221,10 +221,10 @@ class _Run:
         rows = self.data.splits["val"]
         engine = inference.Engine(self.steps.logits, {"params": self.state.params, "stats": self.state.stats}, self.mesh)
         logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
-        val = metrics.headline(logits, self.data.labels[rows], self.positive)
-        if not math.isfinite(val["loss"]):
-            raise TrainingError(f"val_loss is {val['loss']} after epoch {epoch}; start again in another --workdir with a lower "
+        if not np.isfinite(logits).all():
+            raise TrainingError(f"val_loss is not a number after epoch {epoch}; start again in another --workdir with a lower "
                                 "--config.optimizer.learning_rate")  # fmt: skip
+        val = metrics.headline(logits, self.data.labels[rows], self.positive)
         sums = {name: float(value) for name, value in self.state.sums.items()}
         self.early.update(self.step, val["loss"])
         row = {

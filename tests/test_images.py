@@ -92,7 +92,9 @@ def test_colour_key_transparency_of_rgb():
 
 
 def test_cmyk_grey_and_one_bit():
-    assert np.allclose(images.decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))[4, 4], [255, 0, 0], atol=3)
+    assert np.allclose(
+        images.decode(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))[4, 4], [255, 0, 0], atol=3
+    )
     assert np.array_equal(images.decode(encoded(Image.new("L", (2, 2), 77), "PNG")), np.full((2, 2, 3), 77))
     assert np.array_equal(images.decode(encoded(Image.new("1", (2, 2), 1), "PNG")), np.full((2, 2, 3), 255))
 
