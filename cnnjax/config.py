@@ -50,7 +50,7 @@ def default() -> ConfigDict:
     c.data.group = ""  # regular expression; what it matches in a file's name is the group (patient); "": no groups
     c.data.max_bad_fraction = 0.01  # fraction of unreadable files above which a run is refused
     c.data.batch_size = 32  # images per training step, over all devices together
-    c.data.demo_cells = 2400  # images that the demo source draws
+    c.data.demo_cells = 3000  # images that the demo source draws
     c.data.demo_patients = 40  # patients among whom they are divided
 
     c.image = ConfigDict()

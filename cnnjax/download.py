@@ -93,9 +93,12 @@ class _Bar:
 
     def __init__(self, advance):
         self._advance = advance
-        self.total = 0
+        self._done = self.total = 0
 
     def update(self, count):
+        # pooch counts whole chunks, and at the end everything once more.
+        count = min(count, self.total - self._done) if self.total else count
+        self._done += count
         self._advance(count / 1e6, total=self.total / 1e6)
 
     def reset(self):

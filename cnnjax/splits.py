@@ -82,9 +82,6 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     for empty in set(range(len(used))) - set(side):  # few and large groups can jump over a share
         crowded = side == np.bincount(side).argmax()
         side[np.where(crowded, counts.sum(1), np.inf).argmin()] = empty
-    for empty in sorted(set(range(len(used))) - set(side.tolist())):  # few groups, or a huge one
-        here = np.flatnonzero(side == np.bincount(side).argmax())
-        side[here[counts[here].sum(1).argmin()]] = empty
     side = _balance(side, counts, target)
     return [NAMES[used[side[row[example.group]]]] for example in examples]
 

@@ -6,7 +6,8 @@
 The set's own train, validation and test parts are kept; what it lacks is cut from its training part. TFDS drops file
 names, and with them patients: for the malaria cells use configs/malaria.py.
 
-TIMES
+cifar10: 162 MB are downloaded; 50,000 images of 32x32 pixels, a network of 0.5 million parameters. Not yet measured on
+the whole set; expect about a minute per epoch on two cores.
 """
 
 from cnnjax.config import default

@@ -49,12 +49,12 @@ class FailingFile:
         return getattr(self._file, name)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 20, 97])
+@pytest.mark.parametrize("writes", [0, 1, 20, 96])
 def test_disk_that_becomes_full_while_writing_is_one_line_and_leaves_nothing(
     cell_folder, isolated_cache, monkeypatch, writes
 ):
     def failing(*args, **kwargs):
-        return FailingFile(open(*args, **kwargs), writes)  # noqa: SIM115 - closed by FailingFile
+        return FailingFile(open(*args, **kwargs), writes)
 
     monkeypatch.setattr(cache, "open", failing, raising=False)
     with pytest.raises(DataError, match="no space left") as error:

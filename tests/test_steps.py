@@ -1,6 +1,7 @@
 """One update: equal to one written by hand, the same on any number of devices, compiled once."""
 
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -204,4 +205,4 @@ def test_schedules_have_the_rates_of_their_definition(options, expected):
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
 def test_a_warm_up_longer_than_training_only_rises(schedule):
     rates = [rate(step, epochs=2, schedule=schedule, warmup_epochs=3.0) for step in range(20)]
-    assert all(a < b for a, b in zip(rates, rates[1:], strict=False)) and rates[-1] < 0.2
+    assert all(a < b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.2
