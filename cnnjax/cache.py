@@ -11,7 +11,6 @@ import shutil
 import signal
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -92,16 +91,19 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     # joblib's processes are not forks of this one, which may run JAX, and do not need a guarded __main__.
     pool = joblib.Parallel(workers, backend="loky", return_as="generator", batch_size=1, max_nbytes=None,
                            pre_dispatch=4 * workers)  # fmt: skip
-    results = pool(joblib.delayed(_decode_in_worker)(chunk, size, method) for chunk in chunks)
+    ended = False
+    wanted = itertools.takewhile(lambda chunk: not ended, chunks)
+    results = pool(joblib.delayed(_decode_in_worker)(chunk, size, method) for chunk in wanted)
     try:
-        # Not `yield from`, which would close `results` before the warnings are off.
+        # Not `yield from`, which would close `results`: joblib then kills the workers while a thread of its own still
+        # feeds them, and that thread dies with a traceback. The few chunks under way are finished instead.
         for result in results:  # noqa: UP028
             yield result
     finally:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib warns of work that a stop leaves undone
-            results.close()
-        get_reusable_executor().shutdown(wait=False, kill_workers=True)
+        ended = True
+        for _ in results:
+            pass
+        get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
 
 
 def key(source: Source, config) -> str:
