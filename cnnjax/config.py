@@ -102,7 +102,7 @@ def default() -> ConfigDict:
     c.optimizer.warmup_epochs = 0.0  # epochs of linear rise from 0 to learning_rate, with any schedule
     c.optimizer.decay_epochs = 10.0  # step: epochs between drops
     c.optimizer.decay_factor = 0.1  # step, plateau: factor of each drop
-    c.optimizer.plateau_patience = 3  # plateau: epochs without a lower val_loss before a drop
+    c.optimizer.plateau_patience = 3  # plateau: epochs without a lower val_loss that are tolerated; the next one drops
 
     c.log = ConfigDict()
     c.log.every = 20  # steps between rows of metrics.jsonl
