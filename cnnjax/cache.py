@@ -1,5 +1,6 @@
 """Decode once: every image of a source as uint8 in one memory-mapped file, shared by all runs that need the same."""
 
+import collections
 import csv
 import dataclasses
 import errno
@@ -8,10 +9,10 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ from cnnjax.progress import Progress
 from cnnjax.sources import Reference, Source
 
 FORMAT = 1  # part of the key: raise it when decoded pixels change
-CHUNK = 64  # images per message between processes; large enough to hide the cost of one
-ALONE = 600  # fewer images are decoded here: that is quicker than to start processes
+CHUNK = 64  # images per task of a thread
+ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "reason")
 
 
@@ -58,13 +59,6 @@ def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[n
     return out, facts
 
 
-def _decode_in_worker(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
-    # A terminal and a scheduler signal the whole group; the parent decides what happens then, and ends its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    return decode_chunk(references, size, method)
-
-
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0
                ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
     """Decodes in the given order with all cores, some hundred images ahead of the caller.
@@ -73,7 +67,7 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
         references: what to read.
         count: how many they are; few are decoded in this process.
         size, method: as in `images.decode_resized`.
-        workers: processes; 0: one per usable core.
+        workers: threads; 0: one per usable core.
 
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images.
@@ -83,27 +77,21 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
     if count <= ALONE or workers == 1:
-        yield from (decode_chunk(chunk, size, method) for chunk in chunks)
+        with images_lib.quiet():
+            yield from (decode_chunk(chunk, size, method) for chunk in chunks)
         return
-    import joblib
-    from joblib.externals.loky import get_reusable_executor
-
-    # joblib's processes are not forks of this one, which may run JAX, and do not need a guarded __main__.
-    pool = joblib.Parallel(workers, backend="loky", return_as="generator", batch_size=1, max_nbytes=None,
-                           pre_dispatch=4 * workers)  # fmt: skip
-    ended = False
-    wanted = itertools.takewhile(lambda chunk: not ended, chunks)
-    results = pool(joblib.delayed(_decode_in_worker)(chunk, size, method) for chunk in wanted)
+    # Threads: the decoders and the resize release the interpreter, and nothing is started or copied.
+    pool, pending = ThreadPoolExecutor(workers), collections.deque()
     try:
-        # Not `yield from`, which would close `results`: joblib then kills the workers while a thread of its own still
-        # feeds them, and that thread dies with a traceback. The few chunks under way are finished instead.
-        for result in results:  # noqa: UP028
-            yield result
+        with images_lib.quiet():
+            for chunk in chunks:
+                pending.append(pool.submit(decode_chunk, chunk, size, method))
+                if len(pending) > 3 * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
     finally:
-        ended = True
-        for _ in results:
-            pass
-        get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def key(source: Source, config) -> str:
@@ -124,7 +112,7 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         config: the `image` section.
         directory: `data.cache_dir`.
         progress: gets a bar while images are decoded.
-        workers: processes; 0: one per usable core.
+        workers: threads; 0: one per usable core.
         stop: polled between chunks.
 
     Raises:

@@ -110,7 +110,7 @@ def default() -> ConfigDict:
 
     c.runtime = ConfigDict()
     c.runtime.devices = 0  # local devices to use; 0: all
-    c.runtime.workers = 0  # processes that decode images; 0: one per core
+    c.runtime.workers = 0  # threads that decode images; 0: one per core
     return c.lock()
 
 

@@ -1,8 +1,9 @@
 """Bytes of an image file -> uint8 RGB, and the resize. The one place that decides what the network sees of a file."""
 
-import functools
+import contextlib
 import io
 import struct
+import threading
 import warnings
 import zlib
 
@@ -31,9 +32,22 @@ MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and s
 # Pillow's own limit would only warn up to twice its value; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
+_own = threading.local()  # a decoder and a resizer for each thread: shared ones crash
+
 
 class ImageError(ValueError):
     """Bytes that are not an image that can be used; the message is the reason, for quarantine.csv."""
+
+
+@contextlib.contextmanager
+def quiet():
+    """Hushes what Pillow says about damaged metadata of images whose pixels are whole.
+
+    Around a whole piece of work, in one thread: Python's warning filters belong to the process.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -48,7 +62,8 @@ def decode(data: bytes) -> np.ndarray:
     Raises:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
-    return _decode(data)[0]
+    with quiet():
+        return _decode(data)[0]
 
 
 def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
@@ -95,12 +110,12 @@ def _bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
 
 
-@functools.cache
 def _resizer():
-    return cykooz_resizer.Resizer()
+    if not hasattr(_own, "resizer"):
+        _own.resizer = cykooz_resizer.Resizer()
+    return _own.resizer
 
 
-@functools.cache
 def _resize_options():
     triangle = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
     return cykooz_resizer.ResizeOptions(resize_alg=triangle, use_alpha=False)
@@ -156,12 +171,13 @@ def _png_is_whole(data: bytes) -> bool:
     return True
 
 
-@functools.cache
 def _wuffs_png():
-    config = wuffs.ImageDecoderConfig()
-    config.enabled_decoders = [pywuffs.ImageDecoderType.PNG]
-    config.pixel_format = pywuffs.PixelFormat.RGB
-    return wuffs.ImageDecoder(config)
+    if not hasattr(_own, "wuffs"):
+        config = wuffs.ImageDecoderConfig()
+        config.enabled_decoders = [pywuffs.ImageDecoderType.PNG]
+        config.pixel_format = pywuffs.PixelFormat.RGB
+        _own.wuffs = wuffs.ImageDecoder(config)
+    return _own.wuffs
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -176,17 +192,14 @@ def _open(data: bytes) -> tuple[Image.Image, dict]:
     if not data:
         raise ImageError("empty file")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns about damaged metadata of images whose pixels are whole.
-            warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            facts = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
-            if not image.width or not image.height:
-                raise ImageError(f"no pixels ({image.width}x{image.height})")
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-            image.load()
-            return _to_rgb(ImageOps.exif_transpose(image)), facts
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        facts = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+        if not image.width or not image.height:
+            raise ImageError(f"no pixels ({image.width}x{image.height})")
+        if image.width * image.height > MAX_PIXELS:
+            raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image)), facts
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
