@@ -44,7 +44,7 @@ class Cache:
 
 
 def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
-    """Reads and decodes in the calling process: uint8 [n, size, size, 3], and `FACTS` of each."""
+    """Reads and decodes in the calling thread: uint8 [n, size, size, 3], and `FACTS` of each."""
     out = np.zeros((len(references), size, size, 3), np.uint8)
     facts = []
     for i, reference in enumerate(references):
@@ -65,7 +65,7 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
 
     Args:
         references: what to read.
-        count: how many they are; few are decoded in this process.
+        count: how many they are; few are decoded in the calling thread.
         size, method: as in `images.decode_resized`.
         workers: threads; 0: one per usable core.
 
