@@ -18,7 +18,7 @@ from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import dataset, inference, metrics, models, pipeline, report, rundir, runtime, splits, state, steps
 from cnnjax.errors import DataError, Stopped, TrainingError
-from cnnjax.progress import Progress, duration
+from cnnjax.progress import Progress
 
 
 @dataclasses.dataclass
@@ -343,8 +343,3 @@ class _Events:
 
 def _events(config, workdir: Path, step: int):
     return _Events(workdir / "tensorboard", step) if config.log.tensorboard else _NoEvents()
-
-
-def table(summary: dict) -> str:
-    """The numbers of a summary for people, and how long it took."""
-    return report.numbers_table(summary) + f"\n{summary['steps']:,} steps in {duration(summary['seconds'])}"
