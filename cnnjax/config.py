@@ -56,6 +56,8 @@ def default() -> ConfigDict:
     c.image = ConfigDict()
     c.image.size = 64  # pixels, height and width that the network sees
     c.image.resize = "bilinear"  # bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins
+    c.image.zca = False  # ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels
+    c.image.zca_epsilon = 1e-6  # added to the variances, of pixels in [0, 1], before their root is divided by (Keras')
 
     c.split = ConfigDict()
     c.split.method = "stratified"  # stratified by class; grouped: no group on two sides; tutorial: first names of
@@ -76,18 +78,46 @@ def default() -> ConfigDict:
     c.model.dense = (128,)  # units of the hidden dense layers
     c.model.dropout_dense = 0.0  # fraction dropped after each hidden dense layer
 
-    c.augment = ConfigDict()  # on training images only; all geometry is one matrix and one sampling per image
+    c.augment = ConfigDict()  # on training images only; a whole preset is set with --config.augment=NAME
+    # Geometry: one matrix and one sampling per image. Numbers are drawn uniformly for each image.
     c.augment.flip_horizontal = False  # mirror left-right with probability 1/2
     c.augment.flip_vertical = False  # mirror top-bottom with probability 1/2
+    c.augment.turns = False  # turn by 0, 90, 180 or 270 degrees
     c.augment.rotation = 0.0  # degrees; drawn from [-rotation, rotation]
-    c.augment.zoom = 0.0  # fraction; the visible window is scaled by a factor from [1 - zoom, 1 + zoom]
+    c.augment.zoom = 0.0  # fraction; the side of the visible window is scaled by a factor from [1 - zoom, 1 + zoom]
+    c.augment.stretch = 0.0  # fraction; as zoom, height and width each by a factor of its own
+    c.augment.shear = 0.0  # degrees; rows slide sideways, drawn from [-shear, shear]
     c.augment.shift = 0.0  # fraction of the side; drawn from [-shift, shift] in both directions
+    c.augment.crop_area = 1.0  # fraction; a window of an area from [crop_area, 1] is enlarged to the whole; 1: off
+    c.augment.crop_ratio = 4 / 3  # largest width / height of that window, and height / width
+    c.augment.pad_crop = 0  # pixels; padded on every side, then cut back at random: whole-pixel shifts
     c.augment.interpolation = "bilinear"  # bilinear or nearest
     c.augment.fill = "reflect"  # what lies outside the image: reflect, nearest, constant (black) or wrap
+    # Pixels, in this order.
+    c.augment.brightness = 0.0  # fraction; values times a factor from [1 - brightness, 1 + brightness]
+    c.augment.contrast = 0.0  # fraction; distances from the image's mean grey, times such a factor
+    c.augment.saturation = 0.0  # fraction; distances from each pixel's grey, times such a factor
+    c.augment.grey = 0.0  # probability of losing all colour
+    c.augment.hue = 0.0  # turns of the colour circle, at most 0.5; drawn from [-hue, hue]
+    c.augment.gamma = 0.0  # fraction; exponent from [1 / (1 + gamma), 1 + gamma], uniform in its logarithm
+    c.augment.stain = 0.0  # density of haematoxylin, eosin and DAB: each times [1 - stain, 1 + stain], plus [-stain, stain]
+    c.augment.channel_shift = 0.0  # levels of 255; added to each channel, from [-channel_shift, channel_shift]
+    c.augment.blur = 0.0  # pixels; standard deviation of a Gaussian, drawn from [0, blur]
+    c.augment.noise = 0.0  # levels of 255; standard deviation of normal noise, drawn from [0, noise]
+    # Parts and pairs of images.
+    c.augment.erase = 0.0  # probability of losing a box of 2 to 33 % of the area (random erasing)
+    c.augment.cutout = 0.0  # fraction of the side; one square hole, its centre anywhere
+    c.augment.mixup = 0.0  # alpha of Beta(alpha, alpha), the share of the image in a blend with another; 0: off
+    c.augment.cutmix = 0.0  # alpha likewise; the share is given up to a box of another image; 0: off
+    # Policies over rotation, shear, shift, zoom, brightness, contrast, saturation, hue, gamma and blur.
+    c.augment.rand_augment = 0  # operations drawn for each image (RandAugment's N); 0: off
+    c.augment.rand_augment_magnitude = 0.3  # fraction of their widest range (RandAugment's M / 30)
+    c.augment.trivial_augment = False  # one operation for each image, of any magnitude
 
     c.train = ConfigDict()
     c.train.epochs = 30  # at most; one epoch is ceil(training images / batch size) steps
     c.train.patience = 10  # epochs without a lower val_loss before stopping early; 0: never stop early
+    c.train.label_smoothing = 0.0  # fraction of each training label that is spread evenly over all classes
     c.train.precision = "float32"  # of the computation: float32 or bfloat16; weights are float32 always
 
     c.optimizer = ConfigDict()
@@ -112,6 +142,35 @@ def default() -> ConfigDict:
     c.runtime.devices = 0  # local devices to use; 0: all
     c.runtime.workers = 0  # threads that decode images; 0: one per core
     return c.lock()
+
+
+# Values of the `augment` section; what a preset does not name is off.
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    # The three layers of the TensorFlow image classification tutorial.
+    "tutorial": {"flip_horizontal": True, "rotation": 36.0, "zoom": 0.1},
+    # What the malaria exercise names of Keras' ImageDataGenerator; its ZCA whitening is image.zca, because it holds for
+    # every image and not for training only.
+    "keras_generator": {"flip_horizontal": True, "flip_vertical": True, "rotation": 20.0, "shift": 0.05, "stretch": 0.05,
+                        "shear": 5.0, "brightness": 0.1, "channel_shift": 10.0, "fill": "nearest"},
+    "light": {"flip_horizontal": True, "rotation": 15.0, "zoom": 0.15, "shift": 0.08, "brightness": 0.15, "contrast": 0.15,
+              "saturation": 0.15},
+    "strong": {"flip_horizontal": True, "crop_area": 0.4, "rotation": 20.0, "shear": 8.0, "brightness": 0.3, "contrast": 0.3,
+               "saturation": 0.3, "hue": 0.03, "grey": 0.05, "erase": 0.25, "cutmix": 1.0, "mixup": 0.2},
+    # Cells have no upright side, stains vary from smear to smear, and around a cell there is black.
+    "cells": {"flip_horizontal": True, "flip_vertical": True, "turns": True, "rotation": 45.0, "zoom": 0.1, "shift": 0.03,
+              "brightness": 0.1, "contrast": 0.1, "stain": 0.03, "fill": "constant"},
+}  # fmt: skip
+
+
+def set_preset(config: ConfigDict, name: str) -> ConfigDict:
+    """Sets the whole `augment` section in place to a preset. Raises ConfigError for a name that is not one."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"augment={name!r}: use one of {', '.join(PRESETS)}{hint}")
+    config.augment.update({**default().augment, **PRESETS[name]})
+    return config
 
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
@@ -184,9 +243,14 @@ def _parse_tuple(text: str, element: type) -> tuple:
 
 
 def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
-    """Sets `{"section.key": value}` in place; strings are parsed as the key's type. Raises ConfigError."""
+    """Sets `{"section.key": value}` in place; strings are parsed as the key's type. Raises ConfigError.
+
+    {"augment": name} sets that whole section to a preset first.
+    """
+    overrides, problems = dict(overrides), []
+    if "augment" in overrides:  # before single keys, wherever it stands among them
+        set_preset(config, str(overrides.pop("augment")))
     valid = dict(flatten(config))
-    problems = []
     for key, value in overrides.items():
         if key not in valid:
             problems.append(str(unknown_key(key)))
@@ -277,17 +341,36 @@ def validate(config: ConfigDict) -> None:
             check(False, key, f"use one of {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else ""))
     for key, low in {"data.batch_size": 1, "image.size": 4, "train.epochs": 1, "train.patience": 0, "log.every": 1,
                      "runtime.devices": 0, "runtime.workers": 0, "optimizer.plateau_patience": 0, "seed": 0,
-                     "data.demo_patients": 3, "split.seed": 0}.items():  # fmt: skip
+                     "data.demo_patients": 3, "split.seed": 0, "augment.pad_crop": 0, "augment.rand_augment": 0}.items():  # fmt: skip
         check(values[key] >= low, key, f"must be at least {low}")
-    for key in ("data.max_bad_fraction", "split.train", "split.val", "split.test"):
+    for key in ("data.max_bad_fraction", "split.train", "split.val", "split.test", "augment.grey", "augment.erase",
+                "augment.cutout", "augment.rand_augment_magnitude"):  # fmt: skip
         check(0 <= values[key] <= 1, key, "must be between 0 and 1")
-    for key in ("model.dropout_features", "model.dropout_dense", "augment.zoom", "augment.shift", "optimizer.beta1",
-                "optimizer.beta2"):  # fmt: skip
+    for key in ("model.dropout_features", "model.dropout_dense", "augment.zoom", "augment.stretch", "augment.shift",
+                "augment.brightness", "augment.contrast", "augment.saturation", "augment.stain", "train.label_smoothing",
+                "optimizer.beta1", "optimizer.beta2"):  # fmt: skip
         check(0 <= values[key] < 1, key, "must be at least 0 and below 1")
-    for key in ("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs", "augment.rotation"):
+    for key in ("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs", "augment.rotation", "augment.gamma",
+                "augment.channel_shift", "augment.blur", "augment.noise", "augment.mixup", "augment.cutmix"):  # fmt: skip
         check(0 <= values[key] < math.inf, key, "must be 0 or more")
-    for key in ("optimizer.learning_rate", "optimizer.epsilon", "optimizer.decay_epochs", "optimizer.decay_factor"):
+    for key in (
+        "image.zca_epsilon",
+        "optimizer.learning_rate",
+        "optimizer.epsilon",
+        "optimizer.decay_epochs",
+        "optimizer.decay_factor",
+    ):
         check(0 < values[key] < math.inf, key, "must be above 0")
+    check(0 <= values["augment.hue"] <= 0.5, "augment.hue", "must be between 0 and 0.5 turns")
+    check(0 <= values["augment.shear"] <= 60, "augment.shear", "must be between 0 and 60 degrees")
+    check(0 < values["augment.crop_area"] <= 1, "augment.crop_area", "must be above 0 and at most 1, which is off")
+    check(1 <= values["augment.crop_ratio"] < math.inf, "augment.crop_ratio", "must be at least 1")
+    check(values["augment.pad_crop"] < values["image.size"], "augment.pad_crop", "must be less than image.size")
+    check(values["augment.blur"] <= values["image.size"] / 8, "augment.blur", "must be at most an eighth of image.size")
+    if values["augment.trivial_augment"]:
+        check(not values["augment.rand_augment"], "augment.rand_augment", "cannot be used together with trivial_augment")
+    if values["image.zca"]:
+        check(values["image.size"] <= 48, "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels")
     total = values["split.train"] + values["split.val"] + values["split.test"]
     if abs(total - 1) > 1e-6:
         problems.append(f"split.train + split.val + split.test is {total:g}; the three fractions must add up to 1")

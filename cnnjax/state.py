@@ -31,6 +31,7 @@ class Network:
     eval_def: nnx.GraphDef
     make: Callable[[], tuple[dict, dict]]  # initial (params, stats)
     model: nnx.Module  # abstract, for tables
+    classes: int
 
     def abstract(self, sharding: jax.sharding.Sharding) -> dict:
         """{"params", "stats"} of shapes, with the sharding to restore to."""
@@ -60,7 +61,7 @@ def network(config, classes: int) -> Network:
         return nnx.split(view, nnx.Param, ...)[0]
 
     model = nnx.eval_shape(build)
-    return Network(definition(True), definition(False), make, model)
+    return Network(definition(True), definition(False), make, model, classes)
 
 
 def schedule(config, steps_per_epoch: int, epochs: int) -> optax.Schedule:

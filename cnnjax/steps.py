@@ -10,6 +10,7 @@ from flax import nnx
 
 from cnnjax import runtime
 from cnnjax.augment import augment
+from cnnjax.mixing import Targets, mix
 from cnnjax.state import Network, TrainState
 
 
@@ -27,8 +28,37 @@ def predicted(logits: jax.Array) -> jax.Array:
     return logits.argmax(-1).astype(jnp.int32)
 
 
+def training_losses(logits: jax.Array, targets: Targets, classes: int, smoothing: float) -> jax.Array:
+    """Cross-entropy against mixed and smoothed labels: float32 [b, classes] or [b, 1] -> float32 [b]."""
+    p = targets.probabilities(classes, smoothing)
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], p[:, 1])
+    return optax.softmax_cross_entropy(logits, p)
+
+
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int) -> tuple[jax.Array, Targets]:
+    """What the network is shown in the update after `step` updates; a pure function of the seed, the step and the batch.
+
+    Args:
+        step: int32, updates done.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
+        augment_config: the `augment` section.
+        seed: of the run.
+
+    Returns:
+        Images [b, size, size, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
+    """
+    key = jax.random.split(_step_key(step, seed))[0]
+    return mix(key, augment(key, batch["image"], augment_config), batch["label"], augment_config)
+
+
+def _step_key(step: jax.Array, seed: int) -> jax.Array:
+    # Stream 0 of the seed draws the initial weights.
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+
+
 def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.GradientTransformation, augment_config,
-               seed: int) -> tuple[TrainState, dict]:  # fmt: skip
+               seed: int, smoothing: float = 0.0) -> tuple[TrainState, dict]:  # fmt: skip
     """One update.
 
     Args:
@@ -37,25 +67,28 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.Gr
         network, tx: what is trained and how.
         augment_config: the `augment` section.
         seed: with the step, the source of all randomness of this update.
+        smoothing: fraction of each label that is spread over all classes.
 
     Returns:
-        The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout).
+        The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
+        class that most of it shows).
     """
-    # Stream 0 of the seed draws the initial weights.
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), state.step)
-    augment_key, dropout_key = jax.random.split(key)
-    images = augment(augment_key, batch["image"], augment_config)
+    dropout_key = jax.random.split(_step_key(state.step, seed))[1]
+    images, targets = training_images(state.step, batch, augment_config=augment_config, seed=seed)
+    plain = not (augment_config.mixup or augment_config.cutmix or smoothing)
+    shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
 
     def loss_fn(params):
         model = nnx.merge(network.train_def, params, state.stats)
         logits = model(images, nnx.Rngs(dropout=dropout_key))
-        return losses(logits, batch["label"]).mean(), (logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+        each = losses(logits, shown) if plain else training_losses(logits, targets, network.classes, smoothing)
+        return each.mean(), (logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
 
     (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p + state.scale * u, state.params, updates)
     count = jnp.float32(batch["label"].shape[0])
-    correct = (predicted(logits) == batch["label"]).sum().astype(jnp.float32)
+    correct = (predicted(logits) == shown).sum().astype(jnp.float32)
     sums = {
         "loss": state.sums["loss"] + loss * count,
         "correct": state.sums["correct"] + correct,
@@ -88,6 +121,7 @@ def compile_steps(network: Network, tx: optax.GradientTransformation, mesh: jax.
     whole = runtime.replicated(mesh)
 
     def train(state, batch):
-        return train_step(state, batch, network=network, tx=tx, augment_config=config.augment, seed=config.seed)
+        return train_step(state, batch, network=network, tx=tx, augment_config=config.augment, seed=config.seed,
+                          smoothing=config.train.label_smoothing)  # fmt: skip
 
     return Steps(jax.jit(train, donate_argnums=0, out_shardings=(whole, whole)), compile_logits(network, mesh))

@@ -10,7 +10,20 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "config", "images", "augment", "models", "metrics", "progress", "demo", "download"),
+    (
+        "errors",
+        "config",
+        "images",
+        "geometry",
+        "colour",
+        "augment",
+        "mixing",
+        "models",
+        "metrics",
+        "progress",
+        "demo",
+        "download",
+    ),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache"),
     ("dataset", "pipeline", "state"),
     ("steps", "checkpoints"),
@@ -23,6 +36,9 @@ WITHOUT_JAX = ("config", "images", "sources", "splits", "cache", "dataset", "dow
                "demo", "errors", "report")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
+    "geometry": {"flax", "optax", "grain", "orbax"},
+    "colour": {"flax", "optax", "grain", "orbax"},
+    "mixing": {"flax", "optax", "grain", "orbax"},
     "augment": {"flax", "optax", "grain", "orbax"},
     "models": {"optax", "grain", "orbax"},
     "metrics": {"flax", "grain", "orbax", "optax"},
