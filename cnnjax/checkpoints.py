@@ -32,7 +32,8 @@ def versions() -> dict[str, str]:
 
 def preprocessing(config) -> dict:
     """How a file becomes the network's input; the same for training, evaluation and prediction."""
-    return {"size": config.image.size, "resize": config.image.resize, "colour": "RGB", "scale": 1 / 255}
+    return {"size": config.image.size, "resize": config.image.resize, "colour": "RGB", "scale": 1 / 255,
+            "zca": config.image.zca}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -28,6 +28,12 @@ def grey(images: jax.Array) -> jax.Array:
     return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
+def mean_colour(images: jax.Array) -> jax.Array:
+    """[b, h, w, 3] -> [b, 1, 1, 3]."""
+    # Row sums first: in one reduction over pixels of three numbers XLA takes twenty times as long on a CPU.
+    return images.mean(1, keepdims=True).mean(2, keepdims=True)
+
+
 def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
     """Multiplies; identity 1."""
     return _clip(images * _each(factors))
@@ -35,7 +41,7 @@ def brightness(images: jax.Array, factors: jax.Array) -> jax.Array:
 
 def contrast(images: jax.Array, factors: jax.Array) -> jax.Array:
     """Distances from the image's mean luma are multiplied; identity 1."""
-    mean = grey(images).mean((1, 2, 3), keepdims=True)
+    mean = grey(mean_colour(images))
     return _clip(mean + (images - mean) * _each(factors))
 
 
@@ -125,7 +131,7 @@ def noise(images: jax.Array, sigmas: jax.Array, key: jax.Array) -> jax.Array:
 def erase(images: jax.Array, boxes: jax.Array) -> jax.Array:
     """Fills a box of each image with the image's mean colour: boxes int32 [b, 4], top, left, bottom, right."""
     inside = in_boxes(boxes, images.shape[1], images.shape[2])
-    return jnp.where(inside, images.mean((1, 2), keepdims=True), images)
+    return jnp.where(inside, mean_colour(images), images)
 
 
 def in_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:

@@ -36,12 +36,29 @@ def max_pool(images: jax.Array, stride: int) -> jax.Array:
     return _larger(*(rows[:, :, i : i + (width - 1) * stride + 1 : stride] for i in (0, 1)))
 
 
+class Fitted(nnx.Variable):
+    """What was computed from the training images and is not trained."""
+
+
+class Whiten(nnx.Module):
+    """ZCA whitening: [b, size, size, 3] in [0, 1] -> the same shape; the identity until it is fitted."""
+
+    def __init__(self, size: int, dtype):
+        self.mean = Fitted(jnp.zeros((size, size, 3), jnp.float32))
+        self.matrix = Fitted(jnp.eye(size * size * 3, dtype=jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        x = (images - self.mean[...][None]).reshape(images.shape[0], -1)
+        return jnp.dot(x, self.matrix[...], precision="highest").reshape(images.shape).astype(self.dtype)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """One row of the table. `module` is the attribute that holds its parameters; "" where there are none."""
 
     name: str
-    kind: str  # conv, norm, pool, dropout, flatten, dense
+    kind: str  # whiten, conv, norm, pool, dropout, flatten, dense
     module: str = ""
     relu: bool = False
 
@@ -56,14 +73,18 @@ class ConvNet(nnx.Module):
         outputs: logits per image.
         size: height and width of the images, in pixels.
         config: the `model` section.
+        zca: start with ZCA whitening, which is fitted before training.
         dtype: of the computation; parameters are float32.
         rngs: initial weights; Glorot uniform and zeros, as in Keras.
     """
 
-    def __init__(self, outputs: int, size: int, config, *, dtype=jnp.float32, rngs: nnx.Rngs):
+    def __init__(self, outputs: int, size: int, config, *, zca: bool = False, dtype=jnp.float32, rngs: nnx.Rngs):
         self.dtype = dtype
         self.pool_stride = config.pool_stride
         layers: list[Layer] = []
+        if zca:
+            self.whiten = Whiten(size, dtype)
+            layers.append(Layer("whiten", "whiten", "whiten"))
         options = {
             "dtype": dtype,
             "param_dtype": jnp.float32,
@@ -125,8 +146,10 @@ class ConvNet(nnx.Module):
 
         `rngs` feeds dropout in training and comes with each call.
         """
-        # Scaled in float32, then rounded once to the computation's type.
-        x = (images.astype(jnp.float32) / 255).astype(self.dtype)
+        # Scaled, and whitened, in float32, then rounded once to the computation's type.
+        x = images.astype(jnp.float32) / 255
+        if self.layers[0].kind != "whiten":
+            x = x.astype(self.dtype)
         for layer in self.layers:
             x = self.apply(layer, x, rngs)
         return x.astype(jnp.float32)
@@ -162,7 +185,9 @@ def table(model: ConvNet, size: int) -> list[Row]:
         module = getattr(model, layer.module) if layer.kind in ("conv", "norm", "dense") else None
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
-        if layer.kind in ("conv", "dense"):
+        if layer.kind == "whiten":
+            flops = 2 * math.prod(x.shape) ** 2
+        elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
             places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)

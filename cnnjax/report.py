@@ -12,6 +12,7 @@ from cnnjax.progress import duration
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
 _KINDS = {
     "input": "#F0E442",
+    "whiten": "#F0E442",
     "conv": "#56B4E9",
     "norm": "#CC79A7",
     "pool": "#E69F00",

@@ -17,7 +17,7 @@ class TrainState:
 
     step: jax.Array  # int32, updates done
     params: dict  # float32
-    stats: dict  # batch statistics; {} without batch normalisation
+    stats: dict  # batch statistics and what was fitted to the data; {} without either
     opt_state: optax.OptState
     sums: dict  # {"loss", "correct", "count"} of the epoch so far, float32; saved, so that a stop loses none
     scale: jax.Array  # float32, factor on the learning rate; below 1 after drops on a plateau
@@ -47,7 +47,8 @@ def with_sharding(tree, sharding: jax.sharding.Sharding):
 def network(config, classes: int) -> Network:
     """The network of a config for a number of classes; computes nothing yet."""
     dtype = jnp.dtype(config.train.precision)
-    options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model, dtype=dtype)
+    options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model,
+                   zca=config.image.zca, dtype=dtype)  # fmt: skip
 
     def build():
         return models.MODELS[config.model.name](**options, rngs=nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0)))

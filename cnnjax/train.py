@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
-from cnnjax import dataset, inference, metrics, models, pipeline, report, rundir, runtime, splits, state, steps
+from cnnjax import dataset, inference, metrics, models, pipeline, report, rundir, runtime, splits, state, steps, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
@@ -137,6 +137,11 @@ class _Run:
         latest = self.checkpoints.latest()
         if latest is None:
             self.state, self.step = jax.jit(make, out_shardings=self.whole)(), 0
+            if self.config.image.zca:
+                self.progress.message("  fitting ZCA whitening to the training images")
+                mean, matrix = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
+                fitted = jax.device_put({"whiten": {"mean": mean, "matrix": matrix}}, self.whole)
+                self.state = self.state.replace(stats={**self.state.stats, **fitted})
             return
         abstract = state.with_sharding(jax.eval_shape(make), self.whole)
         restored = self.checkpoints.restore(latest, abstract, self.batches)

@@ -24,7 +24,7 @@ LAYERS = (
         "demo",
         "download",
     ),
-    ("tfds", "rundir", "runtime", "sources", "splits", "cache"),
+    ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening"),
     ("dataset", "pipeline", "state"),
     ("steps", "checkpoints"),
     ("inference", "report"),
@@ -33,7 +33,7 @@ LAYERS = (
 VERBS = LAYERS[-1]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 WITHOUT_JAX = ("config", "images", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
-               "demo", "errors", "report")  # fmt: skip
+               "demo", "errors", "report", "whitening")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
     "geometry": {"flax", "optax", "grain", "orbax"},
