@@ -2,6 +2,8 @@
 
     python launch.py --config=configs/malaria.py                 train (and continue) a run
     python launch.py --mode=describe --config=configs/malaria.py show config, network and data plan
+    python launch.py --mode=explore --config=configs/malaria.py  the data and its augmentation as a page
+    python launch.py --mode=report --workdir=runs/malaria        a run as a page; --compare=runs/a,runs/b several
     python launch.py --mode=eval --workdir=runs/malaria          evaluate it
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
@@ -21,7 +23,7 @@ from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError, Stopped, UserError
 from cnnjax.progress import Console
 
-MODES = ("train", "eval", "predict", "describe")
+MODES = ("train", "explore", "report", "eval", "predict", "describe")
 
 FLAGS = flags.FlagValues()
 flags.DEFINE_string("config", "", "config file, with a variant after a colon: configs/malaria.py:demo", flag_values=FLAGS)
@@ -30,7 +32,10 @@ flags.DEFINE_string("workdir", "", "run directory; default runs/<config name>[-<
 flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
 flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
-flags.DEFINE_string("output", "predictions.csv", "predict: CSV file to write", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", "", "predict: CSV file to write (predictions.csv); report --compare: the page", flag_values=FLAGS
+)
+flags.DEFINE_list("compare", [], "report: run directories to lay side by side: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
 
 
@@ -68,12 +73,15 @@ def main(argv: list[str]) -> None:
         print(f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}")
         return
     console = Console()
-    if FLAGS.mode in ("train", "describe"):
+    if FLAGS.mode in ("train", "explore", "describe"):
         if not FLAGS.config:
             raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
         config = config_lib.load_config(FLAGS.config, overrides)
         workdir = Path(FLAGS.workdir or f"runs/{config.name}")
-        (_train if FLAGS.mode == "train" else _describe)(config, workdir, console)
+        {"train": _train, "explore": _explore, "describe": _describe}[FLAGS.mode](config, workdir, console)
+        return
+    if FLAGS.mode == "report":
+        _report(overrides, console)
         return
     if not FLAGS.workdir:
         raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
@@ -81,7 +89,7 @@ def main(argv: list[str]) -> None:
 
 
 def _train(config, workdir: Path, console: Console) -> None:
-    from cnnjax import report, runtime
+    from cnnjax import runtime, tables
     from cnnjax.progress import duration
     from cnnjax.train import train
 
@@ -91,10 +99,10 @@ def _train(config, workdir: Path, console: Console) -> None:
     why = f"no lower val_loss for {config.train.patience} epochs" if summary["stopped"] == "early" else "all epochs done"
     console.message(f"{summary['epochs']} epochs in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
-    console.message(report.numbers_table(summary))
+    console.message(tables.numbers_table(summary))
     console.message("")
     split = "test" if summary["test"] else "val"
-    console.message(f"run      {workdir}: curves.png, network.png, history.csv, summary.json, eval/{split}.csv")
+    console.message(f"run      {workdir}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
     console.message(f"evaluate python launch.py --mode=eval --workdir={workdir} --split={split}")
     console.message(
         f"predict  python launch.py --mode=predict --workdir={workdir} --input='DIR/*.png' --output=predictions.csv"
@@ -107,13 +115,38 @@ def _describe(config, workdir: Path, console: Console) -> None:
     console.message(describe(config, workdir, progress=console))
 
 
-def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
+def _explore(config, workdir: Path, console: Console) -> None:
+    from cnnjax.explore import explore
+
+    from cnnjax import runtime
+
+    with runtime.StopFlag() as stop:
+        page = explore(config, workdir, progress=console, stop=stop)
+    console.message(f"\nwritten  {page} (open it in a browser), and its pictures in {page.parent / 'explore'}")
+    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={workdir}")
+
+
+def _report(overrides: dict[str, str], console: Console) -> None:
     from cnnjax import report
+
+    if overrides:
+        raise ConfigError("--mode=report reads a run that is there; leave out --config.* flags")
+    if FLAGS.compare:
+        page = report.compare(FLAGS.compare, FLAGS.output or None)
+    elif FLAGS.workdir:
+        page = report.write(FLAGS.workdir)
+    else:
+        raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
+    console.message(f"written  {page} (open it in a browser)")
+
+
+def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
+    from cnnjax import tables
     from cnnjax.evaluate import evaluate
 
     result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console)
     console.message(f"{workdir}, step {result['step']}")
-    console.message(report.details_text(result))
+    console.message(tables.details_text(result))
     name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
     console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
 
@@ -125,10 +158,9 @@ def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None
         raise ConfigError("--mode=predict takes its config from the checkpoint; leave out --config.* flags")
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
-    done, bad = predict(workdir, FLAGS.input, FLAGS.output, FLAGS.step, progress=console)
-    console.message(
-        f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {FLAGS.output}"
-    )
+    output = FLAGS.output or "predictions.csv"
+    done, bad = predict(workdir, FLAGS.input, output, FLAGS.step, progress=console)
+    console.message(f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {output}")
 
 
 def run(argv: list[str]) -> int:

@@ -1,13 +1,17 @@
 """A run's data: source, cache and frozen split put together, with everything awkward accounted for on the way."""
 
+import contextlib
 import dataclasses
+import tarfile
+import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cnnjax import cache as cache_lib
+from cnnjax import images as images_lib
 from cnnjax import rundir, sources
 from cnnjax import splits as splits_lib
 from cnnjax.errors import DataError
@@ -24,6 +28,9 @@ class Dataset:
         ids, groups: one text per image.
         classes: names in label order.
         splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
+        facts: width, height, format and mode of each file, and why it cannot be used, as text.
+        quarantine: (id, reason) of what was left out.
+        stream: see `sources.Source`.
     """
 
     images: np.ndarray
@@ -32,6 +39,22 @@ class Dataset:
     groups: list[str]
     classes: tuple[str, ...]
     splits: dict[str, np.ndarray]
+    facts: list[dict]
+    quarantine: list[tuple[str, str]]
+    stream: Callable[[], Iterator[tuple[int, sources.Reference]]]
+
+    def originals(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
+        """The images of `rows` as they are in their files: row -> uint8 [h, w, 3]; those that are gone are left out."""
+        wanted, found = set(rows), {}
+        with contextlib.suppress(OSError, tarfile.TarError, zipfile.BadZipFile):
+            for row, reference in self.stream():
+                if row in wanted:
+                    with contextlib.suppress(images_lib.ImageError, OSError, KeyError):
+                        found[row] = images_lib.decode(reference.read())
+                    wanted.discard(row)
+                if not wanted:
+                    break
+        return found
 
     def counts(self, split: str) -> str:
         """One line: images, groups and images per class of a split."""
@@ -92,7 +115,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         splits = {name: np.array([i for i, s in zip(good, assigned, strict=True) if s == name], np.int64)
                   for name in splits_lib.NAMES}  # fmt: skip
     return Dataset(cache.images, source.labels(), [e.id for e in source.examples], [e.group for e in source.examples],
-                   source.classes, splits)  # fmt: skip
+                   source.classes, splits, cache.facts, quarantine, source.stream)  # fmt: skip
 
 
 def _frozen(path: Path, source: sources.Source, good: list[int], config, progress: Progress) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from cnnjax import config as config_lib
-from cnnjax import models, report, sources, splits, state
+from cnnjax import models, plots, sources, splits, state, tables
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -33,8 +33,8 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
                             "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
         table = models.table(network.model, config.image.size)
         picture = workdir / "network.png"
-        report.draw_network(picture, table, config.image.size, config.name)
-        lines += ["", f"network ({picture})", report.network_table(table)]
+        plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
+        lines += ["", f"network ({picture})", tables.network_table(table)]
     return "\n".join([*lines, "", "data", *(f"  {line}" for line in plan)])
 
 

@@ -50,8 +50,8 @@ def quiet():
         yield
 
 
-def decode(data: bytes) -> np.ndarray:
-    """Decodes one image file, its format found from the content.
+def decode(data: bytes | np.ndarray) -> np.ndarray:
+    """Decodes one image file, its format found from the content; pixels, as in `decode_resized`, become RGB.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit become 8-bit RGB; transparency is laid over white; of
     several frames the first is taken.
@@ -63,7 +63,7 @@ def decode(data: bytes) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        return _decode(data)[0]
+        return (_decode(data) if isinstance(data, bytes) else _from_pixels(data))[0]
 
 
 def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
@@ -82,6 +82,18 @@ def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np
     """
     pixels, facts = _decode(data) if isinstance(data, bytes) else _from_pixels(data)
     return resize(pixels, size, method), facts
+
+
+def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
+    """uint8 [h, w] or [h, w, 3] as a small file: JPEG of at most `side` pixels a side, PNG below 100."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    if max(image.size) < 100:
+        image.save(out, "png", optimize=True)
+    else:
+        image.save(out, "jpeg", quality=88)
+    return out.getvalue()
 
 
 def resize(pixels: np.ndarray, size: int, method: str) -> np.ndarray:

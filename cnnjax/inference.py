@@ -1,6 +1,7 @@
 """A trained network at work: logits of many images, and a split's evaluation. Shared by training and its follow-ups."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from cnnjax import checkpoints, metrics, pipeline, rundir, runtime, state, steps
 from cnnjax import config as config_lib
+from cnnjax import images as images_lib
 from cnnjax.dataset import Dataset
 from cnnjax.progress import Progress
 
@@ -56,7 +58,11 @@ class Engine:
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
                    name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json` and `eval/<name>.csv`; returns what is in the JSON file."""
+    """Evaluates a split and writes `eval/<name>.json` and `.csv`, and thumbnails to `eval/<name>-images`.
+
+    Thumbnails are of the most confident mistakes and of the images whose two best classes are closest, `LOOK_AT` each,
+    made from the files as they are; their names are in the JSON file, which is also returned.
+    """
     rows = data.splits[split]
     with progress.task(f"evaluate {split}", len(rows), "images") as advance:
         logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
@@ -71,8 +77,44 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
             for row, label, q in zip(rows, labels, p, strict=True)
         ),
     )
+    result |= _thumbnails(data, rows, labels, p, workdir / "eval" / f"{name}-images")
     rundir.write_json(workdir / "eval" / f"{name}.json", result)
     return result
+
+
+LOOK_AT = 12
+
+
+def _thumbnails(
+    data: Dataset, rows: np.ndarray, labels: np.ndarray, p: np.ndarray, directory: Path
+) -> dict[str, list[dict]]:
+    """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
+    order = np.sort(p, axis=1)
+    called = p.argmax(1)
+    wrong = np.flatnonzero(called != labels)
+    chosen = {
+        "mistakes": wrong[np.argsort(-order[wrong, -1], kind="stable")][:LOOK_AT],
+        "uncertain": np.argsort(order[:, -1] - order[:, -2], kind="stable")[:LOOK_AT],
+    }
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
+    looks = {}
+    for kind, some in chosen.items():
+        looks[kind] = []
+        for place, i in enumerate(some):
+            image = images_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
+            suffix = ".png" if image.startswith(images_lib.PNG_SIGNATURE) else ".jpg"
+            file = directory / f"{kind}-{place + 1:02}{suffix}"
+            file.write_bytes(image)
+            looks[kind].append({
+                "id": data.ids[rows[i]],
+                "label": data.classes[labels[i]],
+                "predicted": data.classes[called[i]],
+                "probability": float(p[i, called[i]]),
+                "file": f"{directory.name}/{file.name}",
+            })  # fmt: skip
+    return looks
 
 
 @dataclasses.dataclass(frozen=True)

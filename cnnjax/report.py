@@ -1,160 +1,378 @@
-"""Pictures and tables from what a run wrote. Never touches an accelerator."""
+"""A run, or several side by side, as one page. All numbers come from files in run directories; nothing is computed anew."""
 
-import math
-import os
-from collections.abc import Sequence
+import collections
+import csv
+import types
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from cnnjax import config as config_lib
+from cnnjax import pages, plots, rundir, splits
+from cnnjax.errors import CheckpointError
 from cnnjax.metrics import shown
+from cnnjax.pages import Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import duration
 
-# Okabe and Ito's palette, told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6b6b6b"
-_KINDS = {
-    "input": "#F0E442",
-    "whiten": "#F0E442",
-    "conv": "#56B4E9",
-    "norm": "#CC79A7",
-    "pool": "#E69F00",
-    "dropout": "#BBBBBB",
-    "flatten": "#DDDDDD",
-    "dense": GREEN,
-}
+COLUMNS = {"images": "images", "loss": "loss", "accuracy": "accuracy", "auc": "AUC", "sensitivity": "sensitivity",
+           "specificity": "specificity", "top5_accuracy": "top-5"}  # fmt: skip
+SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
+         "checkpoint": "saving", "pictures": "pictures"}  # fmt: skip
+TABLE_CLASSES = 20  # classes up to which a confusion matrix is a table
 
 
-def _figure(width: float, height: float, layout: str | None = "constrained"):
-    """A figure without pyplot, which would keep global state and look for a screen."""
-    from matplotlib.figure import Figure
+class _Files:
+    """What a run has written so far; what is missing is empty."""
 
-    return Figure(figsize=(width, height), layout=layout)
+    def __init__(self, workdir: Path):
+        if not (workdir / "config.json").exists():
+            raise CheckpointError(f"{workdir} holds no run; train first, or name a run directory with --workdir=DIR")
+        self.workdir = workdir
+        self.config = dict(config_lib.flatten(rundir.read_json(workdir / "config.json")))
+        self.summary = self._json("summary.json") or {}
+        self.history = rundir.read_history(workdir)
+        self.network = [types.SimpleNamespace(**row) for row in self._json("network.json") or []]
+        self.splits = splits.read(workdir / "splits.csv") if (workdir / "splits.csv").exists() else []
+        self.evaluations = {name: self._json(f"eval/{name}.json") for name in splits.NAMES}
+        self.evaluations = {name: value for name, value in self.evaluations.items() if value}
+        self.name = self.config["name"] or workdir.name
+        self.finished = self.summary.get("stopped") in ("finished", "early")
 
+    def _json(self, name: str):
+        path = self.workdir / name
+        return rundir.read_json(path) if path.exists() else None
 
-def _save(figure, path: Path, dpi: int = 150) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        figure.savefig(temporary, dpi=dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    @property
+    def judged(self) -> str:
+        """The split that the page shows in detail: test, or where there is none validation; "" before evaluation."""
+        return next((name for name in ("test", "val") if name in self.evaluations), "")
 
+    def best_step(self) -> int:
+        """Of the lowest val_loss so far."""
+        rows = [(row["val_loss"], row["step"]) for row in self.history]
+        return self.summary.get("best_step") or min(rows, default=(0, 0))[1]
 
-def draw_curves(path: Path, history: Sequence[dict], best_step: int, name: str) -> None:
-    """Accuracy and loss against the epoch, training and validation, with the best epoch marked."""
-    figure = _figure(10, 4)
-    epochs = [row["epoch"] for row in history]
-    best = [row for row in history if row["step"] == best_step]
-    for axes, key in zip(figure.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for column, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
-            axes.plot(epochs, [row[column] for row in history], color=colour, label=label, linewidth=2,
-                      marker="o" if len(epochs) < 3 else None)  # fmt: skip
-        title = key
-        if best:
-            value = best[0][f"val_{key}"]
-            axes.axvline(best[0]["epoch"], color=GREY, linewidth=1, linestyle=":")
-            axes.plot(best[0]["epoch"], value, "o", color=ORANGE)
-            title += f": {value:.3f} in validation at the best epoch, {best[0]['epoch']}"
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e5e5e5")
-        axes.set_axisbelow(True)
-        axes.legend(frameon=False, loc="lower right" if key == "accuracy" else "upper right")
-    figure.suptitle(name, x=0.01, ha="left", color=GREY, fontsize=10)
-    _save(figure, path)
-
-
-def draw_network(path: Path, table: Sequence, size: int, name: str) -> None:
-    """The network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
-    from matplotlib.patches import Polygon
-
-    slabs = [("input", "input", (size, size, 3), 0)]
-    slabs += [(row.name, row.kind, row.shape, row.parameters) for row in table if row.kind not in ("norm", "flatten")]
-    cell = max(0.97, 9.0 / len(slabs))  # inches for each layer; a data unit is an inch
-    figure = _figure(cell * len(slabs) + 0.3, 4.6, layout=None)
-    axes = figure.add_axes((0, 0, 1, 1))
-    for i, (label, kind, shape, parameters) in enumerate(slabs):
-        if len(shape) == 3:
-            height, depth, slant = 0.5 + 1.9 * shape[0] / size, 0.1 + 0.045 * math.log2(shape[2]), 0.3 * cell
-        else:
-            height, depth, slant = 0.35 + 0.17 * math.log2(max(shape[0], 1)), 0.14, 0.06
-        middle = (i + 0.5) * cell + 0.15
-        left, low, high = middle - (depth + slant) / 2, 2.45 - height / 2, 2.45 + height / 2
-        right, up = left + depth, 0.8 * slant
-        faces = (
-            ([(left, low), (right, low), (right, high), (left, high)], 1.0),
-            ([(left, high), (left + slant, high + up), (right + slant, high + up), (right, high)], 0.75),
-            ([(right, low), (right + slant, low + up), (right + slant, high + up), (right, high)], 0.5),
-        )
-        for points, alpha in faces:
-            axes.add_patch(Polygon(points, facecolor=_KINDS[kind], alpha=alpha, edgecolor="#333333", linewidth=0.7))
-        axes.text(middle, 0.95, label, ha="center", va="top", fontsize=10, fontweight="bold")
-        axes.text(middle, 0.73, "×".join(map(str, shape)), ha="center", va="top", fontsize=9)
-        if parameters:
-            axes.text(middle, 0.53, f"{parameters:,}", ha="center", va="top", fontsize=9, color=GREY)
-    total, mflops = sum(row.parameters for row in table), sum(row.mflops for row in table)
-    title = f"{name}: {total:,} parameters, {mflops:,.1f} million operations per image"
-    axes.text(0.2, 4.4, title, fontsize=13, fontweight="bold", va="top")
-    axes.text(0.2, 0.2, "output (height × width × channels), and the layer's parameters", fontsize=9, color=GREY)
-    axes.set_xlim(0, cell * len(slabs) + 0.3)
-    axes.set_ylim(0, 4.6)
-    axes.axis("off")
-    _save(figure, path, dpi=160)
+    def scores(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of a two-class task: bool [n], whether positive, and float64 [n], its probability; None without both classes."""
+        if not self.judged or "positive" not in self.evaluations[self.judged]:
+            return None
+        positive = self.evaluations[self.judged]["positive"]
+        with open(self.workdir / "eval" / f"{self.judged}.csv", newline="", encoding="utf-8") as file:
+            rows = [(row["label"] == positive, float(row[f"p_{positive}"])) for row in csv.DictReader(file)]
+        labels, scores = (np.array(column) for column in zip(*rows, strict=True))
+        return (labels, scores) if 0 < labels.sum() < len(labels) else None
 
 
-def network_table(table: Sequence) -> str:
-    """Layer, output shape, parameters and MFLOP per image, as text."""
-    rows = [(r.name, " x ".join(map(str, r.shape)), f"{r.parameters:,}" if r.parameters else "",
-             f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
-    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", f"{sum(r.mflops for r in table):.3f}"))
-    return aligned(("layer", "output", "parameters", "MFLOP/image"), rows, left=2)
+def write(workdir: str | Path) -> Path:
+    """Writes `report.html` into a run directory, of a finished run or of one under way; returns its path.
+
+    Raises:
+        CheckpointError: the directory holds no run, or a file of it is damaged.
+    """
+    files = _Files(Path(workdir))
+    sections = [_result(files), _data(files), _network(files), _training(files)]
+    if files.judged:
+        sections += [_judged(files), _looks(files)]
+    sections += [_time(files), _config(files), _environment(files)]
+    path = Path(workdir) / "report.html"
+    pages.write(path, f"{files.name}", _subtitle(files), [section for section in sections if section.blocks])
+    return path
 
 
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A plain text table; the first `left` columns are aligned left, the others right."""
-    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
-    lines = (
-        "  " + "  ".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-        for row in (header, *rows)
-    )
-    return "\n".join(line.rstrip() for line in lines)
+def _subtitle(files: _Files) -> str:
+    classes = files.summary.get("classes") or sorted({row[1] for row in files.splits})
+    listed = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
+    return f"Image classification: {listed}. {len(files.splits):,} images, {files.config['image.size']} pixels a side."
 
 
-def history_header() -> str:
-    """Column names above the rows of `history_row`."""
-    return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
+def _result(files: _Files) -> Section:
+    blocks, summary = [], files.summary
+    if not files.finished:
+        blocks.append(Note("This run has not come to its end: it was interrupted or is still under way. The same command "
+                           "continues it.", warning=True))  # fmt: skip
+    tiles = []
+    if files.judged:
+        numbers = files.evaluations[files.judged]
+        where = {"test": "test", "val": "validation"}[files.judged]
+        for key in ("accuracy", "auc", "sensitivity", "specificity"):
+            if numbers.get(key) is not None:
+                tiles.append((f"{numbers[key]:.3f}", f"{where} {COLUMNS[key]}"))
+    best = [row for row in files.history if row["step"] == files.best_step()]
+    if best:
+        tiles.append((f"{best[0]['epoch']} of {len(files.history)}", "best epoch, by validation loss"))
+    if summary.get("parameters"):
+        tiles.append((f"{summary['parameters']:,}", "parameters"))
+    if summary.get("seconds"):
+        tiles.append((duration(summary["seconds"]), "training time"))
+    if summary.get("images_per_second"):
+        tiles.append((f"{summary['images_per_second']:,.0f}", "images per second in training"))
+    blocks.append(Tiles(tiles))
+    if files.evaluations:
+        present = [key for key in COLUMNS if any(key in numbers for numbers in files.evaluations.values())]
+        rows = [
+            (name, *(f"{numbers[key]:,}" if key == "images" else shown(numbers.get(key)) for key in present))
+            for name, numbers in files.evaluations.items()
+        ]
+        caption = "At the best epoch, which validation has chosen; test was read once, at the end."
+        blocks.append(Table(("split", *(COLUMNS[key] for key in present)), rows, caption))
+        positive = files.evaluations[files.judged].get("positive")
+        if positive:
+            blocks.append(Note(f"Sensitivity, specificity and AUC are for {positive}, at a probability of 0.5."))
+    return Section("Result", blocks)
 
 
-def history_row(row: dict, epochs: int, *, best: bool) -> str:
-    """An epoch in one line."""
-    epoch = f"{row['epoch']}/{epochs}"
-    return (
-        f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
-        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{'  best' if best else ''}"
-    )
+def _data(files: _Files) -> Section:
+    if not files.splits:
+        return Section("Data", [])
+    classes = files.summary.get("classes") or sorted({row[1] for row in files.splits})
+    counts = collections.Counter((split, label) for _, label, _, split in files.splits)
+    groups = {name: {row[2] for row in files.splits if row[3] == name and row[2]} for name in splits.NAMES}
+    used = [name for name in splits.NAMES if any(counts[name, c] for c in classes)]
+    grouped = any(groups.values())
+    header = ("split", "images", *(("groups",) if grouped else ()), *classes)
+    rows = []
+    for name in used:
+        total = sum(counts[name, c] for c in classes)
+        per_class = (f"{counts[name, c]:,}" for c in classes)
+        rows.append((name, f"{total:,}", *((f"{len(groups[name]):,}",) if grouped else ()), *per_class))
+    config = files.config
+    source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
+              "digits": "scikit-learn's digits", "demo": "drawn cells"}[config["data.source"]]  # fmt: skip
+    blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
+    both = splits.shared_groups([row[2] for row in files.splits], [row[3] for row in files.splits])
+    if both:
+        group, sides = min(both.items())
+        blocks.append(Note(f"{len(both):,} groups are in more than one split, such as {group} in {' and '.join(sorted(sides))}: "
+                           "the numbers are better than they will be on new groups. --config.split.method=grouped keeps "
+                           "groups apart.", warning=True))  # fmt: skip
+    elif grouped:
+        blocks.append(Note(f"No group is in two splits; {sum(map(len, groups.values())):,} groups in all."))
+    blocks += quarantine(_csv(files.workdir / "quarantine.csv"))
+    return Section("Data", blocks)
 
 
-def numbers_table(summary: dict) -> str:
-    """The numbers of each split at the best step, as text."""
-    columns = [("images", "images"), ("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC"),
-               ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("top5_accuracy", "top-5")]  # fmt: skip
-    splits = {name: summary[name] for name in ("train", "val", "test") if summary.get(name)}
-    columns = [c for c in columns if any(c[0] in numbers for numbers in splits.values())]
+def quarantine(rows: Sequence[Sequence[str]]) -> list[Note | Table]:
+    """Files that were left out, and why: (id, reason)."""
+    if not rows:
+        return []
+    return [Note(f"{len(rows):,} files were left out."),
+            Table(("file", "reason"), rows[:100], left=2, folded=f"The first {min(len(rows), 100)} of them and the reasons")]  # fmt: skip
+
+
+def _csv(path: Path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]
+
+
+def _network(files: _Files) -> Section:
+    if not files.network:
+        return Section("Network", [])
+    rows = [(row.name, row.kind, " × ".join(map(str, row.shape)), f"{row.parameters:,}" if row.parameters else "",
+             f"{row.mflops:,.2f}" if row.mflops else "") for row in files.network]  # fmt: skip
+    rows.append(("total", "", "", f"{sum(row.parameters for row in files.network):,}",
+                 f"{sum(row.mflops for row in files.network):,.2f}"))  # fmt: skip
+    picture = plots.svg(plots.network(files.network, files.config["image.size"], files.name))
+    table = Table(("layer", "kind", "output", "parameters", "MFLOP per image"), rows, left=2)
+    return Section("Network", [Charts([picture], wide=True), table])
+
+
+def _training(files: _Files) -> Section:
+    if not files.history:
+        return Section("Training", [])
+    runs, best = {files.name: files.history}, {files.name: files.best_step()}
+    charts = Charts([plots.svg(plots.curves(runs, key, best)) for key in ("accuracy", "loss")])
     rows = [
-        (name, *(f"{numbers[k]:,}" if k == "images" else shown(numbers[k]) for k, _ in columns))
-        for name, numbers in splits.items()
-    ]
-    return aligned(("split", *(title for _, title in columns)), rows)
+        (row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
+         f"{row['val_accuracy']:.4f}", f"{row['images_per_second']:,.0f}", duration(row["seconds"]),
+         "best" if row["step"] == files.best_step() else "")
+        for row in files.history
+    ]  # fmt: skip
+    header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "")
+    blocks = [charts, Table(header, rows, folded=f"All {len(rows)} epochs as a table", left=0)]
+    config = files.config
+    if any(config.get(f"augment.{key}") for key in ("mixup", "cutmix")) or config.get("train.label_smoothing"):
+        blocks.insert(0, Note("Training loss and accuracy are of mixed images or smoothed labels; they do not compare with "
+                              "those of validation."))  # fmt: skip
+    return Section("Training", blocks)
 
 
-def details_text(result: dict) -> str:
-    """An evaluation as text: headline numbers, per class, and the confusion matrix up to ten classes."""
-    lines = [numbers_table({result["split"]: result}), ""]
+def _judged(files: _Files) -> Section:
+    numbers, names = files.evaluations[files.judged], files.evaluations[files.judged]["classes"]
+    confusion = np.array(numbers["confusion"])
+    blocks = []
+    if len(names) <= TABLE_CLASSES:
+        shares = (confusion / np.maximum(confusion.sum(1, keepdims=True), 1)).tolist()
+        rows = [(name, *(f"{n:,}" for n in row)) for name, row in zip(names, confusion, strict=True)]
+        blocks.append(Table(("true \\ predicted", *names), rows, "Images by true class (rows) and predicted class (columns); "
+                            "the shade is the share of the row.", shades=shares))  # fmt: skip
+    else:
+        blocks.append(Charts([plots.svg(plots.matrix(confusion, names))]))
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
-            for name, n in result["per_class"].items()]  # fmt: skip
-    lines.append(aligned(("class", "images", "precision", "recall", "F1"), rows))
-    if len(result["classes"]) <= 10:
-        rows = [(name, *map(str, row)) for name, row in zip(result["classes"], result["confusion"], strict=True)]
-        lines += ["", aligned(("true \\ predicted", *result["classes"]), rows)]
-    return "\n".join(lines)
+            for name, n in numbers["per_class"].items()]  # fmt: skip
+    blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows))
+    scores = files.scores()
+    if scores:
+        blocks.append(Charts(_rates({files.name: (*scores, numbers)}, mark=True)))
+    return Section({"test": "Test in detail", "val": "Validation in detail"}[files.judged], blocks)
+
+
+def _rates(runs: Mapping[str, tuple[np.ndarray, np.ndarray, dict]], mark: bool) -> list[str]:
+    """ROC and precision-recall curves as SVG; one run's with the point of probability 0.5."""
+    from sklearn import metrics
+
+    roc, pr = {}, {}
+    for name, (labels, scores, numbers) in runs.items():
+        fall_out, sensitivity, _ = metrics.roc_curve(labels, scores)
+        precision, recall, _ = metrics.precision_recall_curve(labels, scores)
+        label = "" if mark else f"{name}, "
+        roc[name] = fall_out, sensitivity, f"{label}AUC {numbers['auc']:.4f}"
+        pr[name] = recall, precision, f"{label}average precision {metrics.average_precision_score(labels, scores):.4f}"
+    labels, scores, numbers = next(iter(runs.values()))
+    point = called = None
+    if mark:
+        point = 1 - numbers["specificity"], numbers["sensitivity"]
+        called = numbers["per_class"][numbers["positive"]]
+        called = (called["recall"], called["precision"]) if called["precision"] is not None else None
+    base = float(labels.mean())
+    return [plots.svg(plots.rates("roc", roc, base, point)), plots.svg(plots.rates("pr", pr, base, called))]
+
+
+def _looks(files: _Files) -> Section:
+    numbers = files.evaluations[files.judged]
+    titles = {
+        "mistakes": ("Most confident mistakes", "Look for wrong labels first, then for what these have in common."),
+        "uncertain": ("Least certain", "The two most probable classes are closest here."),
+    }
+    blocks = []
+    for kind, (title, text) in titles.items():
+        photos = []
+        for look in numbers.get(kind, []):
+            path = files.workdir / "eval" / look["file"]
+            if path.exists():
+                right = look["label"] == look["predicted"]
+                caption = f"{look['predicted']} {look['probability']:.3f}"
+                detail = f"{'rightly' if right else 'is ' + look['label']} · {look['id'].rpartition('/')[2]}"
+                photos.append(Photo(path.read_bytes(), caption, detail))
+        if photos:
+            blocks.append(Photos(title, photos, text))
+        elif kind == "mistakes" and kind in numbers:
+            blocks.append(Note("There is no mistake to show."))
+    return Section("Worth a look", blocks)
+
+
+def _time(files: _Files) -> Section:
+    summary = files.summary
+    spent = dict(summary.get("spent", {}))
+    if not spent:
+        return Section("Where the time went", [])
+    augmentation = min(spent.pop("augmentation", 0.0), spent.get("step", 0.0))
+    total = max(summary["seconds"], sum(spent.values()))
+    shown_as = {title: {"seconds": spent.get(key, 0.0)} for key, title in SPENT.items()}
+    if augmentation:
+        shown_as["training steps"] = {"seconds": spent["step"] - augmentation}
+        shown_as = {"augmentation": {"seconds": augmentation}, **shown_as}
+    shown_as["the rest"] = {"seconds": total - sum(spent.values())}
+    shown_as = {title: {"": row["seconds"]} for title, row in shown_as.items()}
+    blocks = [
+        Note(f"{summary['images_per_second']:,.0f} images per second in training, on {summary['devices']}."),
+        Charts([plots.svg(plots.bars("Seconds, of " + duration(total), shown_as, " s"))]),
+    ]
+    if augmentation:
+        blocks.append(Note("Augmentation is part of the training step; its share was measured by itself, after training."))
+    return Section("Where the time went", blocks)
+
+
+def _config(files: _Files) -> Section:
+    standard = dict(config_lib.flatten(config_lib.default()))
+    rows = [(key, _value(value), _value(standard.get(key, "")))
+            for key, value in files.config.items() if _value(value) != _value(standard.get(key, ""))]  # fmt: skip
+    everything = [(key, _value(value)) for key, value in files.config.items()]
+    return Section("Config", [Table(("key", "value", "default"), rows, "What differs from the default", left=3),
+                              Table(("key", "value"), everything, folded="The whole config", left=2)])  # fmt: skip
+
+
+def _value(value) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _environment(files: _Files) -> Section:
+    summary = files.summary
+    if "versions" not in summary:
+        return Section("Environment", [])
+    rows = [(name, summary[name]) for name in ("devices", "python", "platform") if name in summary]
+    return Section("Environment", [Table(("", ""), [*rows, *summary["versions"].items()], left=2)])
+
+
+def compare(workdirs: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Writes a page with several runs side by side; returns its path.
+
+    Args:
+        workdirs: two or more run directories.
+        output: the page; default `compare-<names>.html` beside the first of them.
+
+    Raises:
+        CheckpointError: fewer than two, or one of them holds no run.
+    """
+    paths = [Path(workdir) for workdir in workdirs]
+    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
+        raise CheckpointError("--compare needs two or more different run directories, such as --compare=runs/a,runs/b")
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    runs = dict(zip(names, map(_Files, paths), strict=True))
+    output = Path(output) if output else paths[0].parent / f"compare-{'-'.join(path.name for path in paths)}.html"
+    sections = [_numbers(runs), _curves(runs), _difference(runs)]
+    pages.write(output, " against ".join(names) if len(names) < 4 else f"{len(names)} runs", "Runs side by side.",
+                [section for section in sections if section.blocks])  # fmt: skip
+    return output
+
+
+def _numbers(runs: dict[str, _Files]) -> Section:
+    blocks = []
+    unfinished = [name for name, files in runs.items() if not files.finished]
+    if unfinished:
+        blocks.append(Note(f"Not finished: {', '.join(unfinished)}.", warning=True))
+    tests = {tuple(sorted(row[0] for row in files.splits if row[3] == files.judged)) for files in runs.values()}
+    if len(tests) > 1:
+        blocks.append(Note("These runs were not judged on the same images; differences between their numbers may come from "
+                           "that.", warning=True))  # fmt: skip
+    rows = []
+    for split in ("test", "val", "train"):
+        for key in ("images", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy", "loss"):
+            values = [files.evaluations.get(split, {}).get(key) for files in runs.values()]
+            if any(value is not None for value in values):
+                cells = (f"{v:,}" if key == "images" and v is not None else shown(v) for v in values)
+                rows.append((f"{split} {COLUMNS[key]}", *cells))
+    for key, title in {"parameters": "parameters", "images_per_second": "images per second"}.items():
+        rows.append((title, *(f"{files.summary[key]:,.0f}" if key in files.summary else "-" for files in runs.values())))
+    best = ([row["epoch"] for row in files.history if row["step"] == files.best_step()] for files in runs.values())
+    rows.append(("best epoch", *(str(epoch[0]) if epoch else "-" for epoch in best)))
+    rows.append(("epochs", *(str(len(files.history)) for files in runs.values())))
+    rows.append(("time", *(duration(f.summary["seconds"]) if "seconds" in f.summary else "-" for f in runs.values())))
+    blocks.append(Table(("", *runs), rows))
+    return Section("Numbers", blocks)
+
+
+def _curves(runs: dict[str, _Files]) -> Section:
+    histories = {name: files.history for name, files in runs.items() if files.history}
+    if len(histories) < 2:
+        return Section("Curves", [])
+    best = {name: files.best_step() for name, files in runs.items()}
+    charts = [plots.svg(plots.curves(histories, key, best)) for key in ("accuracy", "loss")]
+    scores = {name: files.scores() for name, files in runs.items()}
+    if all(scores.values()):
+        rated = {name: (*scores[name], files.evaluations[files.judged]) for name, files in runs.items()}
+        charts += _rates(rated, mark=False)
+    return Section("Curves", [Charts(charts)])
+
+
+def _difference(runs: dict[str, _Files]) -> Section:
+    keys = list(dict.fromkeys(key for files in runs.values() for key in files.config))
+    rows = [(key, *(_value(files.config.get(key, "-")) for files in runs.values())) for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    if not rows:
+        return Section("Config", [Note("The configs are the same.")])
+    return Section("Config", [Table(("key", *runs), rows, "What differs", left=1 + len(runs))])

@@ -4,11 +4,14 @@ The order within the loop is fixed: evaluate -> save -> next batch -> step -> lo
 k has seen exactly k updates, and its data iterator stands at position k.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
+import platform
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -16,9 +19,27 @@ import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
-from cnnjax import dataset, inference, metrics, models, pipeline, report, rundir, runtime, splits, state, steps, whitening
+from cnnjax import (
+    dataset,
+    inference,
+    metrics,
+    models,
+    pipeline,
+    plots,
+    report,
+    rundir,
+    runtime,
+    splits,
+    state,
+    steps,
+    tables,
+    whitening,
+)
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
+
+# Where a run's time goes. "step" is what the loop waits for the device, augmentation included; "other" the rest.
+SPENT = ("input", "compile", "step", "evaluation", "checkpoint", "pictures")
 
 
 @dataclasses.dataclass
@@ -33,6 +54,14 @@ class Early:
     seconds: float = 0.0  # of wall clock, over all starts of the run
     train_seconds: float = 0.0  # of them in training steps, compilation apart
     train_images: int = 0  # seen in train_seconds
+    spent: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds by what they were spent on; see `SPENT`
+
+    @contextlib.contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Adds the seconds of a block to `spent`."""
+        start = time.monotonic()
+        yield
+        self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - start
 
     def update(self, step: int, val_loss: float) -> None:
         """Takes in an evaluation."""
@@ -80,9 +109,12 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             stopped = run.loop()
         finally:
             run.close()
+        with run.early.clock("checkpoint"):
+            checkpoints.wait()
         best = checkpoints.resolve(run.early.best_step)
         weights = checkpoints.load_model(best, run.network.abstract(runtime.replicated(mesh)))
     summary = run.summary("early" if stopped else "finished")
+    summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 2)
     engine = inference.Engine(run.steps.logits, weights, mesh)
     for name in splits.NAMES:
         if len(data.splits[name]):
@@ -91,8 +123,9 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
                 name=name, extra={"step": best}, progress=progress)  # fmt: skip
             keys = ("images", "loss", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy")
             summary[name] = {key: result[key] for key in keys if key in result}
-    report.draw_curves(workdir / "curves.png", rundir.read_history(workdir), run.early.best_step, config.name)
+    plots.save(plots.history(rundir.read_history(workdir), run.early.best_step, config.name), workdir / "curves.png")
     rundir.write_json(workdir / "summary.json", summary)
+    report.write(workdir)
     return summary
 
 
@@ -128,7 +161,8 @@ class _Run:
         self.history = rundir.History(workdir, self.step)
         self.events = _events(config, workdir, self.step)
         self.started = time.monotonic()
-        report.draw_network(workdir / "network.png", self.table, config.image.size, config.name)
+        plots.save(plots.network(self.table, config.image.size, config.name), workdir / "network.png", dpi=160)
+        rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
     def _resume(self, tx) -> None:
         def make():
@@ -159,7 +193,7 @@ class _Run:
         progress, config = self.progress, self.config
         progress.message(f"  {self.parameters:,} parameters, {self.steps_per_epoch} steps of {self.batch_size} images per epoch, "
                          f"at most {config.train.epochs} epochs")  # fmt: skip
-        progress.message(report.history_header())
+        progress.message(tables.history_header())
         while True:
             if self.step % self.steps_per_epoch == 0 and self.step > self.early.evaluated:
                 self._end_epoch()
@@ -181,17 +215,21 @@ class _Run:
         with self.progress.task(f"epoch {epoch}/{self.config.train.epochs}", left * self.batch_size, "images") as advance:
             for _ in range(left):
                 self._check_stop(pending)
-                batch = pipeline.put(next(self.batches), sharding)
-                self.state, values = self.steps.train(self.state, batch)
-                self.step += 1
-                if pending is not None:
-                    advance(self.batch_size, self._log(*pending, counted / max(time.monotonic() - clock, 1e-9)))
-                    counted += self.batch_size
-                    if not self.compiled:  # the first step of a process waits for the compiler: speed counts from here
-                        self.compiled, clock, counted = True, time.monotonic(), 0
+                with self.early.clock("input"):
+                    batch = pipeline.put(next(self.batches), sharding)
+                with self.early.clock("step" if self.compiled else "compile"):
+                    self.state, values = self.steps.train(self.state, batch)
+                    self.step += 1
+                    if pending is not None:
+                        advance(self.batch_size, self._log(*pending, counted / max(time.monotonic() - clock, 1e-9)))
+                        counted += self.batch_size
+                if pending is not None and not self.compiled:
+                    # The first step of a process waits for the compiler: speed counts from here.
+                    self.compiled, clock, counted = True, time.monotonic(), 0
                 pending = self.step, values
-            self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))
-        jax.block_until_ready(self.state.step)
+            with self.early.clock("step"):
+                self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))
+                jax.block_until_ready(self.state.step)
         now = time.monotonic()
         counted += self.batch_size
         self.early.train_seconds += now - clock
@@ -225,7 +263,8 @@ class _Run:
         epoch = self.step // self.steps_per_epoch
         rows = self.data.splits["val"]
         engine = inference.Engine(self.steps.logits, {"params": self.state.params, "stats": self.state.stats}, self.mesh)
-        logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
+        with self.early.clock("evaluation"):
+            logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
         if not np.isfinite(logits).all():
             raise TrainingError(f"val_loss is not a number after epoch {epoch}; start again in another --workdir with a lower "
                                 "--config.optimizer.learning_rate")  # fmt: skip
@@ -244,7 +283,7 @@ class _Run:
         self.history.epoch(row)
         self.history.log({"step": self.step, "epoch": epoch, **{f"val_{k}": v for k, v in val.items() if k != "images"}})
         self.events({"step": self.step, **{k: v for k, v in val.items() if k != "images"}}, "val")
-        self.progress.message(report.history_row(row, self.config.train.epochs, best=self.early.best_step == self.step))
+        self.progress.message(tables.history_row(row, self.config.train.epochs, best=self.early.best_step == self.step))
         scale = float(self.state.scale)
         optimizer = self.config.optimizer
         if optimizer.schedule == "plateau" and self.early.drop_wait > optimizer.plateau_patience:
@@ -255,7 +294,9 @@ class _Run:
             )
         fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(scale)}, self.whole)
         self.state = self.state.replace(**fresh)
-        report.draw_curves(self.workdir / "curves.png", self.history.rows, self.early.best_step, self.config.name)
+        with self.early.clock("pictures"):
+            plots.save(plots.history(self.history.rows, self.early.best_step, self.config.name), self.workdir / "curves.png")
+            self.events.image("augmented", self._first_images, self.step)
         self._save(val["loss"])
 
     def _save(self, val_loss: float | None) -> None:
@@ -271,7 +312,8 @@ class _Run:
             "splits_sha256": splits.digest(self.workdir / "splits.csv"),
             "early": early,
         }
-        self.checkpoints.save(self.state, self.batches, metadata, val_loss)
+        with self.early.clock("checkpoint"):
+            self.checkpoints.save(self.state, self.batches, metadata, val_loss)
         self.saved = self.step
 
     def _check_stop(self, pending=None) -> None:
@@ -284,6 +326,33 @@ class _Run:
         self.checkpoints.wait()
         rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
         raise Stopped(f"stopped at step {self.step}, everything is saved; the same command continues")
+
+    def _first_images(self) -> np.ndarray:
+        """Up to 16 images of the first batch as this step would augment them, side by side: uint8 [h, w, 3]."""
+        batch = pipeline.TrainBatches(self.data.images, self.data.labels, self.data.splits["train"],
+                                      batch_size=self.batch_size, seed=self.config.seed)[0]  # fmt: skip
+        images, _ = self._augment(self.state.step, jax.device_put(batch, self.whole))
+        images = np.asarray(images)[:16].round().astype(np.uint8)
+        images = images[: 4 * (len(images) // 4)] if len(images) > 4 else images
+        rows = [np.concatenate(images[i : i + 4], axis=1) for i in range(0, len(images), 4)]
+        return np.concatenate(rows, axis=0)
+
+    def _augment(self, step: jax.Array, batch: dict):
+        return steps.training_images(step, batch, augment_config=self.config.augment, seed=self.config.seed)
+
+    def augmentation_seconds(self) -> float:
+        """Of one batch by itself, the median of five; 0 where nothing is switched on."""
+        shape = (self.batch_size, *self.data.images.shape[1:])
+        batch = {"image": np.zeros(shape, np.uint8), "label": np.zeros(self.batch_size, np.int32)}
+        batch = pipeline.put(batch, runtime.batched(self.mesh))
+        if jax.eval_shape(self._augment, self.state.step, batch)[0].dtype == np.uint8:
+            return 0.0
+        run, seconds = jax.jit(self._augment), []
+        for _ in range(6):
+            start = time.monotonic()
+            jax.block_until_ready(run(self.state.step, batch))
+            seconds.append(time.monotonic() - start)
+        return statistics.median(seconds[1:])
 
     def summary(self, stopped: str) -> dict:
         """The content of `summary.json`, evaluation apart."""
@@ -299,7 +368,10 @@ class _Run:
             "parameters": self.parameters,
             "classes": list(self.data.classes),
             "devices": runtime.describe(self.mesh),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
             "versions": checkpoints_lib.versions(),
+            "spent": {name: round(early.spent.get(name, 0.0), 2) for name in SPENT},
             "train": None,
             "val": None,
             "test": None,
@@ -325,6 +397,9 @@ class _NoEvents:
     def __call__(self, row: dict, prefix: str) -> None:
         pass
 
+    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -341,6 +416,9 @@ class _Events:
         for name, value in row.items():
             if name != "step" and value is not None:
                 self._writer.add_scalar(f"{prefix}/{name}", value, row["step"])
+
+    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
+        self._writer.add_image(name, make(), step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()

@@ -1,0 +1,92 @@
+"""Self-contained HTML pages from sections of tables, charts and photos; the looks are in page.html."""
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax import images, plots, rundir
+
+
+@dataclasses.dataclass(frozen=True)
+class Note:
+    """A paragraph."""
+
+    text: str
+    warning: bool = False
+    kind: str = "note"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Headline numbers: (value, what it is)."""
+
+    items: Sequence[tuple[str, str]]
+    kind: str = "tiles"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of text; the first `left` columns are aligned left. `shades` colours cells from 0 to 1."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    caption: str = ""
+    left: int = 1
+    shades: Sequence[Sequence[float]] | None = None
+    folded: str = ""  # a title under which the table is folded away
+    kind: str = "table"
+
+
+@dataclasses.dataclass(frozen=True)
+class Charts:
+    """Charts side by side: SVG elements."""
+
+    items: Sequence[str]
+    wide: bool = False  # one chart that scrolls where the screen is narrow
+    kind: str = "charts"
+
+
+@dataclasses.dataclass(frozen=True)
+class Photo:
+    pixels: np.ndarray | bytes  # uint8 [h, w], [h, w, 3], or an encoded PNG or JPEG
+    caption: str
+    detail: str = ""
+    wrong: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """Photos in a grid under a title."""
+
+    title: str
+    items: Sequence[Photo]
+    text: str = ""
+    kind: str = "photos"
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    title: str
+    blocks: Sequence[Note | Tiles | Table | Charts | Photos]
+
+
+def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
+    """An image as a data: address, and whether it is so small that its pixels should be shown as squares."""
+    encoded = pixels if isinstance(pixels, bytes) else images.thumbnail(pixels)
+    kind = "png" if encoded.startswith(images.PNG_SIGNATURE) else "jpeg"
+    height, width = images.decode(encoded).shape[:2]
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) < 100
+
+
+def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:
+    """Writes the page, whole or not at all. It needs no other file and no network."""
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("cnnjax", "."), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment.filters["data_uri"] = data_uri
+    template = environment.get_template("page.html")
+    rundir.write_text(path, template.render(title=title, subtitle=subtitle, sections=sections, blue=plots.BLUE))

@@ -1,0 +1,344 @@
+"""Pictures: figures that become a PNG file, and SVG text that takes the colours of the page around it."""
+
+import io
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Okabe and Ito's palette, told apart with every kind of colour vision.
+BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
+SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
+# In a page's SVG these three become its text, muted text and lines, light or dark.
+INK, MUTED, LINE = "#1f2328", "#656d76", "#d8dee4"
+WIDTH = 4.7  # inches; with 9-point text readable on a phone and in a column of a desktop page
+_KINDS = {
+    "input": "#F0E442",
+    "whiten": "#F0E442",
+    "conv": SKY,
+    "norm": PURPLE,
+    "pool": AMBER,
+    "dropout": "#BBBBBB",
+    "flatten": "#DDDDDD",
+    "dense": GREEN,
+}
+_STYLE = {
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
+    "axes.labelsize": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "grid.color": LINE,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "cnnjax",
+}
+
+
+def figure(width: float = WIDTH, height: float = 2.9, layout: str | None = "constrained"):
+    """A figure without pyplot, which would keep global state and look for a screen."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def styled(draw):
+    """Decorates a function that makes a figure: matplotlib reads its settings while artists are made."""
+    import functools
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def save(drawn, path: Path, dpi: int = 150) -> None:
+    """Writes a figure as PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        drawn.savefig(temporary, dpi=dpi)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def svg(drawn) -> str:
+    """A figure as an <svg> element for a page: it scales, and takes the page's font and colours."""
+    import matplotlib
+
+    text = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    element = text.getvalue()
+    element = element[element.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.S)
+    element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
+    element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
+    element = re.sub(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend|FillBetween\w*|PathCollection|'
+                     r'LineCollection)_\d+"', "", element)  # fmt: skip
+    element = re.sub(r"font: (?:\w+ )?([\d.]+px)[^;\"]*", r"font-size: \1", element)
+    for colour, variable in ((INK, "currentColor"), (MUTED, "var(--muted)"), (LINE, "var(--line)")):
+        element = element.replace(colour, variable)
+    return element
+
+
+def _plain(axes, grid: str = "y") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis=grid, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+
+
+@styled
+def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int] | None = None):
+    """A measure against the epoch. One run: training and validation; several: validation of each.
+
+    Args:
+        runs: name -> rows of `history.csv`.
+        key: accuracy or loss.
+        best: name -> step to mark.
+    """
+    drawn = figure()
+    axes = drawn.subplots()
+    alone = len(runs) == 1
+    for (name, history), colour in zip(runs.items(), SERIES * len(runs), strict=False):
+        epochs = [row["epoch"] for row in history]
+        dots = "o" if len(epochs) < 3 else None
+        if alone:
+            axes.plot(epochs, [row[key] for row in history], color=BLUE, label="training", marker=dots)
+            colour = ORANGE
+        axes.plot(epochs, [row[f"val_{key}"] for row in history], color=colour, marker=dots,
+                  label="validation" if alone else name)  # fmt: skip
+        for row in history:
+            if row["step"] == (best or {}).get(name):
+                axes.plot(row["epoch"], row[f"val_{key}"], "o", color=colour, markersize=6)
+                if alone:
+                    axes.axvline(row["epoch"], color=MUTED, linewidth=0.8, linestyle=":")
+                    title = f"{key.capitalize()}: {row[f'val_{key}']:.3f} in validation at the best epoch, {row['epoch']}"
+                    axes.set_title(title)
+    if not alone:
+        axes.set_title(f"Validation {key}, the best epoch marked")
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="best", fontsize=8)
+    _plain(axes)
+    return drawn
+
+
+@styled
+def history(rows: Sequence[dict], best_step: int, name: str):
+    """Accuracy and loss against the epoch, side by side, for `curves.png`."""
+    drawn = figure(10, 4)
+    best = [row for row in rows if row["step"] == best_step]
+    epochs = [row["epoch"] for row in rows]
+    for axes, key in zip(drawn.subplots(1, 2), ("accuracy", "loss"), strict=True):
+        for column, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
+            axes.plot(epochs, [row[column] for row in rows], color=colour, label=label, linewidth=2,
+                      marker="o" if len(epochs) < 3 else None)  # fmt: skip
+        title = key
+        if best:
+            value = best[0][f"val_{key}"]
+            axes.axvline(best[0]["epoch"], color=MUTED, linewidth=1, linestyle=":")
+            axes.plot(best[0]["epoch"], value, "o", color=ORANGE)
+            title += f": {value:.3f} in validation at the best epoch, {best[0]['epoch']}"
+        axes.set_title(title, fontsize=11)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="lower right" if key == "accuracy" else "upper right")
+        _plain(axes)
+    drawn.suptitle(name, x=0.01, ha="left", color=MUTED, fontsize=10)
+    return drawn
+
+
+@styled
+def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
+    """Horizontal stacked bars: row -> {part -> value}, the total written behind each."""
+    parts = list(dict.fromkeys(part for row in values.values() for part in row))
+    drawn = figure(height=max(1.2, 0.75 + 0.27 * len(values) + (0.25 if len(parts) > 1 else 0)))
+    axes = drawn.subplots()
+    names = list(values)
+    left = np.zeros(len(names))
+    for part, colour in zip(parts, SERIES * len(parts), strict=False):
+        widths = np.array([values[name].get(part, 0) for name in names], float)
+        axes.barh(names, widths, left=left, color=colour, label=part, height=0.68)
+        left += widths
+    for i, total in enumerate(left):
+        shown = f"{total:,.0f}" if total >= 100 or total == int(total) else f"{total:,.1f}"
+        axes.text(total, i, f" {shown}{unit}", va="center", fontsize=8.5)
+    axes.set_xlim(0, max(left.max(), 1e-9) * 1.2)
+    axes.invert_yaxis()
+    axes.set_title(title)
+    if len(parts) > 1:
+        axes.legend(ncols=len(parts), loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8)
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks([])
+    axes.tick_params(axis="y", labelcolor=INK)
+    return drawn
+
+
+@styled
+def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, log: bool = False, count: str = "images"):
+    """Outlines of histograms over common bins, one for each name."""
+    drawn = figure(height=2.4)
+    axes = drawn.subplots()
+    everything = np.concatenate([np.asarray(values, float) for values in series.values()])
+    low, high = everything.min(), everything.max()
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    few = np.unique(everything)
+    if log and low > 0:
+        edges = np.geomspace(low, high, 25)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("{x:g}" if high / low < 20 else "")
+    else:
+        edges = np.linspace(low, high, min(31, max(len(few) + 1, 6)))
+    for (name, values), colour in zip(series.items(), SERIES * len(series), strict=False):
+        axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(series) > 1 else 0.6)
+        axes.hist(values, edges, histtype="step", color=colour, label=name, linewidth=1.4)
+    axes.set_title(title)
+    axes.set_xlabel(label)
+    axes.set_ylabel(count)
+    if len(series) > 1:
+        axes.legend(fontsize=8)
+    _plain(axes)
+    return drawn
+
+
+@styled
+def colours(title: str, counts: np.ndarray):
+    """Histogram of red, green and blue: float [3, 256], each adding up to 1."""
+    drawn = figure(height=2.2)
+    axes = drawn.subplots()
+    for row, colour, name in zip(counts, ("#D1242F", "#2DA44E", "#0969DA"), ("red", "green", "blue"), strict=True):
+        style = {"red": "-", "green": "--", "blue": ":"}[name]  # told apart without colour too
+        axes.plot(100 * row, color=colour, linewidth=1.4, linestyle=style, label=name)
+    # Black margins would press everything else flat.
+    inside = 100 * counts[:, 2:254]
+    axes.set_ylim(0, max(1.15 * inside.max(), 1e-6))
+    axes.set_xlim(0, 255)
+    axes.set_xticks([0, 64, 128, 192, 255])
+    axes.set_title(title)
+    axes.set_xlabel("level")
+    axes.set_ylabel("% of pixels")
+    axes.legend(fontsize=8)
+    _plain(axes)
+    return drawn
+
+
+@styled
+def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None):
+    """ROC or precision-recall curves.
+
+    Args:
+        kind: "roc" or "pr".
+        lines: name -> (x, y, text for the legend).
+        base: share of positives, which a classifier without knowledge reaches as precision.
+        mark: (x, y) of the threshold that is used.
+    """
+    drawn = figure(height=3.6)
+    axes = drawn.subplots()
+    for (x, y, label), colour in zip(lines.values(), SERIES * len(lines), strict=False):
+        axes.plot(x, y, color=colour, label=label, drawstyle="steps-post" if kind == "pr" else "default")
+    chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [base, base])
+    axes.plot(*chance, color=MUTED, linewidth=0.8, linestyle=":", label="chance")
+    if mark:
+        axes.plot(*mark, "o", color=ORANGE, label="probability 0.5")
+    axes.set_title("ROC" if kind == "roc" else "Precision and recall")
+    axes.set_xlabel("1 - specificity" if kind == "roc" else "recall (sensitivity)")
+    axes.set_ylabel("sensitivity" if kind == "roc" else "precision")
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_ylim(-0.01, 1.02)
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right" if kind == "roc" else "lower left", fontsize=8)
+    _plain(axes, "both")
+    return drawn
+
+
+@styled
+def matrix(counts: np.ndarray, names: Sequence[str]):
+    """A confusion matrix as a picture, for more classes than a table can show: rows true, columns predicted."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    drawn = figure(6.2, 5.6)
+    axes = drawn.subplots()
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    scale = LinearSegmentedColormap.from_list("", ["#ffffff", BLUE])
+    axes.imshow(share, cmap=scale, vmin=0, vmax=1)
+    if len(names) <= 40:
+        axes.set_xticks(range(len(names)), names, rotation=90, fontsize=6)
+        axes.set_yticks(range(len(names)), names, fontsize=6)
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    return drawn
+
+
+@styled
+def photos(title: str, images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 3):
+    """Images in a grid, each with its caption."""
+    rows = math.ceil(len(images) / columns)
+    drawn = figure(2.0 * columns, 2.25 * rows + 0.35)
+    grid = np.atleast_1d(drawn.subplots(rows, columns)).ravel()
+    for axes, image, caption in zip(grid, images, captions, strict=False):
+        axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) < 100 else "antialiased", vmin=0, vmax=255,
+                    cmap="gray")  # fmt: skip
+        axes.set_title(caption, fontsize=8, loc="center")
+    for axes in grid:
+        axes.axis("off")
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return drawn
+
+
+@styled
+def network(table: Sequence, size: int, name: str):
+    """The network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
+    from matplotlib.patches import Polygon
+
+    slabs = [("input", "input", (size, size, 3), 0)]
+    slabs += [(row.name, row.kind, row.shape, row.parameters) for row in table if row.kind not in ("norm", "flatten")]
+    cell = max(0.97, 9.0 / len(slabs))  # inches for each layer; a data unit is an inch
+    drawn = figure(cell * len(slabs) + 0.3, 4.6, layout=None)
+    axes = drawn.add_axes((0, 0, 1, 1))
+    for i, (label, kind, shape, parameters) in enumerate(slabs):
+        if len(shape) == 3:
+            height, depth, slant = 0.5 + 1.9 * shape[0] / size, 0.1 + 0.045 * math.log2(shape[2]), 0.3 * cell
+        else:
+            height, depth, slant = 0.35 + 0.17 * math.log2(max(shape[0], 1)), 0.14, 0.06
+        middle = (i + 0.5) * cell + 0.15
+        left, low, high = middle - (depth + slant) / 2, 2.45 - height / 2, 2.45 + height / 2
+        right, up = left + depth, 0.8 * slant
+        faces = (
+            ([(left, low), (right, low), (right, high), (left, high)], 1.0),
+            ([(left, high), (left + slant, high + up), (right + slant, high + up), (right, high)], 0.75),
+            ([(right, low), (right + slant, low + up), (right + slant, high + up), (right, high)], 0.5),
+        )
+        for points, alpha in faces:
+            axes.add_patch(Polygon(points, facecolor=_KINDS[kind], alpha=alpha, edgecolor=INK, linewidth=0.7))
+        axes.text(middle, 0.95, label, ha="center", va="top", fontsize=10, fontweight="bold")
+        axes.text(middle, 0.73, "×".join(map(str, shape)), ha="center", va="top", fontsize=9)
+        if parameters:
+            axes.text(middle, 0.53, f"{parameters:,}", ha="center", va="top", fontsize=9, color=MUTED)
+    total, mflops = sum(row.parameters for row in table), sum(row.mflops for row in table)
+    title = f"{name}: {total:,} parameters, {mflops:,.1f} million operations per image"
+    axes.text(0.2, 4.4, title, fontsize=13, fontweight="bold", va="top")
+    axes.text(0.2, 0.2, "output (height × width × channels), and the layer's parameters", fontsize=9, color=MUTED)
+    axes.set_xlim(0, cell * len(slabs) + 0.3)
+    axes.set_ylim(0, 4.6)
+    axes.axis("off")
+    return drawn
