@@ -116,9 +116,8 @@ def _describe(config, workdir: Path, console: Console) -> None:
 
 
 def _explore(config, workdir: Path, console: Console) -> None:
-    from cnnjax.explore import explore
-
     from cnnjax import runtime
+    from cnnjax.explore import explore
 
     with runtime.StopFlag() as stop:
         page = explore(config, workdir, progress=console, stop=stop)

@@ -19,6 +19,7 @@ _EXPORTS = {
     "load": "predict",
     "Classifier": "predict",
     "describe": "describe",
+    "explore": "explore",
     "UserError": "errors",
     "Stopped": "errors",
 }

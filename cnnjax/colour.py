@@ -72,7 +72,7 @@ def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
 def gamma(images: jax.Array, exponents: jax.Array) -> jax.Array:
     """255 * (x / 255) ** exponent: above 1 darkens; identity 1."""
     # By exp and log: XLA's power calls the C library for every number on a CPU.
-    return _clip(255 * jnp.exp(_each(exponents) * jnp.log(jnp.maximum(images, 1e-6) / 255)))
+    return _clip(255 * jnp.exp(_each(exponents) * jnp.log(jnp.maximum(images, 1e-30) / 255)))
 
 
 def channel_shift(images: jax.Array, levels: jax.Array) -> jax.Array:
@@ -105,7 +105,7 @@ def stain(images: jax.Array, jitter: jax.Array) -> jax.Array:
 def blur(images: jax.Array, sigmas: jax.Array, radius: int) -> jax.Array:
     """Gaussian of standard deviation `sigmas` [b] pixels, cut at `radius`; edge pixels repeat; identity 0."""
     offsets = jnp.arange(-radius, radius + 1, dtype=jnp.float32)
-    weights = jnp.exp(-0.5 * jnp.square(offsets / jnp.maximum(sigmas, 1e-3)[:, None]))
+    weights = jnp.exp(-0.5 * jnp.square(offsets[None] / jnp.maximum(sigmas, 1e-3)[:, None]))
     weights = weights / weights.sum(1, keepdims=True)
     for axis in (1, 2):
         size = images.shape[axis]

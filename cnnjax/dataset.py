@@ -43,6 +43,11 @@ class Dataset:
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, sources.Reference]]]
 
+    @property
+    def used(self) -> np.ndarray:
+        """int64 rows of all splits, sorted."""
+        return np.sort(np.concatenate(list(self.splits.values())))
+
     def originals(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
         """The images of `rows` as they are in their files: row -> uint8 [h, w, 3]; those that are gone are left out."""
         wanted, found = set(rows), {}

@@ -78,7 +78,7 @@ def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
     encoded = pixels if isinstance(pixels, bytes) else images.thumbnail(pixels)
     kind = "png" if encoded.startswith(images.PNG_SIGNATURE) else "jpeg"
     height, width = images.decode(encoded).shape[:2]
-    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) < 100
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) <= 64
 
 
 def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:

@@ -178,7 +178,7 @@ def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
         left += widths
     for i, total in enumerate(left):
         shown = f"{total:,.0f}" if total >= 100 or total == int(total) else f"{total:,.1f}"
-        axes.text(total, i, f" {shown}{unit}", va="center", fontsize=8.5)
+        axes.annotate(f"{shown}{unit}", (total, i), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
     axes.set_xlim(0, max(left.max(), 1e-9) * 1.2)
     axes.invert_yaxis()
     axes.set_title(title)
@@ -296,7 +296,7 @@ def photos(title: str, images: Sequence[np.ndarray], captions: Sequence[str], co
     drawn = figure(2.0 * columns, 2.25 * rows + 0.35)
     grid = np.atleast_1d(drawn.subplots(rows, columns)).ravel()
     for axes, image, caption in zip(grid, images, captions, strict=False):
-        axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) < 100 else "antialiased", vmin=0, vmax=255,
+        axes.imshow(image, interpolation="nearest" if max(image.shape[:2]) <= 64 else "antialiased", vmin=0, vmax=255,
                     cmap="gray")  # fmt: skip
         axes.set_title(caption, fontsize=8, loc="center")
     for axes in grid:

@@ -170,12 +170,16 @@ def _csv(path: Path) -> list[list[str]]:
 def _network(files: _Files) -> Section:
     if not files.network:
         return Section("Network", [])
-    rows = [(row.name, row.kind, " × ".join(map(str, row.shape)), f"{row.parameters:,}" if row.parameters else "",
+    rows = [(row.name, " × ".join(f"{n:,}" for n in row.shape), f"{row.parameters:,}" if row.parameters else "",
              f"{row.mflops:,.2f}" if row.mflops else "") for row in files.network]  # fmt: skip
-    rows.append(("total", "", "", f"{sum(row.parameters for row in files.network):,}",
+    rows.append(("total", "", f"{sum(row.parameters for row in files.network):,}",
                  f"{sum(row.mflops for row in files.network):,.2f}"))  # fmt: skip
     picture = plots.svg(plots.network(files.network, files.config["image.size"], files.name))
-    table = Table(("layer", "kind", "output", "parameters", "MFLOP per image"), rows, left=2)
+    table = Table(
+        ("layer", "output", "parameters", "MFLOP"),
+        rows,
+        "MFLOP: millions of multiplications and additions for one image, forward",
+    )
     return Section("Network", [Charts([picture], wide=True), table])
 
 

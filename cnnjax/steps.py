@@ -1,6 +1,7 @@
 """The pure steps, and the one place that compiles them."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -114,6 +115,11 @@ class Steps:
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """`logits_step` for a mesh; the logits come whole to every device."""
     return jax.jit(lambda model, images: logits_step(model, images, network=network), out_shardings=runtime.replicated(mesh))
+
+
+def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
+    """`training_images` of a run's config by itself, to look at and to time: (step, batch) -> images and targets."""
+    return jax.jit(functools.partial(training_images, augment_config=config.augment, seed=config.seed))
 
 
 def compile_steps(network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config) -> Steps:

@@ -148,6 +148,7 @@ class _Run:
         self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
         tx = state.optimizer(config.optimizer, self.rate)
         self.steps = steps.compile_steps(self.network, tx, mesh, config)
+        self.augment = steps.compile_augmentation(config)
         self.whole = runtime.replicated(mesh)
         batches = pipeline.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=self.batch_size,
                                         seed=config.seed, process_index=jax.process_index(),
@@ -331,26 +332,23 @@ class _Run:
         """Up to 16 images of the first batch as this step would augment them, side by side: uint8 [h, w, 3]."""
         batch = pipeline.TrainBatches(self.data.images, self.data.labels, self.data.splits["train"],
                                       batch_size=self.batch_size, seed=self.config.seed)[0]  # fmt: skip
-        images, _ = self._augment(self.state.step, jax.device_put(batch, self.whole))
+        images, _ = self.augment(self.state.step, jax.device_put(batch, self.whole))
         images = np.asarray(images)[:16].round().astype(np.uint8)
         images = images[: 4 * (len(images) // 4)] if len(images) > 4 else images
         rows = [np.concatenate(images[i : i + 4], axis=1) for i in range(0, len(images), 4)]
         return np.concatenate(rows, axis=0)
-
-    def _augment(self, step: jax.Array, batch: dict):
-        return steps.training_images(step, batch, augment_config=self.config.augment, seed=self.config.seed)
 
     def augmentation_seconds(self) -> float:
         """Of one batch by itself, the median of five; 0 where nothing is switched on."""
         shape = (self.batch_size, *self.data.images.shape[1:])
         batch = {"image": np.zeros(shape, np.uint8), "label": np.zeros(self.batch_size, np.int32)}
         batch = pipeline.put(batch, runtime.batched(self.mesh))
-        if jax.eval_shape(self._augment, self.state.step, batch)[0].dtype == np.uint8:
+        if jax.eval_shape(self.augment, self.state.step, batch)[0].dtype == np.uint8:
             return 0.0
-        run, seconds = jax.jit(self._augment), []
+        seconds = []
         for _ in range(6):
             start = time.monotonic()
-            jax.block_until_ready(run(self.state.step, batch))
+            jax.block_until_ready(self.augment(self.state.step, batch))
             seconds.append(time.monotonic() - start)
         return statistics.median(seconds[1:])
 
