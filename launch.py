@@ -14,6 +14,7 @@ with all finished work saved.
 
 import errno
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -78,7 +79,10 @@ def main(argv: list[str]) -> None:
             raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
         config = config_lib.load_config(FLAGS.config, overrides)
         workdir = Path(FLAGS.workdir or f"runs/{config.name}")
-        {"train": _train, "explore": _explore, "describe": _describe}[FLAGS.mode](config, workdir, console)
+        if FLAGS.mode == "explore":
+            _explore(config, workdir, overrides, console)
+        else:
+            (_train if FLAGS.mode == "train" else _describe)(config, workdir, console)
         return
     if FLAGS.mode == "report":
         _report(overrides, console)
@@ -115,14 +119,15 @@ def _describe(config, workdir: Path, console: Console) -> None:
     console.message(describe(config, workdir, progress=console))
 
 
-def _explore(config, workdir: Path, console: Console) -> None:
+def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
     from cnnjax import runtime
     from cnnjax.explore import explore
 
     with runtime.StopFlag() as stop:
         page = explore(config, workdir, progress=console, stop=stop)
     console.message(f"\nwritten  {page} (open it in a browser), and its pictures in {page.parent / 'explore'}")
-    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={workdir}")
+    chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
+    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={workdir}{chosen}")
 
 
 def _report(overrides: dict[str, str], console: Console) -> None:

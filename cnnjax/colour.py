@@ -57,9 +57,9 @@ def hue(images: jax.Array, turns: jax.Array) -> jax.Array:
     value = jnp.maximum(jnp.maximum(red, green), blue)
     chroma = value - jnp.minimum(jnp.minimum(red, green), blue)
     one = 1.0 / jnp.where(chroma > 0, chroma, 1.0)
-    # Sixths of a turn from red.
-    angle = jnp.where(value == red, (green - blue) * one,
-                      jnp.where(value == green, 2 + (blue - red) * one, 4 + (red - green) * one))  # fmt: skip
+    # Sixths of a turn from red. Not `value == red`: the compiler may compute the two anew, with different rounding.
+    angle = jnp.where((red >= green) & (red >= blue), (green - blue) * one,
+                      jnp.where(green >= blue, 2 + (blue - red) * one, 4 + (red - green) * one))  # fmt: skip
     angle = angle + 6 * turns[:, None, None]
     channels = []
     for offset in (5.0, 3.0, 1.0):

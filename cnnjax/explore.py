@@ -10,7 +10,7 @@ import numpy as np
 from cnnjax import augment, dataset, pages, pipeline, plots, report, steps
 from cnnjax.config import PRESETS
 from cnnjax.images import resize
-from cnnjax.pages import Charts, Note, Photo, Photos, Section, Table, Tiles
+from cnnjax.pages import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import Progress
 
 SHOWN_CLASSES = 20  # classes with photos; counts are of all
@@ -76,7 +76,7 @@ class _Page:
         captions = [f"{photo.caption}\n{photo.detail}" if photo.detail else photo.caption for photo in photos]
         drawn = plots.photos(title, [photo.pixels for photo in photos], captions, columns)
         plots.save(drawn, self.directory / f"{name}.png", dpi=100)
-        return Photos(title, photos, text)
+        return Photos(title, photos, columns, text)
 
     def _original(self, row: int) -> np.ndarray:
         return self.originals.get(int(row), self.data.images[row])
@@ -120,8 +120,8 @@ class _Page:
         both = {group: names for group, names in owner.items() if len(names) > 1}
         per_split = ", ".join(f"{len(groups):,} in {name}" for name, groups in sides.items())
         values = np.array(list(sizes.values()))
-        blocks.append(Note(f"{len(sizes):,} groups, by data.group = {self.config.data.group!r}: {per_split}. A group has "
-                           f"{values.min():,} to {values.max():,} images, {np.median(values):,g} in the middle."))  # fmt: skip
+        blocks.append(Note(f"{len(sizes):,} groups, by data.group = {self.config.data.group}: {per_split}. A group has "
+                           f"{values.min():,} to {values.max():,} images, half of them at least {np.median(values):,g}."))  # fmt: skip
         if both:
             blocks.append(Note(f"{len(both):,} groups are in more than one split: what the network learns about them in training "
                                "helps it in the test. --config.split.method=grouped keeps groups apart.", warning=True))  # fmt: skip
@@ -145,7 +145,7 @@ class _Page:
         size, blocks = self.config.image.size, []
         ratio = width / height
         blocks.append(Note(f"Files are {width.min()} to {width.max()} pixels wide and {height.min()} to {height.max()} high, "
-                           f"{median} in the middle. The network sees {size}×{size} (image.resize = "
+                           f"median {median}. The network sees {size}×{size} (image.resize = "
                            f"{self.config.image.resize})."))  # fmt: skip
         if self.config.image.resize != "pad" and (np.maximum(ratio, 1 / ratio) > 1.25).mean() > 0.25:
             blocks.append(Note(f"{(np.maximum(ratio, 1 / ratio) > 1.25).mean():.0%} of the images are distorted by more than a "
@@ -154,7 +154,7 @@ class _Page:
             blocks.append(Note(f"{(np.minimum(width, height) < size).mean():.0%} of the images are smaller than the {size} pixels "
                                "that the network sees; a smaller --config.image.size loses nothing.", warning=True))  # fmt: skip
         by_class = {name: self.data.labels[self.data.used] == i for i, name in enumerate(self.data.classes)}
-        if len(by_class) > 6:
+        if len(by_class) > 3:
             by_class = {"all": np.full(len(width), True)}
         charts = [("width", width, "pixels"), ("height", height, "pixels"), ("aspect", ratio, "width / height")]
         blocks.append(Charts([
@@ -173,11 +173,13 @@ class _Page:
             chosen = self.rows[name][:NINE]
             if not len(chosen):
                 continue
-            shapes = (" × ".join(str(n) for n in self._original(row).shape) for row in chosen)
-            blocks.append(self._photos(f"photos-{_file(name)}", name, [Photo(self._original(row), name, shape)
-                                       for row, shape in zip(chosen, shapes, strict=True)]))  # fmt: skip
-            blocks.append(self._photos(f"seen-{_file(name)}", f"{name}, as the network sees it",
-                                       [Photo(self.data.images[row], name, f"{size} × {size} × 3") for row in chosen]))  # fmt: skip
+            originals = [self._original(row) for row in chosen]
+            files = [Photo(pixels, name, " × ".join(map(str, pixels.shape))) for pixels in originals]
+            seen = [Photo(self.data.images[row], name, f"{size} × {size} × 3") for row in chosen]
+            blocks.append(Beside([
+                self._photos(f"photos-{_file(name)}", name, files),
+                self._photos(f"seen-{_file(name)}", f"{name}, as the network sees it", seen),
+            ]))  # fmt: skip
         if len(self.data.classes) > len(self.classes):
             blocks.append(Note(f"{len(self.data.classes) - len(self.classes):,} more classes are not shown."))
         return Section(
@@ -229,10 +231,11 @@ class _Page:
             mixed = f"{weight[i]:.0%}, the rest {other}" if weight[i] < 1 else ""
             photos.append(Photo(_shown(images[i]), own, mixed))
         text = "The first images of the first step: the very numbers that the network is given, rounded to whole levels."
-        blocks = [self._photos("first-batch", "The first batch", photos, text, columns=4)]
+        blocks = [self._photos("first-batch", "The first batch", photos, text, columns=6)]
         if not on:
             note = "Augmentation is off: the network sees each image as it is. --config.augment=light switches some of it on; presets: "
             return Section("Augmentation", [Note(note + ", ".join(PRESETS)), *blocks])
+        nine = []
         for name in self.classes:
             if not len(self.rows[name]):
                 continue
@@ -242,26 +245,29 @@ class _Page:
                 "label": np.full(len(first["label"]), self.data.labels[row], np.int32),
             }
             out, _ = shown(np.int32(0), batch)
-            photos = [Photo(self.data.images[row], "as it is")]
-            photos += [Photo(_shown(out[i]), f"position {i}") for i in range(min(NINE, len(out)))]
-            text = "As if this image stood at each of the first positions of the first batch, with the keys of step 0."
-            blocks.append(self._photos(f"augmented-{_file(name)}", f"{name}, augmented nine times", photos, text, columns=5))
+            photos = [Photo(_shown(out[i]), name, f"position {i}") for i in range(min(NINE, len(out)))]
+            nine.append(self._photos(f"augmented-{_file(name)}", f"{name}, augmented nine times", photos))
+        blocks.append(Note("One image of each class, as if it stood at each of the first nine positions of the first batch: "
+                           "step 0 would show the network these."))  # fmt: skip
+        blocks.append(Beside(nine))
+        blocks.append(Note("Each operation alone, at the ends of its range."))
         blocks += self._extremes()
         return Section("Augmentation", blocks)
 
-    def _extremes(self) -> list[Photos | Note]:
+    def _extremes(self) -> list[Photos | Beside]:
         """Each operation alone."""
         row = next(row for name in self.classes for row in self.rows[name])
         image = self.data.images[row][None]
         key = jax.random.key(self.config.seed)
-        blocks = []
+        small, large = [], []
         for name, ends in augment.extremes(self.config.augment).items():
             photos = [Photo(image[0], "as it is")]
             for label, numbers in ends:
                 photos.append(Photo(_shown(augment.apply(image, numbers, self.config.augment, key)[0]), label))
-            title = f"{name.replace('_', ' ')} alone, at its extremes"
-            blocks.append(self._photos(f"alone-{name}", title, photos, columns=min(len(photos), 5)))
-        return blocks
+            title = f"{name.replace('_', ' ').capitalize()} alone"
+            drawn = self._photos(f"alone-{name}", title, photos, columns=min(len(photos), 7))
+            (small if len(photos) <= 3 else large).append(drawn)
+        return [Beside(small, narrow=True), *large]
 
     def processing(self) -> Section:
         """Classic image processing, as a course shows it, of one image of each of the first two classes."""
@@ -294,7 +300,7 @@ class _Page:
                 Photo(_bytes(closed), "closing", "disk of radius 3"),
                 Photo(_bytes(outlined), "contours", f"{len(contours)}, around {area:.0%} of the image"),
             ]
-            blocks.append(self._photos(f"processing-{_file(name)}", name, photos, columns=4))
+            blocks.append(self._photos(f"processing-{_file(name)}", name, photos, columns=8))
         note = Note(
             "What an image processing course does with such a picture, by scikit-image. The network is given none of it."
         )

@@ -63,6 +63,23 @@ def _inside(index: jax.Array, size: int, fill: str) -> jax.Array:
     return jnp.mod(index, size) if fill == "wrap" else jnp.clip(index, 0, size - 1)
 
 
+def _positions(matrices: jax.Array, height: int, width: int) -> tuple[tuple[jax.Array, jax.Array], int]:
+    """Where each output pixel lies in the input: (y, x), int32 [b, h, w], in units of 2 ** -bits pixels; and the bits.
+
+    Whole numbers, because a compiler may compute a position once for the pixels it selects and again for their weights;
+    with floats the two may round to two sides of a pixel's edge.
+    """
+    fraction = 26 - (max(height, width) - 1).bit_length()  # sums below 2**31 for factors up to 8
+    scales = jnp.array([[1.0, height / width, 2.0 * height], [width / height, 1.0, 2.0 * width]])
+    limits = 8.0 * jnp.array([[1.0, 1.0, max(height, width)]])
+    factors = jnp.round(jnp.clip(matrices * scales[None], -limits[None], limits[None]) * 2.0**fraction)
+    factors = factors.astype(jnp.int32)[:, :, :, None, None]
+    # Twice the distance from the centre, in pixels, is whole.
+    y, x = 2 * jnp.arange(height) - (height - 1), 2 * jnp.arange(width) - (width - 1)
+    twice = factors[:, :, 0] * y[None, None, :, None] + factors[:, :, 1] * x[None, None, None, :] + factors[:, :, 2]
+    return (twice[:, 0] + ((height - 1) << fraction), twice[:, 1] + ((width - 1) << fraction)), fraction + 1
+
+
 def sample(images: jax.Array, matrices: jax.Array, *, interpolation: str, fill: str) -> jax.Array:
     """Each image at the positions that its matrix gives.
 
@@ -76,13 +93,7 @@ def sample(images: jax.Array, matrices: jax.Array, *, interpolation: str, fill: 
         float32 [b, h, w, c] in the range of the input.
     """
     count, height, width, channels = images.shape
-    # float32 throughout: bfloat16 positions would be off by whole pixels.
-    y = (jnp.arange(height, dtype=jnp.float32) + 0.5) / height - 0.5
-    x = (jnp.arange(width, dtype=jnp.float32) + 0.5) / width - 0.5
-    m = matrices[:, :, :, None, None]
-    position = m[:, :, 0] * y[None, None, :, None] + m[:, :, 1] * x[None, None, None, :] + m[:, :, 2]
-    y = (position[:, 0] + 0.5) * height - 0.5
-    x = (position[:, 1] + 0.5) * width - 0.5
+    (y, x), bits = _positions(matrices, height, width)
     flat = images.reshape(count, height * width, channels)
 
     def at(row, column):
@@ -95,10 +106,10 @@ def sample(images: jax.Array, matrices: jax.Array, *, interpolation: str, fill: 
         return values
 
     if interpolation == "nearest":
-        return at(jnp.round(y).astype(jnp.int32), jnp.round(x).astype(jnp.int32))
-    top, left = jnp.floor(y), jnp.floor(x)
-    down, right = (y - top)[..., None], (x - left)[..., None]
-    top, left = top.astype(jnp.int32), left.astype(jnp.int32)
+        half = 1 << (bits - 1)
+        return at((y + half) >> bits, (x + half) >> bits)
+    top, left = y >> bits, x >> bits
+    down, right = (((p & ((1 << bits) - 1)).astype(jnp.float32) * 2.0**-bits)[..., None] for p in (y, x))
     upper = at(top, left) * (1 - right) + at(top, left + 1) * right
     lower = at(top + 1, left) * (1 - right) + at(top + 1, left + 1) * right
     return upper * (1 - down) + lower * down

@@ -51,7 +51,7 @@ def mix(key: jax.Array, images: jax.Array, labels: jax.Array, config) -> tuple[j
         mixed = others + (images - others) * weight[:, None, None, None]
     if config.cutmix:
         side = jnp.sqrt(1 - jax.random.beta(keys[2], config.cutmix, config.cutmix, (count,)))
-        sides = jnp.array([height, width], jnp.float32)
+        sides = jnp.array([[height, width]], jnp.float32)
         centre = jnp.floor(jax.random.uniform(keys[3], (count, 2)) * sides)
         half = jnp.floor(side[:, None] * sides / 2)
         boxes = jnp.concatenate([jnp.maximum(centre - half, 0), jnp.minimum(centre + half, sides)], -1).astype(jnp.int32)

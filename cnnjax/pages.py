@@ -54,23 +54,32 @@ class Photo:
     pixels: np.ndarray | bytes  # uint8 [h, w], [h, w, 3], or an encoded PNG or JPEG
     caption: str
     detail: str = ""
-    wrong: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """Photos in a grid under a title."""
+    """Photos in a grid under a title; on a phone in three columns."""
 
     title: str
     items: Sequence[Photo]
+    columns: int
     text: str = ""
     kind: str = "photos"
 
 
 @dataclasses.dataclass(frozen=True)
+class Beside:
+    """Photos beside each other, two or three (`narrow`) in a row, where the screen is wide enough."""
+
+    items: Sequence[Photos]
+    narrow: bool = False
+    kind: str = "beside"
+
+
+@dataclasses.dataclass(frozen=True)
 class Section:
     title: str
-    blocks: Sequence[Note | Tiles | Table | Charts | Photos]
+    blocks: Sequence[Note | Tiles | Table | Charts | Photos | Beside]
 
 
 def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:

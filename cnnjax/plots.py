@@ -200,14 +200,17 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, 
     low, high = everything.min(), everything.max()
     if low == high:
         low, high = low - 0.5, high + 0.5
-    few = np.unique(everything)
     if log and low > 0:
         edges = np.geomspace(low, high, 25)
         axes.set_xscale("log")
+        round_ones = np.array(
+            [m * 10.0**e for e in range(-3, 7) for m in ((1, 1.5, 2, 3, 5, 7) if high < 20 * low else (1, 2, 5))]
+        )
+        axes.set_xticks([x for x in round_ones if low <= x <= high], minor=False)
+        axes.set_xticks([], minor=True)
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}" if high / low < 20 else "")
     else:
-        edges = np.linspace(low, high, min(31, max(len(few) + 1, 6)))
+        edges = np.linspace(low, high, min(31, max(len(np.unique(everything)) + 1, 6)))
     for (name, values), colour in zip(series.items(), SERIES * len(series), strict=False):
         axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(series) > 1 else 0.6)
         axes.hist(values, edges, histtype="step", color=colour, label=name, linewidth=1.4)

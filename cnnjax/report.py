@@ -261,7 +261,7 @@ def _looks(files: _Files) -> Section:
                 detail = f"{'rightly' if right else 'is ' + look['label']} · {look['id'].rpartition('/')[2]}"
                 photos.append(Photo(path.read_bytes(), caption, detail))
         if photos:
-            blocks.append(Photos(title, photos, text))
+            blocks.append(Photos(title, photos, 6, text))
         elif kind == "mistakes" and kind in numbers:
             blocks.append(Note("There is no mistake to show."))
     return Section("Worth a look", blocks)
