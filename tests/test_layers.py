@@ -10,30 +10,18 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    (
-        "errors",
-        "config",
-        "images",
-        "geometry",
-        "colour",
-        "augment",
-        "mixing",
-        "models",
-        "metrics",
-        "progress",
-        "demo",
-        "download",
-    ),
-    ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening"),
-    ("dataset", "pipeline", "state"),
+    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "models", "metrics", "progress", "demo",
+     "download", "plots"),
+    ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
+    ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),
     ("inference", "report"),
-    ("train", "evaluate", "predict", "describe"),
-)
+    ("train", "evaluate", "predict", "describe", "explore"),
+)  # fmt: skip
 VERBS = LAYERS[-1]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 WITHOUT_JAX = ("config", "images", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
-               "demo", "errors", "report", "whitening")  # fmt: skip
+               "demo", "errors", "plots", "tables", "pages", "report", "whitening")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
     "geometry": {"flax", "optax", "grain", "orbax"},
