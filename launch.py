@@ -71,7 +71,10 @@ def main(argv: list[str]) -> None:
     overrides = parse(argv)
     if FLAGS.help:
         keys = "\n".join(f"  --config.{key}={value!r}" for key, value in config_lib.flatten(config_lib.default()))
-        print(f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}")
+        print(
+            f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}\n"
+            f"  --config.augment=NAME sets that whole section: {', '.join(config_lib.PRESETS)}"
+        )
         return
     console = Console()
     if FLAGS.mode in ("train", "explore", "describe"):
@@ -136,9 +139,9 @@ def _report(overrides: dict[str, str], console: Console) -> None:
     if overrides:
         raise ConfigError("--mode=report reads a run that is there; leave out --config.* flags")
     if FLAGS.compare:
-        page = report.compare(FLAGS.compare, FLAGS.output or None)
+        page = report.compare_runs(FLAGS.compare, FLAGS.output or None)
     elif FLAGS.workdir:
-        page = report.write(FLAGS.workdir)
+        page = report.write_report(FLAGS.workdir)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
     console.message(f"written  {page} (open it in a browser)")

@@ -189,8 +189,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Lines "key: old -> new" of the values that matter to a run's numbers and differ."""
-    old, new = dict(flatten(old)), dict(flatten(new))
+    """Lines "key: old -> new" of the values that matter to a run's numbers and differ; a key that is missing has its default."""
+    standard = dict(flatten(json.loads(to_json(default()))))
+    old, new = {**standard, **dict(flatten(old))}, {**standard, **dict(flatten(new))}
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in {**old, **new}

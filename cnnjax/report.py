@@ -64,7 +64,7 @@ class _Files:
         return (labels, scores) if 0 < labels.sum() < len(labels) else None
 
 
-def write(workdir: str | Path) -> Path:
+def write_report(workdir: str | Path) -> Path:
     """Writes `report.html` into a run directory, of a finished run or of one under way; returns its path.
 
     Raises:
@@ -310,7 +310,7 @@ def _environment(files: _Files) -> Section:
     return Section("Environment", [Table(("", ""), [*rows, *summary["versions"].items()], left=2)])
 
 
-def compare(workdirs: Sequence[str | Path], output: str | Path | None = None) -> Path:
+def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = None) -> Path:
     """Writes a page with several runs side by side; returns its path.
 
     Args:

@@ -125,7 +125,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             summary[name] = {key: result[key] for key in keys if key in result}
     plots.save(plots.history(rundir.read_history(workdir), run.early.best_step, config.name), workdir / "curves.png")
     rundir.write_json(workdir / "summary.json", summary)
-    report.write(workdir)
+    report.write_report(workdir)
     return summary
 
 

@@ -2,11 +2,14 @@
 
 import numpy as np
 
-CHUNK = 512  # images that are float at a time
+# Images that are float at a time: 256 * 255 ** 2 is below 2 ** 24, so that float32 holds their sums of products exactly.
+CHUNK = 256
 
 
 def fit(images: np.ndarray, rows: np.ndarray, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and matrix, as Keras' ImageDataGenerator fits them: `(x - mean) @ matrix` is white.
+    """Mean and matrix, as ImageDataGenerator of Keras 2 fits them: `(x - mean) @ matrix` is white.
+
+    Keras 3 adds epsilon to the root of the variances, times the root of the images.
 
     Args:
         images: uint8 [all, h, w, 3].
@@ -19,10 +22,10 @@ def fit(images: np.ndarray, rows: np.ndarray, epsilon: float) -> tuple[np.ndarra
     size = images[0].size
     total, products = np.zeros(size), np.zeros((size, size))
     for start in range(0, len(rows), CHUNK):
-        x = images[rows[start : start + CHUNK]].reshape(-1, size).astype(np.float32) / 255
+        x = images[rows[start : start + CHUNK]].reshape(-1, size).astype(np.float32)
         total += x.sum(0, dtype=np.float64)
         products += x.T @ x
-    mean = total / len(rows)
-    variances, directions = np.linalg.eigh(products / len(rows) - np.outer(mean, mean))
+    mean = total / len(rows) / 255
+    variances, directions = np.linalg.eigh(products / len(rows) / 255**2 - np.outer(mean, mean))
     matrix = (directions / np.sqrt(np.maximum(variances, 0) + epsilon)) @ directions.T
     return mean.reshape(images.shape[1:]).astype(np.float32), matrix.astype(np.float32)

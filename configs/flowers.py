@@ -13,7 +13,7 @@ Measured on two cores of an AMD EPYC (Zen 5), float32, 112 images/s, on 2,560 of
 The tutorial reports about 0.70 in validation on the whole set; configs/folder.py gets 0.83 on the same photos.
 """
 
-from cnnjax.config import default, unknown_variant
+from cnnjax.config import default, set_preset, unknown_variant
 
 
 def get_config(arg=""):
@@ -27,15 +27,12 @@ def get_config(arg=""):
     config.model.channels = (16, 32, 64)
     config.model.dense = (128,)
     config.model.dropout_features = 0.2
-    config.augment.flip_horizontal = True
-    config.augment.rotation = 36.0
-    config.augment.zoom = 0.1
+    set_preset(config, "tutorial")
     config.train.epochs = 40
     config.train.patience = 8
     if arg == "demo":
         config.image.size = 64
-        config.augment.rotation = config.augment.zoom = 0.0
-        config.augment.flip_horizontal = False
+        set_preset(config, "none")
         config.model.dropout_features = 0.0
         config.train.epochs = 5
     elif arg == "tutorial":

@@ -140,5 +140,8 @@ def test_importing_the_data_side_does_not_bring_jax():
 def test_lazy_names_are_functions_also_after_their_module_was_imported():
     code = "import cnnjax, cnnjax.config; c = cnnjax.load_config; assert callable(c) and 'load_config' in dir(cnnjax)"
     assert loaded_after(code, "jax") == []
+    code = ("import cnnjax; from cnnjax.train import train; from cnnjax import train as again, explore; "
+            "assert cnnjax.train is train is again and callable(explore) and callable(cnnjax.explore)")  # fmt: skip
+    assert loaded_after(code, "tensorflow") == []
     with pytest.raises(AttributeError, match="it has load_config"):
         cnnjax.lod_config  # noqa: B018

@@ -61,7 +61,7 @@ def explored(two, three, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(two, three):
-    return report.compare([two.workdir, three.workdir])
+    return report.compare_runs([two.workdir, three.workdir])
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_the_page_is_made_from_files_alone(two, tmp_path):
     numbers = json.loads((workdir / "eval" / "test.json").read_text())
     numbers["accuracy"] = 0.1234
     (workdir / "eval" / "test.json").write_text(json.dumps(numbers))
-    code = f"import sys; from cnnjax import report; report.write({str(workdir)!r}); assert 'jax' not in sys.modules"
+    code = f"import sys; from cnnjax import report; report.write_report({str(workdir)!r}); assert 'jax' not in sys.modules"
     done = child(["-W", "error", "-c", code])
     assert done.returncode == 0, done.stderr
     assert "0.1234" in text(workdir / "report.html")
@@ -199,15 +199,15 @@ def test_a_run_that_was_stopped_has_a_report_too(cell_folder, cache, tmp_path):
     polls = iter(range(1000))
     with pytest.raises(Stopped):
         train(config, tmp_path / "run", stop=lambda: next(polls) > 14)
-    path = report.write(tmp_path / "run")
+    path = report.write_report(tmp_path / "run")
     assert "has not come to its end" in text(path) and "Test in detail" not in text(path)
 
 
 def test_a_directory_without_a_run_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="holds no run; train first, or name a run directory with --workdir"):
-        report.write(tmp_path)
+        report.write_report(tmp_path)
     with pytest.raises(CheckpointError, match="two or more different run directories"):
-        report.compare([tmp_path, tmp_path])
+        report.compare_runs([tmp_path, tmp_path])
 
 
 def test_groups_on_two_sides_are_warned_of(two, tmp_path):
@@ -216,7 +216,7 @@ def test_groups_on_two_sides_are_warned_of(two, tmp_path):
     moved = next(row for row in rows if row[3] == "test")  # other images of its group stay where they were
     changed = [(*row[:3], "train" if row is moved else row[3]) for row in rows]
     rundir.write_rows(workdir / "splits.csv", ("id", "label", "group", "split"), changed)
-    assert re.search(r"1 groups are in more than one split, such as C\d+", text(report.write(workdir)))
+    assert re.search(r"1 groups are in more than one split, such as C\d+", text(report.write_report(workdir)))
 
 
 def test_runs_are_laid_side_by_side(two, three, compared):
