@@ -34,7 +34,7 @@ flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLA
 flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
 flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
 flags.DEFINE_string(
-    "output", "", "predict: CSV file to write (predictions.csv); report --compare: the page", flag_values=FLAGS
+    "output", "", "predict: CSV file to write (predictions.csv); report: the page (report.html)", flag_values=FLAGS
 )
 flags.DEFINE_list("compare", [], "report: run directories to lay side by side: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
@@ -141,7 +141,7 @@ def _report(overrides: dict[str, str], console: Console) -> None:
     if FLAGS.compare:
         page = report.compare_runs(FLAGS.compare, FLAGS.output or None)
     elif FLAGS.workdir:
-        page = report.write_report(FLAGS.workdir)
+        page = report.write_report(FLAGS.workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
     console.message(f"written  {page} (open it in a browser)")

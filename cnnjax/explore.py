@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnnjax import augment, dataset, pages, pipeline, plots, report, steps
+from cnnjax import augment, dataset, pages, pipeline, plots, report, rundir, steps
 from cnnjax.config import PRESETS
+from cnnjax.errors import Stopped
 from cnnjax.images import resize
 from cnnjax.pages import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import Progress
@@ -29,7 +30,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
         config: from `load_config`.
         workdir: where the page goes; that of a run is as good as any.
         progress: hears what happens.
-        stop: polled while decoding.
+        stop: polled while decoding and between sections.
 
     Returns:
         The page.
@@ -39,12 +40,15 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true.
     """
     progress, workdir = progress or Progress(), Path(workdir)
+    rundir.check_writable(workdir, "use another --workdir")
     data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")
     parts = (page.counts, page.groups, page.sizes, page.photos, page.colours, page.augmentation, page.processing)
     sections = []
     with progress.task("explore", len(parts), "sections") as advance:
         for part in parts:
+            if stop():
+                raise Stopped("stopped before the page was whole; the same command starts it again")
             sections.append(part())
             advance(1)
     path = workdir / "explore.html"

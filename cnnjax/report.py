@@ -64,19 +64,24 @@ class _Files:
         return (labels, scores) if 0 < labels.sum() < len(labels) else None
 
 
-def write_report(workdir: str | Path) -> Path:
-    """Writes `report.html` into a run directory, of a finished run or of one under way; returns its path.
+def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
+    """Writes the page of a run, finished or under way; returns its path.
+
+    Args:
+        workdir: the run directory.
+        output: the page; default `report.html` in the run directory.
 
     Raises:
-        CheckpointError: the directory holds no run, or a file of it is damaged.
+        CheckpointError: the directory holds no run, a file of it is damaged, or the page cannot be written.
     """
     files = _Files(Path(workdir))
     sections = [_result(files), _data(files), _network(files), _training(files)]
     if files.judged:
         sections += [_judged(files), _looks(files)]
     sections += [_time(files), _config(files), _environment(files)]
-    path = Path(workdir) / "report.html"
-    pages.write(path, f"{files.name}", _subtitle(files), [section for section in sections if section.blocks])
+    path = Path(output) if output else Path(workdir) / "report.html"
+    rundir.check_writable(path.parent, "name another place with --output=FILE")
+    pages.write(path, files.name, _subtitle(files), [section for section in sections if section.blocks])
     return path
 
 
@@ -318,7 +323,7 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
         output: the page; default `compare-<names>.html` beside the first of them.
 
     Raises:
-        CheckpointError: fewer than two, or one of them holds no run.
+        CheckpointError: fewer than two, one of them holds no run, or the page cannot be written.
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
@@ -328,6 +333,7 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
         names = [str(path) for path in paths]
     runs = dict(zip(names, map(_Files, paths), strict=True))
     output = Path(output) if output else paths[0].parent / f"compare-{'-'.join(path.name for path in paths)}.html"
+    rundir.check_writable(output.parent, "name another place with --output=FILE")
     sections = [_numbers(runs), _curves(runs), _difference(runs)]
     pages.write(output, " against ".join(names) if len(names) < 4 else f"{len(names)} runs", "Runs side by side.",
                 [section for section in sections if section.blocks])  # fmt: skip

@@ -51,11 +51,16 @@ def check(workdir: Path, config) -> None:
         if changed:
             raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
                                   "use another --workdir, or the same config to continue it")  # fmt: skip
+    check_writable(workdir, "use another --workdir")
+
+
+def check_writable(directory: Path, advice: str) -> None:
+    """Raises CheckpointError, with the advice, where no file can be made in a directory, which is made when missing."""
     try:
-        write_text(workdir / ".writable", "")
-        (workdir / ".writable").unlink()
+        write_text(directory / ".writable", "")
+        (directory / ".writable").unlink()
     except OSError as error:
-        raise CheckpointError(f"cannot write to {workdir} ({error.strerror}); use another --workdir") from None
+        raise CheckpointError(f"cannot write to {directory} ({error.strerror}); {advice}") from None
 
 
 def claim(workdir: Path, config) -> None:

@@ -9,7 +9,7 @@ CHUNK = 256
 def fit(images: np.ndarray, rows: np.ndarray, epsilon: float) -> tuple[np.ndarray, np.ndarray]:
     """Mean and matrix, as ImageDataGenerator of Keras 2 fits them: `(x - mean) @ matrix` is white.
 
-    Keras 3 adds epsilon to the root of the variances, times the root of the images.
+    Keras 3 divides by sqrt(variance) + epsilon / sqrt(images) instead of sqrt(variance + epsilon).
 
     Args:
         images: uint8 [all, h, w, 3].

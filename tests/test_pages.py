@@ -158,6 +158,26 @@ def test_the_page_is_made_from_files_alone(two, tmp_path):
     assert "0.1234" in text(workdir / "report.html")
 
 
+def test_a_page_that_cannot_be_written_is_one_line(two, three, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for make in (lambda: report.write_report(two.workdir, file / "page.html"),
+                 lambda: report.compare_runs([two.workdir, three.workdir], file / "page.html")):  # fmt: skip
+        with pytest.raises(CheckpointError, match="cannot write to .*file .*name another place with --output=FILE"):
+            make()
+
+
+def test_tensorboard_gets_a_fixed_batch_as_it_is_augmented(two):
+    events = b"".join(path.read_bytes() for path in (two.workdir / "tensorboard").iterdir())
+    assert events.count(b"augmented") == 3 and events.count(b"\x89PNG") == 3  # an image for each epoch
+
+
+def test_explore_can_be_stopped(two, tmp_path):
+    with pytest.raises(Stopped, match="the same command starts it again"):
+        explore(two.config, tmp_path, stop=lambda: True)
+    assert not (tmp_path / "explore.html").exists()
+
+
 def test_the_network_is_shown_as_it_was_trained(two):
     rows = json.loads((two.workdir / "network.json").read_text())
     assert sum(row["parameters"] for row in rows) == two.summary["parameters"]
@@ -337,6 +357,7 @@ def test_the_command_line_makes_pages(two, three, cache, tmp_path):
         (["--mode=report", "--compare=one"], "--compare needs two or more different run directories"),
         (["--mode=report", "--compare=one,two"], "one holds no run"),
         (["--mode=report", "--workdir=x", "--config.seed=1"], "leave out --config"),
+        (["--mode=explore", "--config=configs/malaria.py:demo", "--workdir=/dev/null/x"], "cannot write to /dev/null/x"),
         (["--mode=explore"], "--mode=explore needs --config=FILE"),
         (["--mode=explore", "--config=configs/folder.py", "--config.data.path=nowhere"], "no such folder or archive"),
         (["--mode=explore", "--config=configs/malaria.py:demo", "--config.augment=lite"], "did you mean 'light'?"),
