@@ -66,8 +66,8 @@ def test_the_number_of_no_change_changes_nothing(name):
 
 @pytest.mark.parametrize("name", ["blur", "noise"])
 def test_a_deviation_of_zero_changes_nothing(name):
-    options = {"blur": 3, "noise": jax.random.key(0)}
-    assert np.array_equal(getattr(colour, name)(FLOATS, jnp.zeros(4), options[name]), FLOATS)
+    option = {"blur": 3, "noise": jax.random.key(0)}[name]
+    assert np.array_equal(jax.jit(lambda x: getattr(colour, name)(x, jnp.zeros(4), option))(FLOATS), FLOATS)
 
 
 @pytest.mark.parametrize("name, value", [("brightness", 1.9), ("contrast", 1.9), ("saturation", 1.9), ("hue", 0.3), ("gamma", 0.5),
@@ -75,7 +75,7 @@ def test_a_deviation_of_zero_changes_nothing(name):
 def test_values_stay_in_the_range_and_every_image_has_its_own_number(name, value):
     identity = jnp.broadcast_to(jnp.asarray(IDENTITIES[name]), np.shape(value))
     values = jnp.stack([identity, jnp.asarray(value), identity, jnp.asarray(value)])
-    out = np.asarray(getattr(colour, name)(FLOATS, values))
+    out = np.asarray(jax.jit(getattr(colour, name))(FLOATS, values))
     assert out.dtype == np.float32 and out.min() >= 0 and out.max() <= 255
     np.testing.assert_allclose(out[::2], FLOATS[::2], atol=LEVELS)
     np.testing.assert_allclose(out[1::2], run(name, FLOATS[1::2], value), atol=LEVELS)
@@ -94,7 +94,8 @@ def test_no_saturation_is_grey():
 
 def test_grey_turns_off_the_saturation_of_its_images():
     numbers = {"saturation": jnp.array([1.5, 1.5, 0.5, 0.5]), "grey": jnp.array([0.0, 1.0, 0.0, 1.0])}
-    out = np.asarray(augment.apply(IMAGES, numbers, settings().augment))
+    config = settings().augment
+    out = np.asarray(jax.jit(lambda numbers: augment.apply(IMAGES, numbers, config))(numbers))
     grey = np.ptp(out, axis=-1).max((1, 2)) < LEVELS
     assert grey.tolist() == [False, True, False, True]
     np.testing.assert_allclose(out[0], run("saturation", FLOATS[:1], 1.5)[0], atol=LEVELS)
@@ -127,11 +128,19 @@ def test_blur_is_scipys_gaussian_cut_at_the_radius(radius):
         np.testing.assert_allclose(ours, expected, atol=LEVELS)
 
 
-@pytest.mark.parametrize("sigma", [0.2, 1.0, 1.9])
-def test_blur_is_cut_beyond_three_of_its_widest_deviations(sigma):
-    config = settings(augment__blur=2.0, image__size=16).augment
-    out = augment.apply(IMAGES[:1], {"blur": jnp.array([sigma])}, config)
-    whole = ndimage.gaussian_filter(FLOATS[0].astype(float), sigma, mode="reflect", truncate=9, axes=(0, 1))
+@pytest.mark.parametrize(
+    "values, widest",
+    [
+        ({"blur": 2.0}, 2.0),
+        ({"trivial_augment": True}, 1.5),
+        ({"rand_augment": 2, "rand_augment_magnitude": 0.5}, 1.5),
+        ({"blur": 0.5, "rand_augment": 1, "rand_augment_magnitude": 0.9}, 1.85),
+    ],
+)
+def test_blur_is_cut_beyond_three_of_its_widest_deviations(values, widest):
+    config = settings(image__size=16, **{f"augment__{key}": value for key, value in values.items()}).augment
+    out = jax.jit(lambda sigmas: augment.apply(IMAGES[:1], {"blur": sigmas}, config))(jnp.array([widest]))
+    whole = ndimage.gaussian_filter(FLOATS[0].astype(float), widest, mode="reflect", truncate=9, axes=(0, 1))
     np.testing.assert_allclose(out[0], whole, atol=1.0)  # 0.3 % of the weight is beyond three deviations
 
 
@@ -151,14 +160,15 @@ def test_noise_is_normal_of_its_deviation_and_independent():
 
 
 def test_noise_is_another_with_another_key_and_clipped():
-    a, b, again = (colour.noise(FLOATS, jnp.full(4, 30.0), jax.random.key(k)) for k in (0, 1, 0))
+    noise = jax.jit(colour.noise)
+    a, b, again = (noise(FLOATS, jnp.full(4, 30.0), jax.random.key(k)) for k in (0, 1, 0))
     assert np.array_equal(a, again) and not np.allclose(a, b)
     assert a.min() >= 0 and a.max() <= 255
 
 
 def test_erasing_fills_the_box_with_the_mean_colour_and_leaves_the_rest():
     boxes = np.array([[2, 3, 7, 11], [0, 0, 16, 18], [5, 5, 5, 9], [-3, 12, 4, 40]], np.int32)
-    out = np.asarray(colour.erase(FLOATS, jnp.asarray(boxes)))
+    out = np.asarray(jax.jit(colour.erase)(FLOATS, boxes))
     for image, (top, left, bottom, right), ours in zip(FLOATS, boxes, out, strict=True):
         expected = image.copy()
         expected[max(top, 0) : bottom, left:right] = image.mean((0, 1))

@@ -1,6 +1,7 @@
 """The config tree: what loads, what is refused, and that every refusal says how to go on."""
 
 import ast
+import importlib.util
 import io
 import json
 import tokenize
@@ -226,6 +227,22 @@ WRONG = {
     "split.train": 0.9,
     "model.dropout_dense": 1.0,
     "augment.rotation": -1.0,
+    "augment.zoom": 1.0,
+    "augment.shear": 61.0,
+    "augment.crop_area": 0.0,
+    "augment.crop_ratio": 0.9,
+    "augment.pad_crop": -1,
+    "augment.fill": "reflct",
+    "augment.hue": 0.6,
+    "augment.grey": 1.5,
+    "augment.stain": -0.1,
+    "augment.blur": -1.0,
+    "augment.cutout": 1.1,
+    "augment.mixup": -0.1,
+    "augment.rand_augment": -1,
+    "augment.rand_augment_magnitude": 1.1,
+    "train.label_smoothing": 1.0,
+    "image.zca_epsilon": 0.0,
     "optimizer.learning_rate": 0.0,
     "optimizer.epsilon": float("nan"),
     "optimizer.clip_norm": float("inf"),
@@ -248,6 +265,7 @@ def test_all_problems_are_reported_at_once_a_line_each():
         assert sum(line.startswith(f"{key}=") for line in text) == 1, key
     assert any(line.startswith("split.train + split.val + split.test is 1.2") for line in text)
     assert any("did you mean 'bilinear'?" in line for line in text)
+    assert any("did you mean 'reflect'?" in line for line in text)
 
 
 @pytest.mark.parametrize("key", WRONG)
@@ -267,12 +285,61 @@ def test_each_problem_alone_is_found(key, repository):
         ({"data.positive": "Parasitised"}, "data.positive"),
         ({"data.source": "tfds"}, "data.tfds"),
         ({"data.classes": [0, 1], "data.positive": ""}, "data.classes"),
+        ({"image.size": 32, "augment.pad_crop": 32}, "augment.pad_crop"),
+        ({"image.size": 32, "augment.blur": 4.1}, "augment.blur"),
+        ({"augment.rand_augment": 1, "augment.trivial_augment": True}, "augment.rand_augment"),
+        ({"image.size": 49, "image.zca": True}, "image.size"),
     ],
 )
 def test_values_that_do_not_fit_together(repository, overrides, key):
     with pytest.raises(ConfigError) as error:
         config_lib.load_config(repository / "configs" / "malaria.py", overrides)
     assert [line for line in lines_of(error) if line.startswith(key + "=")]
+
+
+# Presets of the `augment` section
+
+
+def augment_section(**values):
+    return {**config_lib.default().augment, **values}
+
+
+def test_a_preset_is_set_on_the_command_line_as_a_whole_section(configs):
+    spec = importlib.util.spec_from_file_location("launch_of_these_tests", configs.parent / "launch.py")
+    launch = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launch)
+    overrides = launch.parse(["launch.py", "--config.augment=light", f"--config={configs}/digits.py"])
+    assert overrides == {"augment": "light"}
+    config = config_lib.load_config(configs / "digits.py", overrides)  # which has a fill and a zoom of its own
+    assert dict(config.augment) == augment_section(**config_lib.PRESETS["light"])
+
+
+@pytest.mark.parametrize("name", config_lib.PRESETS)
+def test_every_preset_is_valid_and_what_it_does_not_name_is_off(configs, name):
+    config = config_lib.load_config(configs / "digits.py", {"augment": name})
+    assert dict(config.augment) == augment_section(**config_lib.PRESETS[name])
+    tree = json.loads(config_lib.to_json(config))
+    assert config_lib.from_dict(tree) == config
+    assert dict(config_lib.from_dict(tree, {"augment": "none"}).augment) == augment_section()
+
+
+def test_single_keys_win_over_the_preset_wherever_they_stand(configs):
+    single = {"augment.rotation": "5", "augment.blur": 0.5}
+    expected = augment_section(**{**config_lib.PRESETS["cells"], "rotation": 5.0, "blur": 0.5})
+    for overrides in ({"augment": "cells", **single}, {**single, "augment": "cells"}):
+        given = dict(overrides)
+        assert dict(config_lib.load_config(configs / "digits.py", overrides).augment) == expected
+        assert overrides == given
+
+
+def test_an_unknown_preset_is_one_line_with_the_nearest_and_all(configs):
+    with pytest.raises(ConfigError) as error:
+        config_lib.load_config(configs / "digits.py", {"augment": "lihgt"})
+    assert lines_of(error) == ["augment='lihgt': use one of none, tutorial, keras_generator, light, strong, cells; "
+                               "did you mean 'light'?"]  # fmt: skip
+    with pytest.raises(ConfigError, match="use one of none") as error:
+        config_lib.set_preset(config_lib.default(), "zzzz")
+    assert "did you mean" not in str(error.value)
 
 
 @pytest.mark.parametrize("name, overrides", EVERY_CONFIG)

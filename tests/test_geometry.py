@@ -1,5 +1,7 @@
 """Geometry against SciPy, NumPy and Pillow: the sampling, each operation at a fixed number, and all of them as one matrix."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,18 @@ def test_sampling_of_oblong_images_far_outside_is_scipys(fill, interpolation):
         pixels = linear[i] * sides[:, None] / sides[None, :]
         expected = affine(images[i : i + 1], pixels, shift[i] * sides, fill, ORDER[interpolation])[0]
         np.testing.assert_allclose(out[i], expected, atol=0 if interpolation == "nearest" else 0.02)
+
+
+@pytest.mark.parametrize("size", [30, 180, 1000])
+def test_positions_are_exact_to_a_hundredth_of_a_pixel(size):
+    angle = np.deg2rad(77)
+    rotated = 0.7 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    ramps = np.stack(np.meshgrid(np.arange(size), np.arange(size), indexing="ij"), -1)
+    matrices = jnp.asarray(np.concatenate([rotated, [[0.01], [-0.02]]], 1)[None], jnp.float32)
+    out = np.asarray(sample(ramps[None].astype(np.float32), matrices, interpolation="bilinear", fill="nearest"))[0]
+    half = (size - 1) / 2
+    expected = (ramps - half) @ rotated.T + half + np.array([0.01, -0.02]) * size
+    np.testing.assert_allclose(out, np.clip(expected, 0, size - 1), atol=0.01)
 
 
 def test_sampling_takes_float_images_and_keeps_their_range():
@@ -177,14 +191,19 @@ ALL = {"flip_horizontal": True, "flip_vertical": True, "turns": True, "rotation"
        "shift": 0.2, "crop_area": 0.4, "pad_crop": 3}  # fmt: skip
 
 
+@functools.cache
+def draw(count):
+    return jax.jit(lambda key: augment.draw(key, count, section(**ALL)))(jax.random.key(5))
+
+
 @pytest.mark.parametrize("fill", SCIPY)
 @pytest.mark.parametrize("interpolation", ORDER)
 def test_all_operations_together_are_one_sampling_at_the_end_of_the_chain(fill, interpolation):
     images = np.tile(IMAGES, (4, 1, 1, 1))
     config = section(**ALL, fill=fill, interpolation=interpolation)
-    numbers = augment.draw(jax.random.key(5), 16, config)
+    numbers = draw(16)
     assert numbers.keys() == GEOMETRY.keys()
-    out = np.asarray(augment.apply(images, numbers, config))
+    out = np.asarray(jax.jit(lambda images: augment.apply(images, numbers, config))(images))
     different = []
     for i, image in enumerate(images):
         at = positions({name: float(value[i]) for name, value in numbers.items()}, SIZE)
