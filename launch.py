@@ -12,17 +12,20 @@ line says what), 75 stopped by a signal,
 with all finished work saved.
 """  # fmt: skip
 
+import contextlib
 import errno
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from absl import flags
 
 from cnnjax import config as config_lib
-from cnnjax.errors import ConfigError, Stopped, UserError
-from cnnjax.progress import Console
+from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
+from cnnjax.progress import Console, Progress
+from cnnjax.stopping import StopFlag
 
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
 
@@ -37,6 +40,13 @@ flags.DEFINE_string(
     "output", "", "predict: CSV file to write (predictions.csv); report: the page (report.html)", flag_values=FLAGS
 )
 flags.DEFINE_list("compare", [], "report: run directories to lay side by side: runs/a,runs/b", flag_values=FLAGS)
+flags.DEFINE_boolean("distributed", None, "train, eval: be one of several processes, found from the environment; default: where "
+                     "that of Slurm, Open MPI or Cloud TPU names several", flag_values=FLAGS)  # fmt: skip
+flags.DEFINE_string(
+    "coordinator", "", "train, eval: HOST:PORT of process 0, where nothing is to be found", flag_values=FLAGS
+)
+flags.DEFINE_integer("num_processes", 0, "with --coordinator: how many processes there are", flag_values=FLAGS)
+flags.DEFINE_integer("process_id", -1, "with --coordinator: which of them this is, from 0", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
 
 
@@ -95,13 +105,50 @@ def main(argv: list[str]) -> None:
     (_eval if FLAGS.mode == "eval" else _predict)(Path(FLAGS.workdir), overrides, console)
 
 
-def _train(config, workdir: Path, console: Console) -> None:
-    from cnnjax import runtime, tables
-    from cnnjax.progress import duration
-    from cnnjax.train import train
+@contextlib.contextmanager
+def _processes() -> Iterator[bool]:
+    """Joins the other processes of this run, where there are any; yields whether this is the one that reports."""
+    several = FLAGS.distributed if FLAGS.distributed is not None else bool(FLAGS.coordinator) or _among_several()
+    if not several:
+        yield True
+        return
+    if FLAGS.coordinator and (FLAGS.num_processes < 1 or not 0 <= FLAGS.process_id < FLAGS.num_processes):
+        raise ConfigError(f"--coordinator={FLAGS.coordinator} needs --num_processes=N and --process_id=0 ... N-1; given are "
+                          f"{FLAGS.num_processes} and {FLAGS.process_id}")  # fmt: skip
+    from cnnjax import runtime
 
-    with runtime.StopFlag() as stop:
-        summary = train(config, workdir, progress=console, stop=stop)
+    runtime.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    with runtime.readable_loss():
+        try:
+            yield runtime.is_main()
+        except (UserError, Stopped):  # all leave at the same place
+            runtime.disconnect()
+            raise
+        runtime.disconnect()
+
+
+def _among_several() -> bool:
+    """Whether the environment is that of one of several processes."""
+    get = os.environ.get
+    counts = [get("OMPI_COMM_WORLD_SIZE", "1"), get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"]
+    hosts = get("TPU_WORKER_HOSTNAMES", "")
+    return (
+        any(count.isdigit() and int(count) > 1 for count in counts)
+        or "," in hosts
+        or "JAX_COORDINATOR_ADDRESS" in os.environ
+    )
+
+
+def _train(config, workdir: Path, console: Console) -> None:
+    with StopFlag() as stop:  # before the imports: they take seconds
+        from cnnjax import tables
+        from cnnjax.progress import duration
+        from cnnjax.train import train
+
+        with _processes() as main:
+            summary = train(config, workdir, progress=console if main else Progress(), stop=stop)
+    if not main:
+        return
     console.message("")
     why = f"no lower val_loss for {config.train.patience} epochs" if summary["stopped"] == "early" else "all epochs done"
     console.message(f"{summary['epochs']} epochs in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
@@ -123,10 +170,9 @@ def _describe(config, workdir: Path, console: Console) -> None:
 
 
 def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import runtime
     from cnnjax.explore import explore
 
-    with runtime.StopFlag() as stop:
+    with StopFlag() as stop:
         page = explore(config, workdir, progress=console, stop=stop)
     console.message(f"\nwritten  {page} (open it in a browser), and its pictures in {page.parent / 'explore'}")
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
@@ -151,7 +197,10 @@ def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
     from cnnjax import tables
     from cnnjax.evaluate import evaluate
 
-    result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console)
+    with _processes() as main:
+        result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
+    if not main:
+        return
     console.message(f"{workdir}, step {result['step']}")
     console.message(tables.details_text(result))
     name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
@@ -182,6 +231,9 @@ def run(argv: list[str]) -> int:
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         return 75
+    except PeerError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # leaving JAX in good order would wait for the process that is gone
     except KeyboardInterrupt:
         print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
         return 130

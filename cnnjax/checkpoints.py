@@ -2,22 +2,34 @@
 
 A checkpoint holds three things, {model, optimizer, data}, and as metadata the config, class names, preprocessing and
 the state of early stopping. Evaluation and prediction load `model` alone.
+
+Once a checkpoint is whole, the SHA-256 of each of its files goes to `<workdir>/checksums/<step>.json`; it is compared before
+anything is loaded.
 """
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import importlib.metadata
+import json
 import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from cnnjax import runtime
 from cnnjax.errors import CheckpointError
 from cnnjax.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("cnnjax", "jax", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
 
 
@@ -28,6 +40,21 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+@functools.cache
+def revision() -> str:
+    """The git commit of this package, with "+" where files have changed since; "" where it is not in a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint whose files are not what was saved."""
 
 
 def preprocessing(config) -> dict:
@@ -50,7 +77,9 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | Path, *, writable: bool = False):
-        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.workdir = Path(workdir).absolute()
+        self.directory = self.workdir / "checkpoints"
+        self._writable = writable and jax.process_index() == 0
         if not writable and not self.directory.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}; train first, or name a run with --workdir=DIR")
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
@@ -66,6 +95,72 @@ class Checkpoints:
             ]),
             cleanup_tmp_directories=writable,
         )  # fmt: skip
+        self._sealing: threading.Thread | None = None
+
+    def _seal_when_whole(self, step: int) -> None:
+        """Waits for the rename that ends a save, then writes its checksums. Runs in a thread of its own."""
+        # Orbax calls back before the rename, not after it.
+        while self._manager.is_saving_in_progress() and not (self.directory / str(step)).exists():
+            time.sleep(0.05)
+        with contextlib.suppress(OSError):  # a full disk has been reported by then
+            self._seal()
+
+    def _seal(self) -> None:
+        """Writes checksums of what has none yet, and removes those of checkpoints that are gone."""
+        there = {path.name: path for path in self.directory.iterdir() if path.name.isdigit()}
+        seals = self.workdir / "checksums"
+        seals.mkdir(exist_ok=True)
+        for seal in seals.glob("*.json"):
+            if seal.stem not in there:
+                seal.unlink(missing_ok=True)
+        for name, path in there.items():
+            if not (seals / f"{name}.json").exists():
+                temporary = seals / f".{name}.{os.getpid()}"
+                temporary.write_text(json.dumps(_checksums(path), indent=1))
+                os.replace(temporary, seals / f"{name}.json")
+
+    def damage(self, step: int) -> str:
+        """What is wrong with the files of a checkpoint; "" when they are as saved, or from before checksums were whole."""
+        try:
+            expected = json.loads((self.workdir / "checksums" / f"{step}.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return ""
+        found = _checksums(self.directory / str(step))
+        for name in sorted({*expected, *found}):
+            if name not in found:
+                return f"{name} is gone"
+            if found[name] != expected.get(name):
+                return f"{name} is not as it was saved"
+        return ""
+
+    def restore_newest(self, abstract: TrainState, data, warn: Callable[[str], None]) -> "Restored | None":
+        """The newest checkpoint that is whole; damaged ones are moved to `<workdir>/damaged`. None where there is none at all.
+
+        Raises:
+            CheckpointError: none is whole, or they hold another network.
+        """
+        problem = None
+        while (step := self.latest()) is not None:
+            try:
+                return self.restore(step, abstract, data)
+            except DamagedError as error:
+                problem = error
+                aside = self._set_aside(step)
+                warn(f"{str(error).partition(';')[0]}; it was moved to {aside}, and the one before is used")
+        if problem is not None:
+            raise CheckpointError(f"no checkpoint in {self.directory} is whole, they were moved to {self.workdir / 'damaged'}; "
+                                  "start again in another --workdir")  # fmt: skip
+        return None
+
+    def _set_aside(self, step: int) -> Path:
+        aside = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
+        if self._writable:
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(self.directory / str(step), aside)
+            (self.workdir / "checksums" / f"{step}.json").unlink(missing_ok=True)
+        runtime.wait_for_all(f"set aside {step}")
+        self._manager.reload()
+        return aside
 
     def __enter__(self):
         return self
@@ -74,6 +169,8 @@ class Checkpoints:
         try:
             with self._readable_errors():
                 self._manager.close()
+            if self._sealing is not None:
+                self._sealing.join()
         except CheckpointError:
             if kind is None:  # else the error under way says more, and often has the same cause
                 raise
@@ -98,15 +195,26 @@ class Checkpoints:
         with self._readable_errors():
             self._manager.save_checkpointables_async(
                 int(state.step),
-                {"model": {"params": state.params, "stats": state.stats}, "optimizer": _optimizer(state), "data": data},
+                {
+                    "model": _model(state),
+                    "optimizer": _optimizer(state),
+                    "data": {"next_index": int(data.get_state()["next_index"])},
+                },
                 metrics=None if val_loss is None else {"val_loss": val_loss, "step": int(state.step)},
-                custom_metadata={"format": FORMAT, "versions": versions(), **metadata},
+                custom_metadata={"format": FORMAT, "versions": versions(), "revision": revision(), **metadata},
             )
+        if self._writable:
+            if self._sealing is not None:
+                self._sealing.join()
+            self._sealing = threading.Thread(target=self._seal_when_whole, args=(int(state.step),), daemon=True)
+            self._sealing.start()
 
     def wait(self) -> None:
         """Waits until what `save` has started is on disk."""
         with self._readable_errors():
             self._manager.wait()
+        if self._sealing is not None:
+            self._sealing.join()
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint."""
@@ -129,6 +237,18 @@ class Checkpoints:
             f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}"
         )
 
+    def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
+        """`step`, or where its checkpoint is gone or damaged the best that is whole. Raises CheckpointError without one."""
+        self.wait()
+        scored = sorted((c.metrics["val_loss"], c.step) for c in self._manager.checkpoints if c.metrics)
+        steps = [c.step for c in self._manager.checkpoints]
+        for candidate in dict.fromkeys([step, *(s for _, s in scored), *reversed(steps)]):
+            if candidate in steps and not self.damage(candidate):
+                if candidate != step:
+                    warn(f"the best checkpoint, {step}, is gone or damaged; the numbers are those of step {candidate}")
+                return candidate
+        raise CheckpointError(f"no checkpoint in {self.directory} is whole; start again in another --workdir")
+
     @contextlib.contextmanager
     def _readable_damage(self, step: int):
         """Errors of loading as one line; Orbax has no common error for damaged files."""
@@ -137,14 +257,22 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
-            others = ", ".join(str(c.step) for c in self._manager.checkpoints if c.step != step) or "none"
-            raise CheckpointError(
-                f"checkpoint {step} in {self.directory} is damaged ({(str(error).splitlines() or [type(error).__name__])[0]}); "
-                f"evaluate or predict with another, --step={others}, or delete the folder {step} to continue from an earlier one"
-            ) from error
+            raise self._damaged(step, (str(error).splitlines() or [type(error).__name__])[0]) from error
+
+    def _damaged(self, step: int, reason: str) -> DamagedError:
+        others = [str(c.step) for c in self._manager.checkpoints if c.step != step]
+        advice = f"evaluate or predict with --step={' or --step='.join(others)}" if others else "there is no other"
+        return DamagedError(f"checkpoint {step} in {self.directory} is damaged ({reason}); {advice}")
+
+    def check(self, step: int) -> None:
+        """Raises DamagedError for a checkpoint whose files have changed."""
+        reason = self.damage(step)
+        if reason:
+            raise self._damaged(step, reason)
 
     def metadata(self, step: int) -> dict:
         """What was saved beside the arrays."""
+        self.check(step)
         with self._readable_damage(step):
             metadata = self._manager.checkpointables_metadata(step).custom_metadata
             if not metadata:
@@ -155,18 +283,22 @@ class Checkpoints:
         return metadata
 
     def load_model(self, step: int, abstract: dict) -> dict:
-        """{"params", "stats"} on the shardings of `abstract`, whatever devices saved them."""
+        """{"params", "stats", "ema"} on the shardings of `abstract`, whatever devices saved them."""
+        self.check(step)
         with self._readable_damage(step):
             self._check(step, {"model": abstract})
             return self._manager.load_checkpointables(step, {"model": abstract})["model"]
 
     def restore(self, step: int, abstract: TrainState, data) -> Restored:
         """The whole training state; the iterator `data` is set to its position."""
-        items = {"model": {"params": abstract.params, "stats": abstract.stats}, "optimizer": _optimizer(abstract)}
+        items = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
+        self.check(step)
         with self._readable_damage(step):
             self._check(step, items)
-            out = self._manager.load_checkpointables(step, {**items, "data": data})
-        state = TrainState(params=out["model"]["params"], stats=out["model"]["stats"], **out["optimizer"])
+            out = self._manager.load_checkpointables(step, {**items, "data": {"next_index": 0}})
+            # Not Grain's own file for each process: the number of processes may be another one now.
+            data.set_state({"next_index": int(out["data"]["next_index"])})
+        state = TrainState(**out["model"], **out["optimizer"])
         return Restored(step, state, self.metadata(step))
 
     def _check(self, step: int, abstract: dict) -> None:
@@ -181,6 +313,20 @@ class Checkpoints:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    """Path below the directory -> SHA-256 of the file."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                found[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def _model(state: TrainState) -> dict:
+    return {"params": state.params, "stats": state.stats, "ema": state.ema}
 
 
 def _optimizer(state: TrainState) -> dict:

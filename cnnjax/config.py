@@ -118,6 +118,9 @@ def default() -> ConfigDict:
     c.train.epochs = 30  # at most; one epoch is ceil(training images / batch size) steps
     c.train.patience = 10  # epochs without a lower val_loss before stopping early; 0: never stop early
     c.train.label_smoothing = 0.0  # fraction of each training label that is spread evenly over all classes
+    c.train.ema_decay = 0.0  # of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none
+    c.train.accumulate = 1  # parts into which each batch is divided, one after the other, where memory is short
+    c.train.checkpoint_every = "10 min"  # "500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these
     c.train.precision = "float32"  # of the computation: float32 or bfloat16; weights are float32 always
 
     c.optimizer = ConfigDict()
@@ -138,8 +141,11 @@ def default() -> ConfigDict:
     c.log.every = 20  # steps between rows of metrics.jsonl
     c.log.tensorboard = False  # also write TensorBoard event files to <workdir>/tensorboard
 
+    c.mesh = ConfigDict()
+    c.mesh.fsdp = 1  # devices among which weights and optimizer state are divided; 1: every device holds all of them
+
     c.runtime = ConfigDict()
-    c.runtime.devices = 0  # local devices to use; 0: all
+    c.runtime.devices = 0  # devices to use of each process; 0: all
     c.runtime.workers = 0  # threads that decode images; 0: one per core
     return c.lock()
 
@@ -175,7 +181,7 @@ def set_preset(config: ConfigDict, name: str) -> ConfigDict:
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "log.every", "log.tensorboard", "runtime.devices",
-                  "runtime.workers", "name")  # fmt: skip
+                  "runtime.workers", "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -327,6 +333,15 @@ def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     return finish(override(override(default(), dict(flatten(tree))), overrides or {}))
 
 
+def interval(text: str) -> tuple[int, float] | None:
+    """ "500 steps" -> (500, inf); "600 s" or "10 min" -> (0, 600.0); None for anything else."""
+    found = re.fullmatch(r"(\d+) ?(steps?|s|min)", text.strip())
+    if not found or int(found[1]) == 0:
+        return None
+    number = int(found[1])
+    return (number, math.inf) if found[2].startswith("step") else (0, number * {"s": 1.0, "min": 60.0}[found[2]])
+
+
 def validate(config: ConfigDict) -> None:
     """Raises one ConfigError with a line for every problem; reads no data."""
     problems = []
@@ -342,14 +357,15 @@ def validate(config: ConfigDict) -> None:
             check(False, key, f"use one of {', '.join(allowed)}" + (f"; did you mean {near[0]!r}?" if near else ""))
     for key, low in {"data.batch_size": 1, "image.size": 4, "train.epochs": 1, "train.patience": 0, "log.every": 1,
                      "runtime.devices": 0, "runtime.workers": 0, "optimizer.plateau_patience": 0, "seed": 0,
-                     "data.demo_patients": 3, "split.seed": 0, "augment.pad_crop": 0, "augment.rand_augment": 0}.items():  # fmt: skip
+                     "data.demo_patients": 3, "split.seed": 0, "augment.pad_crop": 0, "augment.rand_augment": 0,
+                     "train.accumulate": 1, "mesh.fsdp": 1}.items():  # fmt: skip
         check(values[key] >= low, key, f"must be at least {low}")
     for key in ("data.max_bad_fraction", "split.train", "split.val", "split.test", "augment.grey", "augment.erase",
                 "augment.cutout", "augment.rand_augment_magnitude"):  # fmt: skip
         check(0 <= values[key] <= 1, key, "must be between 0 and 1")
     for key in ("model.dropout_features", "model.dropout_dense", "augment.zoom", "augment.stretch", "augment.shift",
                 "augment.brightness", "augment.contrast", "augment.saturation", "augment.stain", "train.label_smoothing",
-                "optimizer.beta1", "optimizer.beta2"):  # fmt: skip
+                "train.ema_decay", "optimizer.beta1", "optimizer.beta2"):  # fmt: skip
         check(0 <= values[key] < 1, key, "must be at least 0 and below 1")
     for key in ("optimizer.weight_decay", "optimizer.clip_norm", "optimizer.warmup_epochs", "augment.rotation", "augment.gamma",
                 "augment.channel_shift", "augment.blur", "augment.noise", "augment.mixup", "augment.cutmix"):  # fmt: skip
@@ -362,6 +378,11 @@ def validate(config: ConfigDict) -> None:
         "optimizer.decay_factor",
     ):
         check(0 < values[key] < math.inf, key, "must be above 0")
+    check(values["data.batch_size"] % max(values["train.accumulate"], 1) == 0, "train.accumulate",
+          f"must divide data.batch_size={values['data.batch_size']}")  # fmt: skip
+    if values["train.checkpoint_every"]:
+        check(interval(values["train.checkpoint_every"]) is not None, "train.checkpoint_every",
+              'write "500 steps", "600 s" or "10 min", or "" for epochs and stops only')  # fmt: skip
     check(0 <= values["augment.hue"] <= 0.5, "augment.hue", "must be between 0 and 0.5 turns")
     check(0 <= values["augment.shear"] <= 60, "augment.shear", "must be between 0 and 60 degrees")
     check(0 < values["augment.crop_area"] <= 1, "augment.crop_area", "must be above 0 and at most 1, which is off")

@@ -23,3 +23,7 @@ class TrainingError(UserError):
 
 class Stopped(Exception):
     """Raised after a stop request when everything is saved. `launch.py` exits with 75."""
+
+
+class PeerError(Exception):
+    """Another process of this run is gone. `launch.py` exits with 1: start all of them again."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnjax import dataset, inference, splits
+from cnnjax import dataset, inference, runtime, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -32,7 +32,8 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     run = inference.restore(workdir, step, overrides)
     if not (workdir / "splits.csv").exists():
         raise DataError(f"{workdir} has no splits.csv, without which a test image cannot be told from a training image")
-    data = dataset.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
+    with runtime.all_or_none():
+        data = dataset.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
     if not len(data.splits[split]):
         has = ", ".join(name for name in splits.NAMES if len(data.splits[name]))
         raise DataError(f"this run has no {split} split (split.method={run.config.split.method}); use --split=one of {has}")

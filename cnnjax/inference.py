@@ -69,6 +69,8 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     labels = data.labels[rows]
     result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
     p = metrics.probabilities(logits)
+    if not runtime.is_main():
+        return result
     rundir.write_rows(
         workdir / "eval" / f"{name}.csv",
         ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
@@ -153,6 +155,6 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: dict | Non
         config = config_lib.from_dict(metadata["config"], overrides)
         mesh = runtime.mesh(config.runtime.devices)
         network = state.network(config, len(metadata["classes"]))
-        model = saved.load_model(step, network.abstract(runtime.replicated(mesh)))
+        model = state.evaluated(**saved.load_model(step, network.abstract(mesh, ema=bool(config.train.ema_decay))))
     engine = Engine(steps.compile_logits(network, mesh), model, mesh)
     return Restored(engine, config, tuple(metadata["classes"]), metadata["positive"], step)

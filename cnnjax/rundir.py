@@ -1,9 +1,13 @@
 """The files of a run directory: claimed by one config, written whole, continued without a gap."""
 
+import contextlib
 import csv
+import errno
+import fcntl
 import json
 import os
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +15,8 @@ from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError
 
 HISTORY = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
+
+RAW = ("raw_val_loss", "raw_val_accuracy")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,21 +45,6 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
 
 
-def check(workdir: Path, config) -> None:
-    """Checks, before anything is done, that a run of this config may live in the directory.
-
-    Raises:
-        CheckpointError: the directory holds a run with another config, or cannot be written.
-    """
-    path = workdir / "config.json"
-    if path.exists():
-        changed = config_lib.differences(read_json(path), json.loads(config_lib.to_json(config)))
-        if changed:
-            raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                                  "use another --workdir, or the same config to continue it")  # fmt: skip
-    check_writable(workdir, "use another --workdir")
-
-
 def check_writable(directory: Path, advice: str) -> None:
     """Raises CheckpointError, with the advice, where no file can be made in a directory, which is made when missing."""
     try:
@@ -63,6 +54,30 @@ def check_writable(directory: Path, advice: str) -> None:
         raise CheckpointError(f"cannot write to {directory} ({error.strerror}); {advice}") from None
 
 
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keeps others from training in the directory meanwhile. The lock of a process that has died is free.
+
+    Raises:
+        CheckpointError: the directory cannot be written, or another process is at work.
+    """
+    check_writable(workdir, "use another --workdir")
+    with open(workdir / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise CheckpointError(f"{workdir} is in use by another run ({file.read().strip()}); wait until it ends, or use "
+                                  "another --workdir") from None  # fmt: skip
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
+                raise
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
 def claim(workdir: Path, config) -> None:
     """Makes the directory this config's, once its data is there."""
     path = workdir / "config.json"
@@ -70,8 +85,18 @@ def claim(workdir: Path, config) -> None:
         write_text(path, config_lib.to_json(config) + "\n")
 
 
-def finished(workdir: Path) -> dict | None:
-    """The summary of a run that has come to its end, else None."""
+def finished(workdir: Path, config) -> dict | None:
+    """The summary of the run of this config that has come to its end in the directory, else None.
+
+    Raises:
+        CheckpointError: the directory holds a run with another config.
+    """
+    path = workdir / "config.json"
+    if path.exists():
+        changed = config_lib.differences(read_json(path), json.loads(config_lib.to_json(config)))
+        if changed:
+            raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
+                                  "use another --workdir, or the same config to continue it")  # fmt: skip
     path = workdir / "summary.json"
     summary = read_json(path) if path.exists() else {}
     return summary if summary.get("stopped") in ("finished", "early") else None
@@ -83,9 +108,11 @@ class History:
     Args:
         workdir: the run directory.
         step: the step at which the run goes on; rows after it belong to work that was lost, and are dropped.
+        averaged: the validation columns are of averaged weights; `RAW` columns of the others follow.
     """
 
-    def __init__(self, workdir: Path, step: int):
+    def __init__(self, workdir: Path, step: int, *, averaged: bool = False):
+        self.columns = HISTORY + RAW if averaged else HISTORY
         self._csv, self._jsonl = workdir / "history.csv", workdir / "metrics.jsonl"
         self.rows = [row for row in read_history(workdir) if row["step"] <= step]
         self._write()
@@ -108,12 +135,34 @@ class History:
         self._log.write(json.dumps(row) + "\n")
         self._log.flush()
 
+    def sync(self) -> None:
+        """Brings what was logged to the disk, before a checkpoint that will not log it again."""
+        os.fsync(self._log.fileno())
+
     def close(self) -> None:
         self._log.close()
 
     def _write(self) -> None:
-        lines = [",".join(HISTORY), *(",".join(repr(row[name]) for name in HISTORY) for row in self.rows)]
+        lines = [",".join(self.columns), *(",".join(repr(row[name]) for name in self.columns) for row in self.rows)]
         write_text(self._csv, "\n".join(lines) + "\n")
+
+
+class NoHistory:
+    """Stands in where another process writes the files."""
+
+    rows: Sequence[dict] = ()
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        pass
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        pass
+
+    def sync(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 def read_history(workdir: Path) -> list[dict]:

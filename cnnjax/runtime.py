@@ -1,34 +1,145 @@
-"""This process: its devices, its mesh, and the request to stop."""
+"""This process among others: its devices, its mesh, and how parameters and batches lie on it."""
 
+import contextlib
+import hashlib
 import os
-import signal
+from collections.abc import Iterator
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cnnjax.errors import ConfigError
+from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
+
+SHARDED = 2**12  # numbers; smaller arrays are whole on every device, with mesh.fsdp too
+HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 
 
-def mesh(devices: int = 0, *, divides: int = 0) -> jax.sharding.Mesh:
-    """A mesh of one axis, "data", over local devices.
+def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+    """Makes this process one of several. To be called before anything else uses JAX.
 
     Args:
-        devices: how many; 0: all.
+        coordinator: HOST:PORT of process 0; "": found, as the other two, from the environment of Slurm, Open MPI, Kubernetes
+            or Cloud TPU.
+        processes: how many there are.
+        process: which of them this is.
+
+    Raises:
+        PeerError: the others did not come, or the environment says nothing.
+    """
+    given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process} if coordinator else {}
+    try:
+        jax.distributed.initialize(**given, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT,
+                                   shutdown_timeout_seconds=60)  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise PeerError(f"cannot join the other processes ({reason}); start all of them with the same --coordinator=HOST:PORT "
+                        "and --num_processes, each with its own --process_id") from None  # fmt: skip
+
+
+def disconnect() -> None:
+    """Leaves the others in good order: waits until all of them leave."""
+    if several():
+        jax.distributed.shutdown()
+
+
+@contextlib.contextmanager
+def readable_loss() -> Iterator[None]:
+    """The loss of another process, which surfaces in any call of JAX, as PeerError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).splitlines()[0][:300]
+        raise PeerError(f"another process of this run is gone ({reason}); start all of them again, they continue from the last "
+                        "checkpoint") from error  # fmt: skip
+
+
+def several() -> bool:
+    """Whether this is one of several processes."""
+    return jax.process_count() > 1
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process has come to this place."""
+    if several():
+        multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Around work of which every process does its part: where one fails or is stopped, all leave here, none waits for ever."""
+    problem = None
+    try:
+        yield
+    except (UserError, Stopped) as error:
+        problem = error
+    if several():
+        worst = int(
+            multihost_utils.process_allgather(np.int32(1 if isinstance(problem, Stopped) else 2 if problem else 0)).max()
+        )
+        if problem is None and worst:
+            problem = (
+                Stopped("stopped with another process")
+                if worst == 1
+                else PeerError("another process cannot go on; it says why")
+            )
+    if problem is not None:
+        raise problem
+
+
+def from_main(value):
+    """The arrays that process 0 has."""
+    return multihost_utils.broadcast_one_to_all(value) if several() else value
+
+
+def check_same(what: str, *arrays: np.ndarray) -> None:
+    """Raises DataError in every process where the arrays of one differ from those of another."""
+    if not several():
+        return
+    digest = hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).digest()[:4]
+    found = multihost_utils.process_allgather(np.frombuffer(digest, np.uint32))
+    if len(np.unique(found)) > 1:
+        raise DataError(f"the processes see different {what}; give all of them the same files, with --config.data.path=PATH "
+                        "on storage that every host sees")  # fmt: skip
+
+
+def mesh(devices: int = 0, *, fsdp: int = 1, divides: int = 0) -> jax.sharding.Mesh:
+    """A mesh of two axes, "data" and "fsdp", over the devices of all processes.
+
+    Args:
+        devices: of each process; 0: all.
+        fsdp: devices among which parameters are divided; the rest hold copies.
         divides: a batch size that the devices must share evenly; 0: any.
 
     Raises:
-        ConfigError: more devices than there are, or a batch that does not divide.
+        ConfigError: more devices than there are, or a batch or `fsdp` that does not divide.
     """
-    have = jax.local_devices()
-    if devices > len(have):
-        raise ConfigError(f"runtime.devices={devices}, but there are {len(have)}; use --config.runtime.devices=0 for all")
-    count = devices or len(have)
+    have = jax.local_device_count()
+    if devices > have:
+        raise ConfigError(f"runtime.devices={devices}, but there are {have}; use --config.runtime.devices=0 for all")
+    chosen: list[jax.Device] = []
+    for process in range(jax.process_count()):
+        own = [device for device in jax.devices() if device.process_index == process]
+        chosen += own[: devices or len(own)]
+    count = len(chosen)
+    if count % fsdp:
+        fits = [str(n) for n in range(1, count + 1) if count % n == 0]
+        raise ConfigError(
+            f"mesh.fsdp={fsdp} does not divide the {count} devices; use --config.mesh.fsdp={' or '.join(fits)}"
+        )
     if divides and divides % count:
         fits = max(count, round(divides / count) * count)
+        fewer = "" if several() else " or --config.runtime.devices=1"
         raise ConfigError(f"data.batch_size={divides} does not divide among {count} devices; "
-                          f"use --config.data.batch_size={fits} or --config.runtime.devices=1")  # fmt: skip
+                          f"use --config.data.batch_size={fits}{fewer}")  # fmt: skip
     # Auto: under the default, Explicit, per-image gathers of a sharded batch are refused.
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=have[:count])
+    return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -37,40 +148,23 @@ def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def batched(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """The first axis is divided among the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis is divided among all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def placed(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """How a parameter, its moments or its average lie: divided along the longest axis that `fsdp` divides, or whole."""
+    fsdp = mesh.shape["fsdp"]
+    fits = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if fsdp == 1 or not fits or np.prod(shape) < SHARDED:
+        return replicated(mesh)
+    axis = max(fits, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:
     """One line about the devices."""
     first = mesh.devices.flat[0]
     cores = f", {os.cpu_count()} cores" if first.platform == "cpu" else ""
-    return f"{mesh.size} x {first.device_kind}{cores}, jax {jax.__version__}"
-
-
-class StopFlag:
-    """Set by SIGTERM or SIGINT; polled by training. A second SIGINT stops at once.
-
-    Use as a context manager around the work; called, it says whether to stop.
-    """
-
-    def __init__(self):
-        self.requested = False
-        self._previous = {}
-
-    def __call__(self) -> bool:
-        return self.requested
-
-    def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *exc):
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number, frame):
-        if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.requested = True
+    processes = f" in {jax.process_count()} processes" if several() else ""
+    return f"{mesh.size} x {first.device_kind}{processes}{cores}, jax {jax.__version__}"

@@ -1,14 +1,16 @@
 """What training carries from step to step, how it is made, and the optimizer that changes it."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 
-from cnnjax import models
+from cnnjax import models, runtime
 
 
 @struct.dataclass
@@ -21,6 +23,7 @@ class TrainState:
     opt_state: optax.OptState
     sums: dict  # {"loss", "correct", "count"} of the epoch so far, float32; saved, so that a stop loses none
     scale: jax.Array  # float32, factor on the learning rate; below 1 after drops on a plateau
+    ema: dict  # moving average of params; {} without train.ema_decay
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,15 +36,31 @@ class Network:
     model: nnx.Module  # abstract, for tables
     classes: int
 
-    def abstract(self, sharding: jax.sharding.Sharding) -> dict:
-        """{"params", "stats"} of shapes, with the sharding to restore to."""
+    def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
+        """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
         params, stats = jax.eval_shape(self.make)
-        return with_sharding({"params": params, "stats": stats}, sharding)
+        return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
 
 
-def with_sharding(tree, sharding: jax.sharding.Sharding):
-    """Shapes of `tree` with `sharding` on every leaf."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+def evaluated(params: dict, stats: dict, ema: dict) -> dict:
+    """{"params", "stats"} to evaluate and predict with: the average of the parameters, where there is one."""
+    return {"params": ema or params, "stats": stats}
+
+
+def with_shardings(tree, mesh: jax.sharding.Mesh):
+    """Shapes of `tree`, each with its place on the mesh."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=runtime.placed(mesh, x.shape)), tree)
+
+
+def shardings(tree, mesh: jax.sharding.Mesh):
+    """The place on the mesh of every array, or shape, of `tree`."""
+    return jax.tree.map(lambda x: runtime.placed(mesh, x.shape), tree)
+
+
+def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
+    """Memory that one device needs for its parts of the arrays, or shapes, of `tree`."""
+    parts = (math.prod(runtime.placed(mesh, x.shape).shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
+    return sum(parts)
 
 
 def network(config, classes: int) -> Network:
@@ -93,12 +112,15 @@ def optimizer(config, rate: optax.Schedule) -> optax.GradientTransformation:
     return optax.chain(*parts, optax.scale_by_learning_rate(rate))
 
 
-def initial(network: Network, tx: optax.GradientTransformation) -> TrainState:
+def initial(network: Network, tx: optax.GradientTransformation, *, ema: bool = False) -> TrainState:
     """The state before the first step; jit it with shardings."""
     params, stats = network.make()
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, tx.init(params), no_sums(), jnp.ones((), jnp.float32))
+    average = jax.tree.map(jnp.copy, params) if ema else {}
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, stats, tx.init(params), no_sums(), jnp.ones((), jnp.float32), average
+    )
 
 
 def no_sums() -> dict:
-    """The sums at the beginning of an epoch."""
-    return {name: jnp.zeros((), jnp.float32) for name in ("loss", "correct", "count")}
+    """The sums at the beginning of an epoch; NumPy, because these can go to the devices of other processes too."""
+    return {name: np.zeros((), np.float32) for name in ("loss", "correct", "count")}

@@ -12,7 +12,7 @@ from flax import nnx
 from cnnjax import runtime
 from cnnjax.augment import augment
 from cnnjax.mixing import Targets, mix
-from cnnjax.state import Network, TrainState
+from cnnjax.state import Network, TrainState, initial, shardings
 
 
 def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -58,45 +58,91 @@ def _step_key(step: jax.Array, seed: int) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
 
 
-def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.GradientTransformation, augment_config,
-               seed: int, smoothing: float = 0.0) -> tuple[TrainState, dict]:  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a step trains.
+
+    Attributes:
+        augment: the `augment` section.
+        seed: with the step, the source of all randomness of an update.
+        smoothing: fraction of each label that is spread over all classes.
+        accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
+            batch normalisation sees one part at a time.
+        ema_decay: of the moving average of the parameters; 0: none.
+    """
+
+    augment: object
+    seed: int
+    smoothing: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+
+
+def recipe(config) -> Recipe:
+    """That of a whole config."""
+    return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay)
+
+
+def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.GradientTransformation,
+               recipe: Recipe) -> tuple[TrainState, dict]:  # fmt: skip
     """One update.
 
     Args:
         state: before the update.
-        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}; of several processes also {"wish": int32 [devices]}.
         network, tx: what is trained and how.
-        augment_config: the `augment` section.
-        seed: with the step, the source of all randomness of this update.
-        smoothing: fraction of each label that is spread over all classes.
+        recipe: the rest of how.
 
     Returns:
         The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
-        class that most of it shows).
+        class that most of it shows); and the largest wish.
     """
-    dropout_key = jax.random.split(_step_key(state.step, seed))[1]
-    images, targets = training_images(state.step, batch, augment_config=augment_config, seed=seed)
-    plain = not (augment_config.mixup or augment_config.cutmix or smoothing)
+    dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
+    images, targets = training_images(state.step, batch, augment_config=recipe.augment, seed=recipe.seed)
+    plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
     shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
 
-    def loss_fn(params):
-        model = nnx.merge(network.train_def, params, state.stats)
-        logits = model(images, nnx.Rngs(dropout=dropout_key))
-        each = losses(logits, shown) if plain else training_losses(logits, targets, network.classes, smoothing)
-        return each.mean(), (logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+    def loss_fn(params, stats, images, targets, shown, key):
+        model = nnx.merge(network.train_def, params, stats)
+        logits = model(images, nnx.Rngs(dropout=key))
+        each = losses(logits, shown) if plain else training_losses(logits, targets, network.classes, recipe.smoothing)
+        correct = (predicted(logits) == shown).sum().astype(jnp.float32)
+        return each.mean(), (correct, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
 
-    (loss, (logits, stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    stats, parts = state.stats, recipe.accumulate
+    loss = correct = jnp.float32(0)
+    grads = None
+    # Unrolled: inside a loop the backward pass of a convolution is many times slower on a CPU.
+    for i in range(parts):
+        # Every parts-th image, so that each device takes from its own images.
+        part = (images, targets, shown)
+        if parts > 1:
+            part = jax.tree.map(lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], part)
+        key = jax.random.fold_in(dropout_key, i) if parts > 1 else dropout_key
+        (part_loss, (part_correct, stats)), part_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, stats, *part, key)  # fmt: skip
+        loss, correct = loss + part_loss / parts, correct + part_correct
+        grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
+    if parts > 1:
+        grads = jax.tree.map(lambda g: g / parts, grads)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     params = jax.tree.map(lambda p, u: p + state.scale * u, state.params, updates)
+    ema = state.ema
+    if recipe.ema_decay:
+        # Short memory at first, so that the initial weights do not linger.
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
     count = jnp.float32(batch["label"].shape[0])
-    correct = (predicted(logits) == shown).sum().astype(jnp.float32)
     sums = {
         "loss": state.sums["loss"] + loss * count,
         "correct": state.sums["correct"] + correct,
         "count": state.sums["count"] + count,
     }
-    state = TrainState(state.step + 1, params, stats, opt_state, sums, state.scale)
-    return state, {"loss": loss, "accuracy": correct / count}
+    values = {"loss": loss, "accuracy": correct / count}
+    if "wish" in batch:
+        values["wish"] = batch["wish"].max()
+    return TrainState(state.step + 1, params, stats, opt_state, sums, state.scale, ema), values
 
 
 def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Array:
@@ -106,7 +152,7 @@ def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Arra
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """Compiled for a mesh: parameters on every device, batches divided."""
+    """Compiled for a mesh: parameters where `runtime.placed` says, batches divided."""
 
     train: Callable[[TrainState, dict], tuple[TrainState, dict]]  # takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
@@ -124,10 +170,11 @@ def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array,
 
 def compile_steps(network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config) -> Steps:
     """Both steps of a training run."""
-    whole = runtime.replicated(mesh)
+    chosen = recipe(config)
+    abstract = jax.eval_shape(functools.partial(initial, network, tx, ema=bool(chosen.ema_decay)))
 
     def train(state, batch):
-        return train_step(state, batch, network=network, tx=tx, augment_config=config.augment, seed=config.seed,
-                          smoothing=config.train.label_smoothing)  # fmt: skip
+        return train_step(state, batch, network=network, tx=tx, recipe=chosen)
 
-    return Steps(jax.jit(train, donate_argnums=0, out_shardings=(whole, whole)), compile_logits(network, mesh))
+    places = shardings(abstract, mesh), runtime.replicated(mesh)
+    return Steps(jax.jit(train, donate_argnums=0, out_shardings=places), compile_logits(network, mesh))

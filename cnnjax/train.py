@@ -39,6 +39,8 @@ from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
 # Where a run's time goes. "step" is what the loop waits for the device, augmentation included; "other" the rest.
+STOP, SAVE = 2, 1  # wishes of a process
+
 SPENT = ("input", "compile", "step", "evaluation", "checkpoint", "pictures")
 
 
@@ -91,41 +93,59 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true; the same call continues.
     """
     progress, workdir = progress or Progress(), Path(workdir)
-    rundir.check(workdir, config)
-    done = rundir.finished(workdir)
-    if done:
-        progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
-        return done
-    mesh = runtime.mesh(config.runtime.devices, divides=config.data.batch_size)
-    progress.message(f"{config.name} on {runtime.describe(mesh)}")
-    data = dataset.prepare(config, workdir, progress, freeze=True, stop=stop)
-    rundir.claim(workdir, config)
+    main = runtime.is_main()
+    progress = progress if main else Progress()
+    with contextlib.ExitStack() as held:
+        with runtime.all_or_none():
+            done = rundir.finished(workdir, config)
+            if main and not done:
+                held.enter_context(rundir.lock(workdir))
+        if not done:
+            return _train(config, workdir, progress, stop, main)
+    progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
+    return done
+
+
+def _train(config, workdir: Path, progress: Progress, stop: Callable[[], bool], main: bool) -> dict:
+    with runtime.all_or_none():
+        mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+        progress.message(f"{config.name} on {runtime.describe(mesh)}")
+        data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop)
+    runtime.check_same("images or splits", data.labels, *data.splits.values())
+    if main:
+        rundir.claim(workdir, config)
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(workdir, writable=True) as checkpoints:
-        run = _Run(config, workdir, data, mesh, checkpoints, progress, stop)
+        with runtime.all_or_none():
+            run = _Run(config, workdir, data, mesh, checkpoints, progress, stop)
         try:
             stopped = run.loop()
         finally:
             run.close()
         with run.early.clock("checkpoint"):
             checkpoints.wait()
-        best = checkpoints.resolve(run.early.best_step)
-        weights = checkpoints.load_model(best, run.network.abstract(runtime.replicated(mesh)))
+        best = checkpoints.resolve_best(run.early.best_step, progress.warn)
+        weights = checkpoints.load_model(best, run.network.abstract(mesh, ema=bool(config.train.ema_decay)))
     summary = run.summary("early" if stopped else "finished")
+    summary["best_step"] = best
     summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 2)
-    engine = inference.Engine(run.steps.logits, weights, mesh)
+    engine = inference.Engine(run.steps.logits, state.evaluated(**weights), mesh)
     for name in splits.NAMES:
         if len(data.splits[name]):
+            if stop() and not runtime.several():
+                run.stopped("while the best checkpoint was evaluated")
             result = inference.evaluate_split(
                 engine, data, name, batch_size=config.data.batch_size, positive=run.positive, workdir=workdir,
                 name=name, extra={"step": best}, progress=progress)  # fmt: skip
             keys = ("images", "loss", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy")
             summary[name] = {key: result[key] for key in keys if key in result}
-    plots.save(plots.history(rundir.read_history(workdir), run.early.best_step, config.name), workdir / "curves.png")
-    rundir.write_json(workdir / "summary.json", summary)
-    report.write_report(workdir)
+    if main:
+        plots.save(plots.history(rundir.read_history(workdir), best, config.name), workdir / "curves.png")
+        rundir.write_json(workdir / "summary.json", summary)
+        report.write_report(workdir)
+    runtime.wait_for_all("trained")
     return summary
 
 
@@ -135,6 +155,7 @@ class _Run:
     def __init__(self, config, workdir: Path, data: dataset.Dataset, mesh, checkpoints, progress: Progress, stop):
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
         self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.main = runtime.is_main()
         self.positive = _positive(config, data.classes)
         self.batch_size = config.data.batch_size
         self.steps_per_epoch = math.ceil(len(data.splits["train"]) / self.batch_size)
@@ -156,38 +177,44 @@ class _Run:
         self.batches = pipeline.iterate(batches)
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
+        self.saved_at = time.monotonic()
+        self.every = config_lib.interval(config.train.checkpoint_every) or (0, math.inf)
+        self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume(tx)
-        self.history = rundir.History(workdir, self.step)
-        self.events = _events(config, workdir, self.step)
         self.started = time.monotonic()
+        if not self.main:
+            self.history, self.events = rundir.NoHistory(), _NoEvents()
+            return
+        self.history = rundir.History(workdir, self.step, averaged=bool(config.train.ema_decay))
+        self.events = _events(config, workdir, self.step)
         plots.save(plots.network(self.table, config.image.size, config.name), workdir / "network.png", dpi=160)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
     def _resume(self, tx) -> None:
         def make():
-            return state.initial(self.network, tx)
+            return state.initial(self.network, tx, ema=bool(self.config.train.ema_decay))
 
-        latest = self.checkpoints.latest()
-        if latest is None:
-            self.state, self.step = jax.jit(make, out_shardings=self.whole)(), 0
+        abstract = state.with_shardings(jax.eval_shape(make), self.mesh)
+        restored = self.checkpoints.restore_newest(abstract, self.batches, self.progress.warn)
+        if restored is None:
+            self.state, self.step = jax.jit(make, out_shardings=state.shardings(abstract, self.mesh))(), 0
             if self.config.image.zca:
                 self.progress.message("  fitting ZCA whitening to the training images")
-                mean, matrix = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
-                fitted = jax.device_put({"whiten": {"mean": mean, "matrix": matrix}}, self.whole)
+                fitted = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
+                mean, matrix = runtime.from_main(fitted)  # or the last bits of hosts might differ
+                fitted = {"whiten": {"mean": mean, "matrix": matrix}}
+                fitted = jax.device_put(fitted, state.shardings(fitted, self.mesh))
                 self.state = self.state.replace(stats={**self.state.stats, **fitted})
             return
-        abstract = state.with_sharding(jax.eval_shape(make), self.whole)
-        restored = self.checkpoints.restore(latest, abstract, self.batches)
-        digest = splits.digest(self.workdir / "splits.csv")
-        if restored.metadata["splits_sha256"] != digest:
-            raise DataError(f"{self.workdir / 'splits.csv'} is not the split of the checkpoint at step {latest}; "
+        if restored.metadata["splits_sha256"] != splits.digest(self.workdir / "splits.csv"):
+            raise DataError(f"{self.workdir / 'splits.csv'} is not the split of the checkpoint at step {restored.step}; "
                             "restore it or use another --workdir")  # fmt: skip
-        self.state, self.step = restored.state, latest
+        self.state, self.step = restored.state, restored.step
         self.early = Early(**{k: math.inf if v is None else v for k, v in restored.metadata["early"].items()})
-        self.saved = latest
-        self.progress.message(f"continuing from step {latest}")
+        self.saved = restored.step
+        self.progress.message(f"continuing from step {restored.step}")
 
     def loop(self) -> bool:
         """Trains to the end; returns whether it stopped early."""
@@ -202,7 +229,7 @@ class _Run:
                 return True
             if self.step >= config.train.epochs * self.steps_per_epoch:
                 return False
-            self._check_stop()
+            self._heed(None)
             self._train_epoch()
 
     def _train_epoch(self) -> None:
@@ -215,9 +242,12 @@ class _Run:
         counted = 0
         with self.progress.task(f"epoch {epoch}/{self.config.train.epochs}", left * self.batch_size, "images") as advance:
             for _ in range(left):
-                self._check_stop(pending)
+                pending = self._heed(pending)
                 with self.early.clock("input"):
-                    batch = pipeline.put(next(self.batches), sharding)
+                    batch = next(self.batches)
+                    if runtime.several():
+                        batch["wish"] = np.full(jax.local_device_count(), self._wish(), np.int32)
+                    batch = pipeline.put(batch, sharding)
                 with self.early.clock("step" if self.compiled else "compile"):
                     self.state, values = self.steps.train(self.state, batch)
                     self.step += 1
@@ -240,6 +270,7 @@ class _Run:
     def _log(self, step: int, values: dict, speed: float) -> str:
         """Fetches a step's metrics, refuses numbers that are none, and returns a note for the progress line."""
         loss, accuracy = float(values["loss"]), float(values["accuracy"])
+        self.agreed = int(values.get("wish", 0))
         if not math.isfinite(loss):
             kept = f"the checkpoint at step {self.saved} is kept" if self.saved > 0 else "no checkpoint was saved yet"
             raise TrainingError(
@@ -262,14 +293,8 @@ class _Run:
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.steps_per_epoch
-        rows = self.data.splits["val"]
-        engine = inference.Engine(self.steps.logits, {"params": self.state.params, "stats": self.state.stats}, self.mesh)
-        with self.early.clock("evaluation"):
-            logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
-        if not np.isfinite(logits).all():
-            raise TrainingError(f"val_loss is not a number after epoch {epoch}; start again in another --workdir with a lower "
-                                "--config.optimizer.learning_rate")  # fmt: skip
-        val = metrics.headline(logits, self.data.labels[rows], self.positive)
+        current = self.state
+        val = self._validate(state.evaluated(current.params, current.stats, current.ema), epoch)
         sums = {name: float(value) for name, value in self.state.sums.items()}
         self.early.update(self.step, val["loss"])
         row = {
@@ -281,8 +306,14 @@ class _Run:
             "val_accuracy": val["accuracy"],
             **self.epoch,
         }
+        if current.ema:
+            raw = self._validate({"params": current.params, "stats": current.stats}, epoch)
+            row |= {"raw_val_loss": raw["loss"], "raw_val_accuracy": raw["accuracy"]}
         self.history.epoch(row)
-        self.history.log({"step": self.step, "epoch": epoch, **{f"val_{k}": v for k, v in val.items() if k != "images"}})
+        extra = {key: value for key, value in row.items() if key.startswith("raw_")}
+        self.history.log(
+            {"step": self.step, "epoch": epoch, **extra, **{f"val_{k}": v for k, v in val.items() if k != "images"}}
+        )
         self.events({"step": self.step, **{k: v for k, v in val.items() if k != "images"}}, "val")
         self.progress.message(tables.history_row(row, self.config.train.epochs, best=self.early.best_step == self.step))
         scale = float(self.state.scale)
@@ -300,6 +331,16 @@ class _Run:
             self.events.image("augmented", self._first_images, self.step)
         self._save(val["loss"])
 
+    def _validate(self, model: dict, epoch: int) -> dict:
+        rows = self.data.splits["val"]
+        engine = inference.Engine(self.steps.logits, model, self.mesh)
+        with self.early.clock("evaluation"):
+            logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
+        if not np.isfinite(logits).all():
+            raise TrainingError(f"val_loss is not a number after epoch {epoch}; start again in another --workdir with a lower "
+                                "--config.optimizer.learning_rate")  # fmt: skip
+        return metrics.headline(logits, self.data.labels[rows], self.positive)
+
     def _save(self, val_loss: float | None) -> None:
         now = time.monotonic()
         self.early.seconds += now - self.started
@@ -314,19 +355,46 @@ class _Run:
             "early": early,
         }
         with self.early.clock("checkpoint"):
+            self.history.sync()
             self.checkpoints.save(self.state, self.batches, metadata, val_loss)
-        self.saved = self.step
+        self.saved, self.saved_at = self.step, time.monotonic()
 
-    def _check_stop(self, pending=None) -> None:
-        if not self.stop():
-            return
+    def _wish(self) -> int:
+        """What this process wants before the next step: nothing, to save, or to stop."""
+        if self.stop():
+            return STOP
+        steps, seconds = self.every
+        due = (steps and self.step % steps == 0) or (self.main and time.monotonic() - self.saved_at > seconds)
+        return SAVE if due and self.step > 0 else 0
+
+    def _heed(self, pending: tuple | None) -> tuple | None:
+        """Saves, or saves and stops, where that is wished for; several processes do so at the same step.
+
+        Args:
+            pending: step and metrics that are still to be logged, so that none is missing before a checkpoint.
+
+        Returns:
+            `pending`, or None where it was logged.
+        """
+        wish = self.agreed if runtime.several() else self._wish()
+        if not wish:
+            return pending
         if pending is not None:
             self._log(*pending, 0.0)
-        if self.saved != self.step and self.step > 0:
+        # Of several processes the same wish comes back with the steps that were already under way.
+        if self.step > self.saved + (2 if wish == SAVE and runtime.several() else 0) and self.step > 0:
             self._save(None)
-        self.checkpoints.wait()
-        rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
-        raise Stopped(f"stopped at step {self.step}, everything is saved; the same command continues")
+        if wish == STOP:
+            self.checkpoints.wait()
+            self.stopped(f"at step {self.step}")
+        return None
+
+    def stopped(self, where: str) -> None:
+        """Raises `Stopped` once everything is on disk."""
+        if self.main:
+            rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
+        runtime.wait_for_all("stopped")
+        raise Stopped(f"stopped {where}, everything is saved; the same command continues")
 
     def _first_images(self) -> np.ndarray:
         """Up to 16 images of the first batch as this step would augment them, side by side: uint8 [h, w, 3]."""
@@ -369,6 +437,7 @@ class _Run:
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": checkpoints_lib.versions(),
+            "revision": checkpoints_lib.revision(),
             "spent": {name: round(early.spent.get(name, 0.0), 2) for name in SPENT},
             "train": None,
             "val": None,

@@ -337,7 +337,7 @@ mesh = runtime.mesh()
 whole = runtime.replicated(mesh)
 def step(current, batch):
     shown = steps.training_images(current.step, batch, augment_config=config.augment, seed=config.seed)
-    return *steps.train_step(current, batch, network=network, tx=tx, augment_config=config.augment, seed=config.seed), shown
+    return *steps.train_step(current, batch, network=network, tx=tx, recipe=steps.recipe(config)), shown
 run = jax.jit(step, out_shardings=(whole, whole, runtime.batched(mesh)))
 current = jax.jit(lambda: state.initial(network, tx), out_shardings=whole)()
 rng = np.random.default_rng(0)

@@ -221,3 +221,9 @@ def test_the_map_of_two_matrices_applies_the_first_one_first():
     for a, b, both in zip(first, second, np.asarray(geometry.then(first, second)), strict=True):
         middle = a[:, :2] @ point + a[:, 2]
         np.testing.assert_allclose(both[:, :2] @ point + both[:, 2], b[:, :2] @ middle + b[:, 2], atol=1e-5)
+
+
+def test_matrices_are_multiplied_in_full_precision_on_every_device():
+    products = jax.make_jaxpr(geometry.then)(jnp.ones((4, 2, 3)), jnp.ones((4, 2, 3))).eqns
+    precisions = [e.params["precision"] for e in products if e.primitive.name == "dot_general"]
+    assert precisions == [(jax.lax.Precision.HIGHEST,) * 2]

@@ -197,8 +197,9 @@ def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
 
     @jax.jit
     def step(before, batch):
-        after, values = steps.train_step(before, batch, network=network, tx=tx, augment_config=config.augment, seed=7,
-                                         smoothing=smoothing)  # fmt: skip
+        after, values = steps.train_step(
+            before, batch, network=network, tx=tx, recipe=steps.Recipe(config.augment, 7, smoothing)
+        )
         images, targets = steps.training_images(before.step, batch, augment_config=config.augment, seed=7)
         logits = nnx.merge(network.eval_def, before.params, before.stats)(images)
         return after, values, images, targets, logits

@@ -94,7 +94,7 @@ def test_batch_normalisation_keeps_statistics_and_evaluation_uses_them():
     tx = state.optimizer(config.optimizer, lambda step: 0.0)
     before = state.initial(network, tx)
     batch = {"image": random_images(16, 8), "label": jnp.arange(16, dtype=jnp.int32) % 2}
-    after, _ = steps.train_step(before, batch, network=network, tx=tx, augment_config=config.augment, seed=0)
+    after, _ = steps.train_step(before, batch, network=network, tx=tx, recipe=steps.recipe(config))
     x = batch["image"].astype(jnp.float32) / 255
     kernel = before.params["conv1"]["kernel"]
     features = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

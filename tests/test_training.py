@@ -46,6 +46,8 @@ class Said(Progress):
     def message(self, text):
         self.lines.append(text)
 
+    warn = message
+
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
@@ -88,7 +90,7 @@ def log(workdir):
 def weights(workdir, config, step="latest"):
     """{"params", "stats"} of a checkpoint as NumPy arrays."""
     with checkpoints.Checkpoints(workdir) as saved:
-        abstract = state.network(config, 2).abstract(runtime.replicated(runtime.mesh()))
+        abstract = state.network(config, 2).abstract(runtime.mesh())
         return jax.device_get(saved.load_model(saved.resolve(step), abstract))
 
 
@@ -125,9 +127,10 @@ def one_line(error):
 def test_a_run_directory_has_every_file(plain):
     there = {str(p.relative_to(plain.workdir)) for p in plain.workdir.rglob("*") if p.is_file()}
     expected = {"config.json", "splits.csv", "quarantine.csv", "metrics.jsonl", "history.csv", "curves.png", "network.png",
-                "summary.json"}  # fmt: skip
+                "summary.json", "network.json", "report.html", "checksums/24.json"}  # fmt: skip
     expected |= {f"eval/{split}.{kind}" for split in ("train", "val", "test") for kind in ("json", "csv")}
     assert expected <= there
+    there.remove(".lock")
     assert not [name for name in there if os.path.basename(name).startswith(".") or "tmp" in name]
     for picture in ("curves.png", "network.png"):
         assert (plain.workdir / picture).read_bytes().startswith(b"\x89PNG")
@@ -445,15 +448,19 @@ def test_a_damaged_checkpoint_is_one_line_and_an_earlier_one_works(make, tmp_pat
     with pytest.raises(Stopped):
         train(config, workdir, stop=after_lines(workdir, 20))
     damage(workdir / "checkpoints" / "19")
-    with pytest.raises(CheckpointError, match="19") as error:
-        train(config, workdir)
-    one_line(error)
-    with pytest.raises(CheckpointError, match="19") as error:
+    with pytest.raises(
+        CheckpointError, match="checkpoint 19 in .* is damaged .*; evaluate or predict with --step=16"
+    ) as error:
         evaluate(workdir, "test", 19)
     one_line(error)
     assert evaluate(workdir, "test", 16)["step"] == 16
-    shutil.rmtree(workdir / "checkpoints" / "19")  # as the message says
-    assert train(config, workdir)["steps"] == 32
+    said = Said()
+    assert train(config, workdir, progress=said)["steps"] == 32
+    assert (
+        sum("checkpoint 19" in line and "damaged" in line and "the one before is used" in line for line in said.lines) == 1
+    )
+    assert "continuing from step 16" in said.lines
+    assert [path.name.split("-")[0] for path in (workdir / "damaged").iterdir()] == ["19"]
 
 
 @pytest.mark.parametrize("step", [7, "7", "newest"])

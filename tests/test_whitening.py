@@ -140,7 +140,7 @@ def run(cell_folder, cache, tmp_path_factory):
 def saved(workdir, config, step="latest"):
     """{"mean", "matrix"} and the parameters of a checkpoint."""
     with checkpoints.Checkpoints(workdir) as there:
-        abstract = state.network(config, 2).abstract(runtime.replicated(runtime.mesh()))
+        abstract = state.network(config, 2).abstract(runtime.mesh())
         model = jax.device_get(there.load_model(there.resolve(step), abstract))
     return model["stats"]["whiten"], model["params"]
 
