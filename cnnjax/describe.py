@@ -3,8 +3,10 @@
 import math
 from pathlib import Path
 
+import jax
+
 from cnnjax import config as config_lib
-from cnnjax import models, plots, sources, splits, state, tables
+from cnnjax import models, plots, runtime, sources, splits, state, tables
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -34,8 +36,33 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
         table = models.table(network.model, config.image.size)
         picture = workdir / "network.png"
         plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
-        lines += ["", f"network ({picture})", tables.network_table(table)]
+        lines += [
+            "",
+            f"network ({picture})",
+            tables.network_table(table),
+            "",
+            "memory of each device",
+            *_memory(config, network),
+        ]
     return "\n".join([*lines, "", "data", *(f"  {line}" for line in plan)])
+
+
+def _memory(config, network: state.Network) -> list[str]:
+    """What a device holds during training, as far as it is known without compiling."""
+    mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+    tx = state.optimizer(config.optimizer, lambda step: 0.0)
+    made = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
+    parts = {
+        "weights": (made.params, made.stats),
+        "optimizer": made.opt_state,
+        "averaged weights": made.ema,
+        "gradients": made.params,
+    }
+    sizes = {name: state.bytes_per_device(tree, mesh) for name, tree in parts.items()}
+    sizes["images"] = config.data.batch_size // mesh.size * config.image.size**2 * 3
+    rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
+    divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
+    return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
 
 
 def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]:
