@@ -17,13 +17,14 @@ import errno
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from absl import flags
 
 from cnnjax import config as config_lib
-from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
+from cnnjax import remote
+from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
 from cnnjax.progress import Console, Progress
 from cnnjax.stopping import StopFlag
 
@@ -71,7 +72,7 @@ def parse(argv: list[str]) -> dict[str, str]:
     if left:
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --input={left[0]}")
     for key in ("data.path", "data.cache_dir"):
-        if overrides.get(key):
+        if overrides.get(key) and not remote.is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides
 
@@ -86,30 +87,58 @@ def main(argv: list[str]) -> None:
             f"  --config.augment=NAME sets that whole section: {', '.join(config_lib.PRESETS)}"
         )
         return
+    if _several():
+        # In place of thirty lines of JAX about a lost process, one of ours. To be set before JAX is imported.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
     if FLAGS.mode in ("train", "explore", "describe"):
         if not FLAGS.config:
             raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
         config = config_lib.load_config(FLAGS.config, overrides)
-        workdir = Path(FLAGS.workdir or f"runs/{config.name}")
-        if FLAGS.mode == "explore":
-            _explore(config, workdir, overrides, console)
-        else:
-            (_train if FLAGS.mode == "train" else _describe)(config, workdir, console)
+        with _local(FLAGS.workdir or f"runs/{config.name}", config.data.cache_dir, console) as (workdir, push):
+            if FLAGS.mode == "train":
+                _train(config, workdir, push, console)
+            elif FLAGS.mode == "explore":
+                _explore(config, workdir, overrides, console)
+            else:
+                _describe(config, workdir, console)
         return
     if FLAGS.mode == "report":
         _report(overrides, console)
         return
     if not FLAGS.workdir:
         raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
-    (_eval if FLAGS.mode == "eval" else _predict)(Path(FLAGS.workdir), overrides, console)
+    with _local(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
+        (_eval if FLAGS.mode == "eval" else _predict)(workdir, overrides, console)
+
+
+@contextlib.contextmanager
+def _local(workdir: str, cache_dir: str, console: Console) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A run directory as a path, and what copies it to where it belongs when it is an address such as gs://bucket/run."""
+    if not remote.is_remote(workdir):
+        yield Path(workdir), lambda: None
+        return
+    if _several():
+        raise ConfigError(f"--workdir={workdir}: several processes need a directory that all hosts see; mount the bucket")
+    mirror = remote.Mirror(workdir, Path(cache_dir or config_lib.default().data.cache_dir).expanduser())
+    mirror.pull()
+
+    def push() -> None:
+        try:
+            mirror.push()
+        except DataError as error:  # the next one may succeed, and the last one must
+            console.warn(str(error))
+
+    try:
+        yield mirror.local, push
+    finally:
+        mirror.push()
 
 
 @contextlib.contextmanager
 def _processes() -> Iterator[bool]:
     """Joins the other processes of this run, where there are any; yields whether this is the one that reports."""
-    several = FLAGS.distributed if FLAGS.distributed is not None else bool(FLAGS.coordinator) or _among_several()
-    if not several:
+    if not _several():
         yield True
         return
     if FLAGS.coordinator and (FLAGS.num_processes < 1 or not 0 <= FLAGS.process_id < FLAGS.num_processes):
@@ -121,14 +150,19 @@ def _processes() -> Iterator[bool]:
     with runtime.readable_loss():
         try:
             yield runtime.is_main()
-        except (UserError, Stopped):  # all leave at the same place
+        except UserError as error:
+            runtime.disconnect(error)
+            raise
+        except Stopped:
             runtime.disconnect()
             raise
         runtime.disconnect()
 
 
-def _among_several() -> bool:
-    """Whether the environment is that of one of several processes."""
+def _several() -> bool:
+    """Whether this is one of several processes: by the flags, else by the environment."""
+    if FLAGS.distributed is not None or FLAGS.coordinator:
+        return bool(FLAGS.distributed or FLAGS.coordinator)
     get = os.environ.get
     counts = [get("OMPI_COMM_WORLD_SIZE", "1"), get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"]
     hosts = get("TPU_WORKER_HOSTNAMES", "")
@@ -139,16 +173,17 @@ def _among_several() -> bool:
     )
 
 
-def _train(config, workdir: Path, console: Console) -> None:
+def _train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     with StopFlag() as stop:  # before the imports: they take seconds
         from cnnjax import tables
         from cnnjax.progress import duration
         from cnnjax.train import train
 
         with _processes() as main:
-            summary = train(config, workdir, progress=console if main else Progress(), stop=stop)
+            summary = train(config, workdir, progress=console if main else Progress(), stop=stop, saved=push)
     if not main:
         return
+    shown = FLAGS.workdir or workdir
     console.message("")
     why = f"no lower val_loss for {config.train.patience} epochs" if summary["stopped"] == "early" else "all epochs done"
     console.message(f"{summary['epochs']} epochs in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
@@ -156,10 +191,10 @@ def _train(config, workdir: Path, console: Console) -> None:
     console.message(tables.numbers_table(summary))
     console.message("")
     split = "test" if summary["test"] else "val"
-    console.message(f"run      {workdir}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
-    console.message(f"evaluate python launch.py --mode=eval --workdir={workdir} --split={split}")
+    console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
+    console.message(f"evaluate python launch.py --mode=eval --workdir={shown} --split={split}")
     console.message(
-        f"predict  python launch.py --mode=predict --workdir={workdir} --input='DIR/*.png' --output=predictions.csv"
+        f"predict  python launch.py --mode=predict --workdir={shown} --input='DIR/*.png' --output=predictions.csv"
     )
 
 
@@ -185,9 +220,12 @@ def _report(overrides: dict[str, str], console: Console) -> None:
     if overrides:
         raise ConfigError("--mode=report reads a run that is there; leave out --config.* flags")
     if FLAGS.compare:
-        page = report.compare_runs(FLAGS.compare, FLAGS.output or None)
+        with contextlib.ExitStack() as held:
+            runs = [held.enter_context(_local(workdir, "", console))[0] for workdir in FLAGS.compare]
+            page = report.compare_runs(runs, FLAGS.output or None)
     elif FLAGS.workdir:
-        page = report.write_report(FLAGS.workdir, FLAGS.output or None)
+        with _local(FLAGS.workdir, "", console) as (workdir, _):
+            page = report.write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
     console.message(f"written  {page} (open it in a browser)")

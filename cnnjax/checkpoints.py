@@ -76,7 +76,7 @@ class Checkpoints:
     Use as a context manager: leaving it waits for saves under way and raises their errors.
     """
 
-    def __init__(self, workdir: str | Path, *, writable: bool = False):
+    def __init__(self, workdir: str | Path, *, writable: bool = False, saved: Callable[[], None] = lambda: None):
         self.workdir = Path(workdir).absolute()
         self.directory = self.workdir / "checkpoints"
         self._writable = writable and jax.process_index() == 0
@@ -96,6 +96,7 @@ class Checkpoints:
             cleanup_tmp_directories=writable,
         )  # fmt: skip
         self._sealing: threading.Thread | None = None
+        self._saved = saved
 
     def _seal_when_whole(self, step: int) -> None:
         """Waits for the rename that ends a save, then writes its checksums. Runs in a thread of its own."""
@@ -104,6 +105,7 @@ class Checkpoints:
             time.sleep(0.05)
         with contextlib.suppress(OSError):  # a full disk has been reported by then
             self._seal()
+        self._saved()
 
     def _seal(self) -> None:
         """Writes checksums of what has none yet, and removes those of checkpoints that are gone."""

@@ -40,7 +40,7 @@ def default() -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.source = "files"  # files: folder or archive; demo: drawn cells; digits: scikit-learn's; tfds: by name
-    c.data.path = ""  # folder, .zip, .tar or .tgz with one folder per class; "": download data.url
+    c.data.path = ""  # folder, .zip, .tar or .tgz with one folder per class, here or at gs://, s3://; "": download data.url
     c.data.url = ""  # archive to download when data.path is empty
     c.data.sha256 = ""  # of that archive, 64 hex digits
     c.data.tfds = ""  # name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2

@@ -1,8 +1,10 @@
 """This process among others: its devices, its mesh, and how parameters and batches lie on it."""
 
 import contextlib
+import ctypes
 import hashlib
 import os
+import signal
 from collections.abc import Iterator
 
 import jax
@@ -14,6 +16,18 @@ from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
 
 SHARDED = 2**12  # numbers; smaller arrays are whole on every device, with mesh.fsdp too
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
+LEAVE = 15  # seconds that a process waits for the others to leave too
+AGAIN = "start all of them again, they continue from the last checkpoint"
+
+# What this process says, and its exit code, where JAX ends it.
+_last_words = {"text": f"another process of this run is gone, or JAX has failed (TF_CPP_MIN_LOG_LEVEL=0 shows how); {AGAIN}",
+               "code": 1}  # fmt: skip
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(number):
+    os.write(2, "".join(f"error: {line}\n" for line in _last_words["text"].splitlines()).encode())
+    os._exit(_last_words["code"])
 
 
 def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -28,18 +42,22 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
     Raises:
         PeerError: the others did not come, or the environment says nothing.
     """
+    # Once a process is lost, a thread of JAX aborts the others; it takes no callback from Python.
+    ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
     given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process} if coordinator else {}
     try:
         jax.distributed.initialize(**given, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT,
-                                   shutdown_timeout_seconds=60)  # fmt: skip
+                                   shutdown_timeout_seconds=LEAVE)  # fmt: skip
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise PeerError(f"cannot join the other processes ({reason}); start all of them with the same --coordinator=HOST:PORT "
                         "and --num_processes, each with its own --process_id") from None  # fmt: skip
 
 
-def disconnect() -> None:
-    """Leaves the others in good order: waits until all of them leave."""
+def disconnect(problem: UserError | None = None) -> None:
+    """Leaves the others in good order: waits until all of them leave. Where they do not, with `problem`, the process ends."""
+    if problem is not None:
+        _last_words.update(text=str(problem), code=2)
     if several():
         jax.distributed.shutdown()
 
@@ -51,8 +69,7 @@ def readable_loss() -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         reason = str(error).splitlines()[0][:300]
-        raise PeerError(f"another process of this run is gone ({reason}); start all of them again, they continue from the last "
-                        "checkpoint") from error  # fmt: skip
+        raise PeerError(f"another process of this run is gone ({reason}); {AGAIN}") from error
 
 
 def several() -> bool:

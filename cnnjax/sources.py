@@ -20,7 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cnnjax import download
+from cnnjax import download, remote
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -121,7 +121,9 @@ def open_source(config, progress: Progress) -> Source:
 
 
 def _files(config, progress: Progress) -> Source:
-    if config.path:
+    if remote.is_remote(config.path):
+        path = remote.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
+    elif config.path:
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)

@@ -75,7 +75,7 @@ class Early:
 
 
 def train(config, workdir: str | Path, *, progress: Progress | None = None,
-          stop: Callable[[], bool] = lambda: False) -> dict:  # fmt: skip
+          stop: Callable[[], bool] = lambda: False, saved: Callable[[], None] = lambda: None) -> dict:  # fmt: skip
     """Trains, or continues the run in `workdir`, or returns the summary of a finished one.
 
     Args:
@@ -83,6 +83,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         workdir: the run directory; made when missing, never overwritten.
         progress: hears what happens; silent by default.
         stop: polled between steps; once true, everything is saved and `Stopped` is raised.
+        saved: called, in another thread, whenever a checkpoint is whole.
 
     Returns:
         What `summary.json` holds: best_step, steps, epochs, stopped, seconds, images_per_second, parameters, and the
@@ -101,12 +102,12 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             if main and not done:
                 held.enter_context(rundir.lock(workdir))
         if not done:
-            return _train(config, workdir, progress, stop, main)
+            return _train(config, workdir, progress, stop, saved, main)
     progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
     return done
 
 
-def _train(config, workdir: Path, progress: Progress, stop: Callable[[], bool], main: bool) -> dict:
+def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -> dict:
     with runtime.all_or_none():
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
         progress.message(f"{config.name} on {runtime.describe(mesh)}")
@@ -117,7 +118,7 @@ def _train(config, workdir: Path, progress: Progress, stop: Callable[[], bool], 
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
-    with checkpoints_lib.Checkpoints(workdir, writable=True) as checkpoints:
+    with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
             run = _Run(config, workdir, data, mesh, checkpoints, progress, stop)
         try:

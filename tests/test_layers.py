@@ -11,7 +11,7 @@ import cnnjax
 
 LAYERS = (
     ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "models", "metrics", "progress", "demo",
-     "download", "plots", "stopping"),
+     "download", "plots", "stopping", "remote"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),

@@ -1,0 +1,184 @@
+"""Addresses such as gs://bucket/cells.zip and s3://bucket/runs/cells, through fsspec: fetched once, and run directories mirrored.
+
+Work is always done on local files. A run directory that is an address is copied here when a command starts, and what has
+changed is copied back whenever a checkpoint is whole, and at the end.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import threading
+from pathlib import Path, PurePosixPath
+
+from cnnjax.errors import ConfigError, DataError
+from cnnjax.progress import Progress
+
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # protocol -> extra of this package that brings its library
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is an address."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path))
+
+
+def _open(url: str):
+    """The file system of an address, and the path there. Raises ConfigError."""
+    import fsspec
+
+    protocol = url.partition("://")[0]
+    try:
+        return fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        how = f"pip install -e '.[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
+        raise ConfigError(f"{url} needs a library that is not installed: {how}") from None
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}; addresses begin with gs://, s3:// or another protocol of fsspec") from None
+
+
+def _name(url: str) -> str:
+    """A folder name for an address, readable and its own."""
+    return f"{PurePosixPath(url).name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+
+
+def fetch(url: str, directory: Path, progress: Progress) -> Path:
+    """The local copy of a file or folder, made when there is none or when the sizes there have changed.
+
+    Args:
+        url: its address.
+        directory: where copies are kept.
+        progress: gets a bar.
+
+    Raises:
+        ConfigError: no library for the address.
+        DataError: it is not there, or cannot be read.
+    """
+    fs, path = _open(url)
+    final = directory / _name(url) / PurePosixPath(path).name
+    seal = final.parent / "files.json"
+    try:
+        found = fs.find(path, detail=True)
+        sizes = {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}
+        if not sizes:
+            raise DataError(f"nothing at {url}; name an archive or a folder with --config.data.path=ADDRESS")
+        if seal.exists() and json.loads(seal.read_text()) == sizes:
+            return final
+        shutil.rmtree(final.parent, ignore_errors=True)
+        final.parent.mkdir(parents=True)
+        with progress.task(f"copy {PurePosixPath(path).name}", len(sizes), "files") as advance:
+            for relative in sizes:
+                target = final if relative == "." else final / relative
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fs.get_file(path if relative == "." else f"{path}/{relative}", str(target))
+                advance(1)
+        seal.write_text(json.dumps(sizes))
+    except DataError:
+        raise
+    except Exception as error:  # each library has errors of its own
+        raise DataError(
+            f"cannot read {url} ({type(error).__name__}: {error}); check the address and the rights to it"
+        ) from error
+    return final
+
+
+class Mirror:
+    """A run directory at an address, worked on in `local`.
+
+    Args:
+        url: the run directory.
+        directory: where the local copy is kept; it survives, so that little is copied by the next command.
+    """
+
+    def __init__(self, url: str, directory: Path):
+        self._fs, self._path = _open(url)
+        self._url = url
+        self.local = directory / "remote" / _name(url)
+        self._pushed: dict[str, tuple] = {}
+        self._lock = threading.Lock()
+
+    def pull(self) -> None:
+        """Makes the local copy that of the address, unless this machine has a newer checkpoint than is there.
+
+        Checkpoints without checksums were not whole when the copying ended; they are left out.
+        """
+        with self._readable():
+            there = self._there()
+            if _newest(there) < _newest(self._here()):
+                return
+            skipped = {step for step in _steps(there) if f"checksums/{step}.json" not in there}
+            wanted = {name: size for name, size in there.items() if _step(name) not in skipped}
+            for name in self._here().keys() - wanted.keys():
+                (self.local / name).unlink()
+            for name in wanted:
+                target = self.local / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Checkpoints never change; the rest is small.
+                if not (_step(name) is not None and target.exists() and target.stat().st_size == wanted[name]):
+                    self._fs.get_file(f"{self._path}/{name}", str(target))
+            for folder in (self.local / "checkpoints").glob("*"):
+                if not any(path.is_file() for path in folder.rglob("*")):
+                    shutil.rmtree(folder)
+            self._pushed = {name: _facts(self.local / name) for name in self._here()}
+
+    def push(self) -> None:
+        """Copies what has changed to the address; checksums come after their checkpoint, removals last."""
+        with self._lock, self._readable():
+            here = self._here()
+            for name in sorted(here, key=lambda name: (_step(name) is None, name)):
+                with contextlib.suppress(FileNotFoundError):  # of an old checkpoint that has just been removed
+                    facts = _facts(self.local / name)
+                    if self._pushed.get(name) != facts:
+                        self._fs.makedirs(f"{self._path}/{PurePosixPath(name).parent}", exist_ok=True)
+                        self._fs.put_file(str(self.local / name), f"{self._path}/{name}")
+                        self._pushed[name] = facts
+            for name in self._there().keys() - self._here().keys():
+                self._fs.rm_file(f"{self._path}/{name}")
+                self._pushed.pop(name, None)
+
+    def _here(self) -> dict[str, int]:
+        found = {}
+        for folder, _, files in os.walk(self.local):  # which, unlike rglob, bears folders that vanish meanwhile
+            for file in files:
+                path = Path(folder, file)
+                name = path.relative_to(self.local).as_posix()
+                # Neither the lock nor a file that is still being written.
+                if not file.startswith(".") and ".orbax-checkpoint-tmp" not in name:
+                    with contextlib.suppress(FileNotFoundError):
+                        found[name] = path.stat().st_size
+        return found
+
+    def _there(self) -> dict[str, int]:
+        self._fs.invalidate_cache()
+        found = self._fs.find(self._path, detail=True) if self._fs.exists(self._path) else {}
+        return {os.path.relpath(name, self._path): facts["size"] for name, facts in found.items()}
+
+    @contextlib.contextmanager
+    def _readable(self):
+        try:
+            yield
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:  # each library has errors of its own
+            raise DataError(f"cannot copy from or to {self._url} ({type(error).__name__}: {error}); the run is whole in "
+                            f"{self.local}, the same command copies it") from error  # fmt: skip
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _step(name: str) -> int | None:
+    """The step of a checkpoint's file, else None."""
+    found = re.match(r"checkpoints/(\d+)/", name)
+    return int(found[1]) if found else None
+
+
+def _steps(names) -> set[int]:
+    return {step for name in names if (step := _step(name)) is not None}
+
+
+def _newest(names) -> int:
+    return max((step for step in _steps(names) if f"checksums/{step}.json" in names), default=-1)
