@@ -181,7 +181,7 @@ def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = N
 
     Args:
         images: uint8 or float32 [b, h, w, 3] in [0, 255].
-        numbers: from `draw`, or any of its entries.
+        numbers: from `draw`, or some of its entries; of a crop all four, or its area alone.
         config: the `augment` section; its interpolation, fill and the ranges that are the same for all images.
         key: random key of the noise; needed where "noise" is among the numbers.
 

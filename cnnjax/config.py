@@ -256,7 +256,10 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     """
     overrides, problems = dict(overrides), []
     if "augment" in overrides:  # before single keys, wherever it stands among them
-        set_preset(config, str(overrides.pop("augment")))
+        try:
+            set_preset(config, str(overrides.pop("augment")))
+        except ConfigError as error:
+            problems.append(str(error))
     valid = dict(flatten(config))
     for key, value in overrides.items():
         if key not in valid:

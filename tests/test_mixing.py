@@ -177,13 +177,12 @@ def test_without_mixing_and_smoothing_it_is_the_plain_loss(outputs, classes):
 SETTINGS = {
     "nothing": {},
     "augmented": {"augment": "light"},
-    "mixed": {"augment__mixup": 0.4, "augment__cutmix": 1.0, "augment__rotation": 20.0},
+    "mixed": {"augment__mixup": 0.4, "augment__rotation": 20.0, "train__label_smoothing": 0.2},
     "smoothed": {"train__label_smoothing": 0.1},
-    "both": {"augment__mixup": 0.4, "train__label_smoothing": 0.2},
 }
 
 
-@pytest.mark.parametrize("name, classes", [("nothing", 2), ("augmented", 3), ("mixed", 3), ("smoothed", 2), ("both", 2)])
+@pytest.mark.parametrize("name, classes", [("nothing", 2), ("augmented", 3), ("mixed", 2), ("smoothed", 3)])
 def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
     config = settings(image__size=8, model__channels=(3,), model__dense=(4,), **SETTINGS[name])
     smoothing = config.train.label_smoothing
@@ -220,16 +219,15 @@ def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
     assert (float(after.sums["correct"]), float(after.sums["count"])) == (pytest.approx(16 * accuracy), 16)
 
 
-def test_every_step_and_seed_shows_other_images_and_mixtures():
-    config = settings(augment="light", augment__mixup=0.5).augment
-    batch = {"image": RNG.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8), "label": np.arange(4, dtype=np.int32)}
+def test_every_step_and_seed_shows_other_images():
+    config = settings(augment__channel_shift=50.0).augment
+    batch = {"image": RNG.integers(60, 190, (4, 8, 8, 3), dtype=np.uint8), "label": np.arange(4, dtype=np.int32)}
 
     @functools.partial(jax.jit, static_argnames="seed")
     def show(step, seed):
-        return steps.training_images(step, batch, augment_config=config, seed=seed)
+        return steps.training_images(step, batch, augment_config=config, seed=seed)[0]
 
-    shown = [show(jnp.int32(step), seed) for step, seed in ((5, 0), (6, 0), (5, 1), (5, 0))]
-    assert np.array_equal(shown[0][0], shown[3][0]) and np.array_equal(shown[0][1].weight, shown[3][1].weight)
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        assert (np.abs(shown[a][0] - shown[b][0]).mean((1, 2, 3)) > 1).all()
-        assert not np.isclose(shown[a][1].weight, shown[b][1].weight).any()
+    a, b, c, again = (np.asarray(show(jnp.int32(step), seed)) for step, seed in ((5, 0), (6, 0), (5, 1), (5, 0)))
+    assert np.array_equal(a, again)
+    for one, other in ((a, b), (a, c), (b, c)):
+        assert (np.abs(one - other).mean((1, 2, 3)) > 1).all()
