@@ -196,12 +196,16 @@ def _training(files: _Files) -> Section:
     rows = [
         (row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
          f"{row['val_accuracy']:.4f}", f"{row['images_per_second']:,.0f}", duration(row["seconds"]),
-         "best" if row["step"] == files.best_step() else "")
+         "best" if row["step"] == files.best_step() else "", *(f"{row[key]:.4f}" for key in rundir.RAW if key in row))
         for row in files.history
     ]  # fmt: skip
-    header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "")
+    averaged = rundir.RAW if "raw_val_loss" in files.history[0] else ()
+    header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "", *averaged)
     blocks = [charts, Table(header, rows, folded=f"All {len(rows)} epochs as a table", left=0)]
     config = files.config
+    if averaged:
+        blocks.insert(0, Note("Validation is of averaged weights (train.ema_decay), and so are the numbers above; that of the "
+                              "weights themselves is in the table as raw."))  # fmt: skip
     if any(config.get(f"augment.{key}") for key in ("mixup", "cutmix")) or config.get("train.label_smoothing"):
         blocks.insert(0, Note("Training loss and accuracy are of mixed images or smoothed labels; they do not compare with "
                               "those of validation."))  # fmt: skip
