@@ -28,6 +28,7 @@ from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
 from cnnjax.progress import Console, Progress
 from cnnjax.stopping import StopFlag
 
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
 
 FLAGS = flags.FlagValues()
@@ -153,7 +154,7 @@ def _processes() -> Iterator[bool]:
         except UserError as error:
             runtime.disconnect(error)
             raise
-        except Stopped:
+        except (Stopped, PeerError):  # as all others do, at the same place
             runtime.disconnect()
             raise
         runtime.disconnect()
@@ -174,7 +175,7 @@ def _several() -> bool:
 
 
 def _train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
-    with StopFlag() as stop:  # before the imports: they take seconds
+    with StopFlag(_leave) as stop:  # before the imports: they take seconds
         from cnnjax import tables
         from cnnjax.progress import duration
         from cnnjax.train import train
@@ -204,10 +205,17 @@ def _describe(config, workdir: Path, console: Console) -> None:
     console.message(describe(config, workdir, progress=console))
 
 
+def _leave() -> None:
+    """Ends the process at once. An exception might surface in a callback of JAX, where it is printed and forgotten."""
+    shown = "\x1b[?25h" if os.isatty(1) else ""  # progress bars hide the cursor
+    os.write(2, f"{shown}{INTERRUPTED}\n".encode())
+    os._exit(130)
+
+
 def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
     from cnnjax.explore import explore
 
-    with StopFlag() as stop:
+    with StopFlag(_leave) as stop:
         page = explore(config, workdir, progress=console, stop=stop)
     console.message(f"\nwritten  {page} (open it in a browser), and its pictures in {page.parent / 'explore'}")
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
@@ -273,12 +281,13 @@ def run(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # leaving JAX in good order would wait for the process that is gone
     except KeyboardInterrupt:
-        print("interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
-        print(f"error: {error}; make room, then the same command continues from the last checkpoint", file=sys.stderr)
+        advice = "make it writable" if error.errno == errno.EROFS else "make room"
+        print(f"error: {error}; {advice}, then the same command continues from the last checkpoint", file=sys.stderr)
         return 2
 
 

@@ -105,7 +105,7 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
     """Opens the cache of `source` below `directory`, decoding everything first when it is not there.
 
     The files appear under their final name by one rename. Two runs that build the same cache at once both finish, and
-    the first to be done provides it.
+    the first to be done provides it. Files that have been cut short since are built again.
 
     Args:
         source: the examples.
@@ -120,8 +120,11 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         Stopped: `stop` became true; nothing is left behind.
     """
     final = Path(directory).expanduser() / "decoded" / key(source, config)
-    if (final / "facts.csv").exists():
-        return _open(final, built=False)
+    found = _open(final, len(source.examples), config.size, built=False)
+    if found is not None:
+        return found
+    if final.exists():
+        progress.warn(f"the decoded images in {final} are damaged and are decoded again")
     advice = "name a directory with room with --config.data.cache_dir=DIR"
     temporary = None
     try:
@@ -132,8 +135,9 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         try:
             os.rename(temporary, final)
         except OSError:
-            if not (final / "facts.csv").exists():
-                raise
+            if _open(final, len(source.examples), config.size, built=True) is None:  # what was damaged is in the way
+                shutil.rmtree(final, ignore_errors=True)
+                os.rename(temporary, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             need = len(source.examples) * config.size**2 * 3
@@ -142,7 +146,10 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    return _open(final, built=True)
+    opened = _open(final, len(source.examples), config.size, built=True)
+    if opened is None:
+        raise DataError(f"the decoded images in {final} were damaged as soon as they were written; {advice}")
+    return opened
 
 
 def _decode_into(directory: Path, source: Source, config, progress: Progress, workers: int, stop) -> None:
@@ -182,10 +189,16 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
         writer.writerows(facts)
 
 
-def _open(directory: Path, built: bool) -> Cache:
-    with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
-        facts = list(csv.DictReader(file))
-    return Cache(np.load(directory / "images.npy", mmap_mode="r"), facts, built)
+def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
+    """None where a file is missing or not of the size that it was written with."""
+    try:
+        with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
+            facts = list(csv.DictReader(file))
+        images = np.load(directory / "images.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError, csv.Error):
+        return None
+    whole = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and len(facts) == count
+    return Cache(images, facts, built) if whole else None
 
 
 def _sweep(directory: Path) -> None:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class Checkpoints:
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
         for name in ("absl", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        _hush_late_answers()
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
             self.directory,
@@ -94,6 +96,7 @@ class Checkpoints:
                 policies.BestN(get_metric_fn=lambda m: (-m["val_loss"], -m["step"]), n=1, keep_checkpoints_without_metrics=False),
             ]),
             cleanup_tmp_directories=writable,
+            context=_context(),
         )  # fmt: skip
         self._sealing: threading.Thread | None = None
         self._saved = saved
@@ -168,6 +171,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *exc):
+        if runtime.is_loss(exc[0]):  # to wait for a save would be to wait for the lost process
+            return
         try:
             with self._readable_errors():
                 self._manager.close()
@@ -185,6 +190,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:  # Orbax, TensorStore and the system have no error in common
+            if runtime.is_loss(error):
+                raise
             full = "No space left" in str(error) or "Disk quota" in str(error)
             reason = "no space left on the device" if full else (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
@@ -259,6 +266,8 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
+            if runtime.is_loss(error):  # the files are as they were
+                raise
             raise self._damaged(step, (str(error).splitlines() or [type(error).__name__])[0]) from error
 
     def _damaged(self, step: int, reason: str) -> DamagedError:
@@ -315,6 +324,27 @@ class Checkpoints:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
+
+
+def _context() -> ocp.Context:
+    context = ocp.Context()
+    # By the system's clock, which a computer that has slept sets forward: after the usual 20 minutes a save is given up.
+    context.asynchronous.timeout_secs = 7 * 86400
+    # Where they cannot be made, the rest of the save would wait for them until that time is over.
+    context.asynchronous.create_directories_asynchronously = False
+    return context
+
+
+@functools.cache
+def _hush_late_answers() -> None:
+    """TensorStore's threads print a traceback for each array that fails after Orbax has given up because of another."""
+    otherwise = sys.unraisablehook
+
+    def hook(unraisable):
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            otherwise(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _checksums(directory: Path) -> dict[str, str]:

@@ -38,6 +38,8 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         has = ", ".join(name for name in splits.NAMES if len(data.splits[name]))
         raise DataError(f"this run has no {split} split (split.method={run.config.split.method}); use --split=one of {has}")
     name = split if step == "best" else f"{split}-{run.step}"
-    return inference.evaluate_split(run.engine, data, split, batch_size=run.config.data.batch_size,
-                                    positive=run.positive, workdir=workdir, name=name, extra={"step": run.step},
-                                    progress=progress)  # fmt: skip
+    result = inference.evaluate_split(run.engine, data, split, batch_size=run.config.data.batch_size,
+                                      positive=run.positive, workdir=workdir, name=name, extra={"step": run.step},
+                                      progress=progress)  # fmt: skip
+    runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
+    return result

@@ -49,7 +49,7 @@ def check_writable(directory: Path, advice: str) -> None:
     """Raises CheckpointError, with the advice, where no file can be made in a directory, which is made when missing."""
     try:
         write_text(directory / ".writable", "")
-        (directory / ".writable").unlink()
+        (directory / ".writable").unlink(missing_ok=True)  # another run may have made the same test
     except OSError as error:
         raise CheckpointError(f"cannot write to {directory} ({error.strerror}); {advice}") from None
 

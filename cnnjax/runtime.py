@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import signal
 from collections.abc import Iterator
 
@@ -62,12 +63,22 @@ def disconnect(problem: UserError | None = None) -> None:
         jax.distributed.shutdown()
 
 
+def is_loss(error: BaseException | None) -> bool:
+    """Whether an error that surfaced in a call of JAX or Orbax is the loss of another process."""
+    if not several():
+        return False
+    words = re.search("Gloo|NCCL|coordination service|heartbeat", str(error))  # jit raises these as ValueError
+    return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and words is not None)
+
+
 @contextlib.contextmanager
 def readable_loss() -> Iterator[None]:
     """The loss of another process, which surfaces in any call of JAX, as PeerError."""
     try:
         yield
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
+        if not is_loss(error):
+            raise
         reason = str(error).splitlines()[0][:300]
         raise PeerError(f"another process of this run is gone ({reason}); {AGAIN}") from error
 

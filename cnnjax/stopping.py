@@ -1,16 +1,21 @@
 """The request to stop: set by a signal, polled by the work."""
 
 import signal
+from collections.abc import Callable
 
 
 class StopFlag:
-    """Set by SIGTERM or SIGINT; polled by training. A second SIGINT stops at once.
+    """Set by SIGTERM or SIGINT; polled by training.
 
     Use as a context manager around the work; called, it says whether to stop.
+
+    Args:
+        at_once: what a second SIGINT does, in the signal's handler.
     """
 
-    def __init__(self):
+    def __init__(self, at_once: Callable[[], None]):
         self.requested = False
+        self._at_once = at_once
         self._previous = {}
 
     def __call__(self) -> bool:
@@ -27,5 +32,5 @@ class StopFlag:
 
     def _on_signal(self, number, frame):
         if self.requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self._at_once()
         self.requested = True

@@ -103,6 +103,8 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
                 held.enter_context(rundir.lock(workdir))
         if not done:
             return _train(config, workdir, progress, stop, saved, main)
+    if main and not (workdir / "report.html").exists():  # killed between the last number and the page
+        report.write_report(workdir)
     progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
     return done
 
