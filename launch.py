@@ -8,13 +8,17 @@
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 Any value of the config is set with --config.section.key=value. Exit codes: 0 done, 2 something to put right (one
-line says what), 75 stopped by a signal,
-with all finished work saved.
+line says what), 75 stopped by a signal with all finished work saved, 1 another process of the run is gone.
 """  # fmt: skip
+
+import os
+import signal
+
+if __name__ == "__main__":  # until somebody listens there is nothing to save, and the imports take their time
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 
 import contextlib
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -82,15 +86,20 @@ def main(argv: list[str]) -> None:
     """Does what the command line asks."""
     overrides = parse(argv)
     if FLAGS.help:
-        keys = "\n".join(f"  --config.{key}={value!r}" for key, value in config_lib.flatten(config_lib.default()))
+        notes = config_lib.notes()
+        keys = "\n".join(f"  --config.{key}={value!r}\n      {notes[key]}"
+                         for key, value in config_lib.flatten(config_lib.default()))  # fmt: skip
+        presets = "\n".join(f"  --config.augment={name}\n      {', '.join(f'{k}={v}' for k, v in values.items()) or 'all off'}"
+                            for name, values in config_lib.PRESETS.items())  # fmt: skip
         print(
-            f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}\n"
-            f"  --config.augment=NAME sets that whole section: {', '.join(config_lib.PRESETS)}"
+            f"{__doc__}\n{FLAGS.get_help()}\nconfig keys and their defaults:\n{keys}\n\npresets of augmentation:\n{presets}"
         )
         return
     if _several():
         # In place of thirty lines of JAX about a lost process, one of ours. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    if FLAGS.mode not in ("train", "explore"):  # which have a better answer
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     console = Console()
     if FLAGS.mode in ("train", "explore", "describe"):
         if not FLAGS.config:
@@ -217,9 +226,12 @@ def _explore(config, workdir: Path, overrides: dict[str, str], console: Console)
 
     with StopFlag(_leave) as stop:
         page = explore(config, workdir, progress=console, stop=stop)
-    console.message(f"\nwritten  {page} (open it in a browser), and its pictures in {page.parent / 'explore'}")
+    console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
-    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={workdir}{chosen}")
+    place = FLAGS.workdir or str(workdir)
+    if config_lib.differs(workdir / "config.json", config):  # a run with another config lives here
+        place += "-explored"
+    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={place}{chosen}")
 
 
 def _report(overrides: dict[str, str], console: Console) -> None:

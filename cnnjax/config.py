@@ -7,6 +7,7 @@ the command line. Types are fixed too; what means "not set" is an empty string, 
 import ast
 import difflib
 import importlib.util
+import inspect
 import json
 import math
 import re
@@ -182,6 +183,26 @@ def set_preset(config: ConfigDict, name: str) -> ConfigDict:
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "log.every", "log.tensorboard", "runtime.devices",
                   "runtime.workers", "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
+
+
+def notes() -> dict[str, str]:
+    """What each key means: the comments of `default`, by dotted key."""
+    found: dict[str, str] = {}
+    last = ""
+    for line in inspect.getsource(default).splitlines():
+        key = re.match(r"\s+c\.([\w.]+) = .*?  # (.*)", line)
+        more = re.match(r"\s+# (.*)", line)
+        if key:
+            last = key[1]
+            found[last] = key[2]
+        elif more and last and more[1][0].islower():  # what begins a part of a section is upper case
+            found[last] += " " + more[1]
+    return {key: note for key, note in found.items() if key in dict(flatten(default()))}
+
+
+def differs(path: Path, config: Mapping[str, Any]) -> bool:
+    """Whether the file of a run holds another config; False where there is no file."""
+    return path.exists() and bool(differences(json.loads(path.read_text(encoding="utf-8")), json.loads(to_json(config))))
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -390,8 +411,9 @@ def validate(config: ConfigDict) -> None:
     check(0 <= values["augment.shear"] <= 60, "augment.shear", "must be between 0 and 60 degrees")
     check(0 < values["augment.crop_area"] <= 1, "augment.crop_area", "must be above 0 and at most 1, which is off")
     check(1 <= values["augment.crop_ratio"] < math.inf, "augment.crop_ratio", "must be at least 1")
-    check(values["augment.pad_crop"] < values["image.size"], "augment.pad_crop", "must be less than image.size")
-    check(values["augment.blur"] <= values["image.size"] / 8, "augment.blur", "must be at most an eighth of image.size")
+    check(values["augment.pad_crop"] < max(values["image.size"], 4), "augment.pad_crop", "must be less than image.size")
+    check(values["augment.blur"] <= values["image.size"] / 8, "augment.blur",
+          f"must be at most an eighth of image.size, {values['image.size'] / 8:g}")  # fmt: skip
     if values["augment.trivial_augment"]:
         check(not values["augment.rand_augment"], "augment.rand_augment", "cannot be used together with trivial_augment")
     if values["image.zca"]:

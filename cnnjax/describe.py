@@ -84,12 +84,14 @@ def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]
     lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
     if source.rejected:
         lines.append(f"{len(source.rejected)} files rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
+    # By name, because nothing is decoded here: training looks at the content.
+    examples = [e for e in source.examples if not e.id.endswith(("Thumbs.db", ".DS_Store", "desktop.ini"))]
     try:
-        assigned = splits.assign(source.examples, source.classes, config.split)
+        assigned = splits.assign(examples, source.classes, config.split)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
     for name in splits.NAMES:
-        inside = [e for e, s in zip(source.examples, assigned, strict=True) if s == name]
+        inside = [e for e, s in zip(examples, assigned, strict=True) if s == name]
         if inside:
             groups = len({e.group for e in inside} - {""})
             counts = ", ".join(f"{c} {sum(e.label == i for e in inside):,}" for i, c in enumerate(source.classes[:12]))

@@ -123,7 +123,9 @@ def _result(files: _Files) -> Section:
         blocks.append(Table(("split", *(COLUMNS[key] for key in present)), rows, caption))
         positive = files.evaluations[files.judged].get("positive")
         if positive:
-            blocks.append(Note(f"Sensitivity, specificity and AUC are for {positive}, at a probability of 0.5."))
+            blocks.append(
+                Note(f"Sensitivity, specificity and AUC are those of {positive}; the first two at a probability of 0.5.")
+            )
     return Section("Result", blocks)
 
 
@@ -143,7 +145,7 @@ def _data(files: _Files) -> Section:
         rows.append((name, f"{total:,}", *((f"{len(groups[name]):,}",) if grouped else ()), *per_class))
     config = files.config
     source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
-              "digits": "scikit-learn's digits", "demo": "drawn cells"}[config["data.source"]]  # fmt: skip
+              "digits": "scikit-learn's digits", "demo": "Drawn cells"}[config["data.source"]]  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
     both = splits.shared_groups([row[2] for row in files.splits], [row[3] for row in files.splits])
     if both:
@@ -267,7 +269,7 @@ def _looks(files: _Files) -> Section:
             if path.exists():
                 right = look["label"] == look["predicted"]
                 caption = f"{look['predicted']} {look['probability']:.3f}"
-                detail = f"{'rightly' if right else 'is ' + look['label']} · {look['id'].rpartition('/')[2]}"
+                detail = f"{'correct' if right else 'true: ' + look['label']} · {look['id'].rpartition('/')[2]}"
                 photos.append(Photo(path.read_bytes(), caption, detail))
         if photos:
             blocks.append(Photos(title, photos, 6, text))
@@ -315,7 +317,7 @@ def _environment(files: _Files) -> Section:
     summary = files.summary
     if "versions" not in summary:
         return Section("Environment", [])
-    rows = [(name, summary[name]) for name in ("devices", "python", "platform") if name in summary]
+    rows = [(name, summary[name]) for name in ("devices", "python", "platform", "revision") if summary.get(name)]
     return Section("Environment", [Table(("", ""), [*rows, *summary["versions"].items()], left=2)])
 
 

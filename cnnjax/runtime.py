@@ -45,6 +45,8 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
     """
     # Once a process is lost, a thread of JAX aborts the others; it takes no callback from Python.
     ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
+    # Its handler of SIGTERM would take the place of ours, and nothing would be saved.
+    jax.config.update("jax_enable_preemption_service", False)
     given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process} if coordinator else {}
     try:
         jax.distributed.initialize(**given, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT,

@@ -162,6 +162,9 @@ class _Run:
         self.positive = _positive(config, data.classes)
         self.batch_size = config.data.batch_size
         self.steps_per_epoch = math.ceil(len(data.splits["train"]) / self.batch_size)
+        if self.batch_size > len(data.splits["train"]):
+            progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
+                          "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
         try:
             self.network = state.network(config, len(data.classes))
         except ValueError as error:
@@ -330,7 +333,9 @@ class _Run:
         fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(scale)}, self.whole)
         self.state = self.state.replace(**fresh)
         with self.early.clock("pictures"):
-            plots.save(plots.history(self.history.rows, self.early.best_step, self.config.name), self.workdir / "curves.png")
+            if self.main:
+                figure = plots.history(self.history.rows, self.early.best_step, self.config.name)
+                plots.save(figure, self.workdir / "curves.png")
             self.events.image("augmented", self._first_images, self.step)
         self._save(val["loss"])
 

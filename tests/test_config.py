@@ -392,3 +392,10 @@ def test_every_key_of_the_default_tree_has_a_comment():
             keys[ast.unparse(node.targets[0]).removeprefix("c.")] = node.end_lineno
     assert sorted(keys) == sorted(KEYS)
     assert [key for key, line in keys.items() if line not in comments] == []
+
+
+def test_every_key_is_explained_for_help():
+    notes = config_lib.notes()
+    assert notes.keys() == dict(config_lib.flatten(config_lib.default())).keys()
+    assert notes["data.path"].startswith("folder, .zip") and "shared between runs" in notes["data.cache_dir"]
+    assert notes["split.method"].endswith("official: what the data set brings") and "Pixels, in" not in notes["augment.fill"]

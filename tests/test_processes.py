@@ -6,6 +6,7 @@ signals, launchers and exit codes goes through launch.py.
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -358,9 +359,10 @@ def test_the_loss_of_a_process_ends_the_others_in_one_line(matrix, launch, place
 
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="Open MPI's mpirun is not installed")
 def test_mpirun_needs_no_flags_and_continues_after_a_loss(matrix, config_file, place):
+    # A process that is bound to one core computes in other parts, and differs in the last bits.
     workdir = place / "lost1"
     assert (workdir / "metrics.jsonl").exists()
-    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "launch.py",
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", sys.executable, "launch.py",
                f"--config={config_file}", f"--workdir={workdir}"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT,
                           env=environment())  # fmt: skip
@@ -401,8 +403,10 @@ def test_a_run_directory_in_use_ends_all(launch, place):
 def test_processes_that_see_different_images_end_in_one_line(launch, make_folder, place):
     other = make_folder(place / "other", per_class=43, patients=7)
     done = end(launch(place / "differ", more=lambda process: [f"--config.data.path={other}"] if process else []))
-    assert codes(done) == [2, 2], done
-    assert all("the processes see different images or splits" in error_line(err) for _, _, err in done)
+    # The split of process 0 may be there before process 1 looks for it.
+    assert codes(done) in ([2, 2], [1, 2]), done
+    assert re.search("see different images or splits|not in the data.*--config.data.path=PATH", error_line(done[1][2]))
+    assert re.search("see different images or splits|another process cannot go on", error_line(done[0][2]))
 
 
 def test_data_that_one_process_does_not_see_ends_all(launch, place):

@@ -15,7 +15,7 @@ from training_tools import on_devices, read_rows, tiny
 import cnnjax
 from cnnjax import checkpoints, inference, metrics, pipeline, runtime, state, steps
 from cnnjax import images as images_lib
-from cnnjax.errors import CheckpointError, ConfigError
+from cnnjax.errors import ConfigError
 
 train = importlib.import_module("cnnjax.train").train
 evaluate = importlib.import_module("cnnjax.evaluate").evaluate
@@ -116,7 +116,7 @@ def test_parameters_moments_and_averages_are_really_divided(divided, when):
     for part, count in (("params", 1), ("ema", 1), ("opt_state", 2)):
         leaves = divided.shapes[when][part]
         large = {path: leaf for path, leaf in leaves.items() if math.prod(leaf[0]) >= runtime.SHARDED}
-        assert len(large) == 3 * count, sorted(leaves)  # two convolutions and a dense layer
+        assert len(large) == 2 * count, sorted(leaves)  # the second convolution and the dense layer
         for whole, shards in large.values():
             assert [math.prod(shard) for shard in shards] == [math.prod(whole) // 4] * 8
         for whole, shards in (leaf for path, leaf in leaves.items() if path not in large):
@@ -127,11 +127,7 @@ def test_parameters_moments_and_averages_are_really_divided(divided, when):
 @pytest.mark.slow
 def test_a_divided_checkpoint_continues_and_evaluates_whole_on_one_device(divided, make):
     workdir = divided.place / "handed"
-    with pytest.raises(CheckpointError, match="mesh.fsdp: 4 -> 1"):
-        train(make(**LARGE), workdir)
-    config = json.loads((workdir / "config.json").read_text())
-    config["mesh"]["fsdp"] = 1
-    (workdir / "config.json").write_text(json.dumps(config))
+    assert json.loads((workdir / "summary.json").read_text())["stopped"] == "signal"
     summary = train(make(**LARGE), workdir)
     alike(workdir, divided.place / "1")
     expected = json.loads((divided.place / "4" / "summary.json").read_text())
