@@ -304,4 +304,6 @@ def run(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv))
+    code = run(sys.argv)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is said and done: the exit code is not to be changed any more
+    sys.exit(code)

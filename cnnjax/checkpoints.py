@@ -121,14 +121,18 @@ class Checkpoints:
         for name, path in there.items():
             if not (seals / f"{name}.json").exists():
                 temporary = seals / f".{name}.{os.getpid()}"
-                temporary.write_text(json.dumps(_checksums(path), indent=1))
+                files = _checksums(path)
+                temporary.write_text(json.dumps({"files": files, "sha256": _digest(files)}, indent=1))
                 os.replace(temporary, seals / f"{name}.json")
 
     def damage(self, step: int) -> str:
         """What is wrong with the files of a checkpoint; "" when they are as saved, or from before checksums were whole."""
         try:
-            expected = json.loads((self.workdir / "checksums" / f"{step}.json").read_text())
-        except (FileNotFoundError, ValueError):
+            seal = json.loads((self.workdir / "checksums" / f"{step}.json").read_text())
+            expected = seal["files"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return ""
+        if seal.get("sha256") != _digest(expected):  # it is the list that is damaged, which says nothing of the files
             return ""
         found = _checksums(self.directory / str(step))
         for name in sorted({*expected, *found}):
@@ -345,6 +349,10 @@ def _hush_late_answers() -> None:
             otherwise(unraisable)
 
     sys.unraisablehook = hook
+
+
+def _digest(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def _checksums(directory: Path) -> dict[str, str]:
