@@ -107,10 +107,10 @@ class Checkpoints:
         while self._manager.is_saving_in_progress() and not (self.directory / str(step)).exists():
             time.sleep(0.05)
         with contextlib.suppress(OSError):  # a full disk has been reported by then
-            self._seal()
+            self.seal()
         self._saved()
 
-    def _seal(self) -> None:
+    def seal(self) -> None:
         """Writes checksums of what has none yet, and removes those of checkpoints that are gone."""
         there = {path.name: path for path in self.directory.iterdir() if path.name.isdigit()}
         seals = self.workdir / "checksums"

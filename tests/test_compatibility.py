@@ -84,6 +84,12 @@ def make(directory: Path) -> None:
         for path in (directory / run / "eval").glob("*"):  # but the table of the test images
             if path.name != "test.csv":
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in (directory / run).rglob("commit_success.txt"):
+            path.write_text("Checkpoint commit was successful.\n")  # Orbax names the directory of this machine
+        for seal in (directory / run / "checksums").glob("*.json"):
+            seal.unlink()
+        with checkpoints.Checkpoints(directory / run, writable=True) as saved:
+            saved.seal()
         summary = json.loads((directory / run / "summary.json").read_text())
         rundir.write_json(directory / run / "summary.json", {**summary, "platform": "", "revision": ""})
 
