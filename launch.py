@@ -28,7 +28,7 @@ from absl import flags
 
 from cnnjax import config as config_lib
 from cnnjax import remote
-from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
+from cnnjax.errors import CheckpointError, ConfigError, DataError, PeerError, Stopped, UserError
 from cnnjax.progress import Console, Progress
 from cnnjax.stopping import StopFlag
 
@@ -222,6 +222,7 @@ def _leave() -> None:
 
 
 def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
+    from cnnjax import rundir
     from cnnjax.explore import explore
 
     with StopFlag(_leave) as stop:
@@ -229,7 +230,9 @@ def _explore(config, workdir: Path, overrides: dict[str, str], console: Console)
     console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
     place = FLAGS.workdir or str(workdir)
-    if config_lib.differs(workdir / "config.json", config):  # a run with another config lives here
+    try:
+        rundir.finished(workdir, config)
+    except CheckpointError:  # a run with another config lives here
         place += "-explored"
     console.message(f"train    python launch.py --config={FLAGS.config} --workdir={place}{chosen}")
 

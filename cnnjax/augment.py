@@ -51,7 +51,7 @@ NUMBERS: dict[str, Number] = {
     "mirror_y": _chance("flip_vertical", lambda v: 0.5),
     "mirror_x": _chance("flip_horizontal", lambda v: 0.5),
     "turns": Number("turns", 0.0, lambda v: 0.0, lambda v: 3.0, "whole", unit=" × 90°"),
-    "zoom": _around("zoom", 1.0, unit=" of the side"),  # that is seen
+    "zoom": _around("zoom", 1.0, unit=" of the side seen"),
     "stretch_y": _around("stretch", 1.0, unit=" of the height"),
     "stretch_x": _around("stretch", 1.0, unit=" of the width"),
     "shear": _around("shear", 0.0, unit="°"),

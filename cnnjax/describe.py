@@ -28,11 +28,7 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     source, plan = _plan(config, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
-        try:
-            network = state.network(config, len(classes))
-        except ValueError as error:
-            raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
-                            "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
+        network = state.network(config, len(classes))
         table = models.table(network.model, config.image.size)
         picture = workdir / "network.png"
         plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)

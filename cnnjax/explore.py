@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from cnnjax import augment, dataset, pages, pipeline, plots, report, rundir, steps
-from cnnjax.config import PRESETS
+from cnnjax import config as config_lib
 from cnnjax.errors import Stopped
 from cnnjax.images import resize
 from cnnjax.pages import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
@@ -72,6 +72,12 @@ class _Page:
         wanted = [int(row) for name in self.classes for row in self.rows[name][:NINE]]
         self.originals = data.originals(wanted)
 
+        self.files: dict[str, str] = {}  # class -> its part of file names, no two the same
+        for name in self.classes:
+            self.files[name] = _file(name)
+            while list(self.files.values()).count(self.files[name]) > 1:
+                self.files[name] += "_"
+
     def _chart(self, name: str, drawn) -> str:
         plots.save(drawn, self.directory / f"{name}.png")
         return plots.svg(drawn)
@@ -125,7 +131,7 @@ class _Page:
         per_split = ", ".join(f"{len(groups):,} in {name}" for name, groups in sides.items())
         values = np.array(list(sizes.values()))
         blocks.append(Note(f"{len(sizes):,} groups, by data.group = {self.config.data.group}: {per_split}. A group has "
-                           f"{values.min():,} to {values.max():,} images, half of them at least {np.median(values):,g}."))  # fmt: skip
+                           f"{values.min():,} to {values.max():,} images, median {np.median(values):,g}."))  # fmt: skip
         if both:
             blocks.append(Note(f"{len(both):,} groups are in more than one split: what the network learns about them in training "
                                "helps it in the test. --config.split.method=grouped keeps groups apart.", warning=True))  # fmt: skip
@@ -181,8 +187,8 @@ class _Page:
             files = [Photo(pixels, name, " × ".join(map(str, pixels.shape))) for pixels in originals]
             seen = [Photo(self.data.images[row], name, f"{size} × {size} × 3") for row in chosen]
             blocks.append(Beside([
-                self._photos(f"photos-{_file(name)}", name, files),
-                self._photos(f"seen-{_file(name)}", f"{name}, as the network sees it", seen),
+                self._photos(f"photos-{self.files[name]}", name, files),
+                self._photos(f"seen-{self.files[name]}", f"{name}, as the network sees it", seen),
             ]))  # fmt: skip
         if len(self.data.classes) > len(self.classes):
             blocks.append(Note(f"{len(self.data.classes) - len(self.classes):,} more classes are not shown."))
@@ -200,7 +206,7 @@ class _Page:
             means.append(Photo(np.round(pixels.mean(0)).astype(np.uint8), name, f"of {len(rows):,}"))
             counts = np.stack([np.bincount(pixels[..., c].ravel(), minlength=256) for c in range(3)])
             drawn = plots.colours(name, counts / counts.sum(1, keepdims=True))
-            charts.append(self._chart(f"colours-{_file(name)}", drawn))
+            charts.append(self._chart(f"colours-{self.files[name]}", drawn))
         first = next(row for name in self.classes for row in self.rows[name])
         original = self._original(first)
         blank = np.zeros_like(original)
@@ -225,6 +231,8 @@ class _Page:
                                         batch_size=config.data.batch_size, seed=config.seed)  # fmt: skip
         shown = steps.compile_augmentation(config)
         first = batches[0]
+        standard = config_lib.default().augment
+        chosen = ", ".join(f"{key}={value}" for key, value in config.augment.items() if value != standard[key])
         images, targets = shown(np.int32(0), first)
         on = images.dtype != np.uint8
         names = self.data.classes
@@ -238,7 +246,7 @@ class _Page:
         blocks = [self._photos("first-batch", "The first batch", photos, text, columns=6)]
         if not on:
             note = "Augmentation is off: the network sees each image as it is. --config.augment=light switches some of it on; presets: "
-            return Section("Augmentation", [Note(note + ", ".join(PRESETS)), *blocks])
+            return Section("Augmentation", [Note(note + ", ".join(config_lib.PRESETS)), *blocks])
         nine = []
         for name in self.classes:
             if not len(self.rows[name]):
@@ -250,13 +258,13 @@ class _Page:
             }
             out, _ = shown(np.int32(0), batch)
             photos = [Photo(_shown(out[i]), name, f"position {i}") for i in range(min(NINE, len(out)))]
-            nine.append(self._photos(f"augmented-{_file(name)}", f"{name}, augmented nine times", photos))
+            nine.append(self._photos(f"augmented-{self.files[name]}", f"{name}, augmented nine times", photos))
         blocks.append(Note("One image of each class, as if it stood at each of the first nine positions of the first batch: "
                            "step 0 would show the network these."))  # fmt: skip
         blocks.append(Beside(nine))
         blocks.append(Note("Each operation alone, at the ends of its range."))
         blocks += self._extremes()
-        return Section("Augmentation", blocks)
+        return Section("Augmentation", [Note(f"Switched on: {chosen}."), *blocks])
 
     def _extremes(self) -> list[Photos | Beside]:
         """Each operation alone."""
@@ -304,7 +312,7 @@ class _Page:
                 Photo(_bytes(closed), "closing", "disk of radius 3"),
                 Photo(_bytes(outlined), "contours", f"{len(contours)}, around {area:.0%} of the image"),
             ]
-            blocks.append(self._photos(f"processing-{_file(name)}", name, photos, columns=8))
+            blocks.append(self._photos(f"processing-{self.files[name]}", name, photos, columns=8))
         note = Note(
             "What an image processing course does with such a picture, by scikit-image. The network is given none of it."
         )

@@ -1,5 +1,6 @@
 """Pictures: figures that become a PNG file, and SVG text that takes the colours of the page around it."""
 
+import functools
 import io
 import math
 import os
@@ -53,7 +54,6 @@ def figure(width: float = WIDTH, height: float = 2.9, layout: str | None = "cons
 
 def styled(draw):
     """Decorates a function that makes a figure: matplotlib reads its settings while artists are made."""
-    import functools
 
     @functools.wraps(draw)
     def drawn(*args, **kwargs):
@@ -103,8 +103,32 @@ def _plain(axes, grid: str = "y") -> None:
     axes.tick_params(length=0)
 
 
+def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int]) -> None:
+    alone = len(runs) == 1
+    title = key.capitalize() if alone else f"Validation {key}, the best epochs marked"
+    for (name, rows), colour in zip(runs.items(), SERIES * len(runs), strict=False):
+        epochs = [row["epoch"] for row in rows]
+        dots = "o" if len(epochs) < 3 else None
+        if alone:
+            axes.plot(epochs, [row[key] for row in rows], color=BLUE, label="training", marker=dots)
+            colour = ORANGE
+        axes.plot(
+            epochs, [row[f"val_{key}"] for row in rows], color=colour, label="validation" if alone else name, marker=dots
+        )
+        for row in (row for row in rows if row["step"] == best.get(name)):
+            axes.plot(row["epoch"], row[f"val_{key}"], "o", color=colour, markersize=6)
+            if alone:
+                axes.axvline(row["epoch"], color=MUTED, linewidth=0.8, linestyle=":")
+                title += f": {row[f'val_{key}']:.3f} in validation at the best epoch, {row['epoch']}"
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.legend(loc="best", fontsize=8)
+    _plain(axes)
+
+
 @styled
-def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int] | None = None):
+def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int]):
     """A measure against the epoch. One run: training and validation; several: validation of each.
 
     Args:
@@ -113,53 +137,16 @@ def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int]
         best: name -> step to mark.
     """
     drawn = figure()
-    axes = drawn.subplots()
-    alone = len(runs) == 1
-    for (name, history), colour in zip(runs.items(), SERIES * len(runs), strict=False):
-        epochs = [row["epoch"] for row in history]
-        dots = "o" if len(epochs) < 3 else None
-        if alone:
-            axes.plot(epochs, [row[key] for row in history], color=BLUE, label="training", marker=dots)
-            colour = ORANGE
-        axes.plot(epochs, [row[f"val_{key}"] for row in history], color=colour, marker=dots,
-                  label="validation" if alone else name)  # fmt: skip
-        for row in history:
-            if row["step"] == (best or {}).get(name):
-                axes.plot(row["epoch"], row[f"val_{key}"], "o", color=colour, markersize=6)
-                if alone:
-                    axes.axvline(row["epoch"], color=MUTED, linewidth=0.8, linestyle=":")
-                    title = f"{key.capitalize()}: {row[f'val_{key}']:.3f} in validation at the best epoch, {row['epoch']}"
-                    axes.set_title(title)
-    if not alone:
-        axes.set_title(f"Validation {key}, the best epoch marked")
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="best", fontsize=8)
-    _plain(axes)
+    _measure(drawn.subplots(), runs, key, best)
     return drawn
 
 
 @styled
 def history(rows: Sequence[dict], best_step: int, name: str):
-    """Accuracy and loss against the epoch, side by side, for `curves.png`."""
+    """Accuracy and loss of one run side by side, for `curves.png`."""
     drawn = figure(10, 4)
-    best = [row for row in rows if row["step"] == best_step]
-    epochs = [row["epoch"] for row in rows]
     for axes, key in zip(drawn.subplots(1, 2), ("accuracy", "loss"), strict=True):
-        for column, label, colour in ((key, "training", BLUE), (f"val_{key}", "validation", ORANGE)):
-            axes.plot(epochs, [row[column] for row in rows], color=colour, label=label, linewidth=2,
-                      marker="o" if len(epochs) < 3 else None)  # fmt: skip
-        title = key
-        if best:
-            value = best[0][f"val_{key}"]
-            axes.axvline(best[0]["epoch"], color=MUTED, linewidth=1, linestyle=":")
-            axes.plot(best[0]["epoch"], value, "o", color=ORANGE)
-            title += f": {value:.3f} in validation at the best epoch, {best[0]['epoch']}"
-        axes.set_title(title, fontsize=11)
-        axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend(loc="lower right" if key == "accuracy" else "upper right")
-        _plain(axes)
+        _measure(axes, {name: rows}, key, {name: best_step})
     drawn.suptitle(name, x=0.01, ha="left", color=MUTED, fontsize=10)
     return drawn
 

@@ -11,6 +11,7 @@ import optax
 from flax import nnx, struct
 
 from cnnjax import models, runtime
+from cnnjax.errors import DataError
 
 
 @struct.dataclass
@@ -64,7 +65,7 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
 
 
 def network(config, classes: int) -> Network:
-    """The network of a config for a number of classes; computes nothing yet."""
+    """The network of a config for a number of classes; computes nothing yet. Raises DataError for images that are too small."""
     dtype = jnp.dtype(config.train.precision)
     options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model,
                    zca=config.image.zca, dtype=dtype)  # fmt: skip
@@ -80,7 +81,11 @@ def network(config, classes: int) -> Network:
         view = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
         return nnx.split(view, nnx.Param, ...)[0]
 
-    model = nnx.eval_shape(build)
+    try:
+        model = nnx.eval_shape(build)
+    except ValueError as error:
+        raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
+                        "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
     return Network(definition(True), definition(False), make, model, classes)
 
 

@@ -11,7 +11,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -21,6 +21,7 @@ from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import (
     dataset,
+    events,
     inference,
     metrics,
     models,
@@ -33,45 +34,14 @@ from cnnjax import (
     state,
     steps,
     tables,
+    validation,
     whitening,
 )
+from cnnjax.early import SPENT, Early
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
-# Where a run's time goes. "step" is what the loop waits for the device, augmentation included; "other" the rest.
 STOP, SAVE = 2, 1  # wishes of a process
-
-SPENT = ("input", "compile", "step", "evaluation", "checkpoint", "pictures")
-
-
-@dataclasses.dataclass
-class Early:
-    """What is remembered from epoch to epoch; saved with every checkpoint."""
-
-    evaluated: int = 0  # step of the last evaluation
-    best_loss: float = math.inf
-    best_step: int = 0
-    wait: int = 0  # epochs since best_step
-    drop_wait: int = 0  # epochs since best_step or the last drop of the learning rate
-    seconds: float = 0.0  # of wall clock, over all starts of the run
-    train_seconds: float = 0.0  # of them in training steps, compilation apart
-    train_images: int = 0  # seen in train_seconds
-    spent: dict[str, float] = dataclasses.field(default_factory=dict)  # seconds by what they were spent on; see `SPENT`
-
-    @contextlib.contextmanager
-    def clock(self, name: str) -> Iterator[None]:
-        """Adds the seconds of a block to `spent`."""
-        start = time.monotonic()
-        yield
-        self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - start
-
-    def update(self, step: int, val_loss: float) -> None:
-        """Takes in an evaluation."""
-        self.evaluated = step
-        self.wait += 1
-        self.drop_wait += 1
-        if val_loss < self.best_loss:
-            self.best_loss, self.best_step, self.wait, self.drop_wait = val_loss, step, 0, 0
 
 
 def train(config, workdir: str | Path, *, progress: Progress | None = None,
@@ -93,9 +63,8 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         UserError: in one line, what cannot work.
         Stopped: `stop` was true; the same call continues.
     """
-    progress, workdir = progress or Progress(), Path(workdir)
-    main = runtime.is_main()
-    progress = progress if main else Progress()
+    main, workdir = runtime.is_main(), Path(workdir)
+    progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             done = rundir.finished(workdir, config)
@@ -165,11 +134,7 @@ class _Run:
         if self.batch_size > len(data.splits["train"]):
             progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
                           "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
-        try:
-            self.network = state.network(config, len(data.classes))
-        except ValueError as error:
-            raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
-                            "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
+        self.network = state.network(config, len(data.classes))
         self.table = models.table(self.network.model, config.image.size)
         self.parameters = sum(row.parameters for row in self.table)
         self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
@@ -184,17 +149,17 @@ class _Run:
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
         self.saved_at = time.monotonic()
-        self.every = config_lib.interval(config.train.checkpoint_every) or (0, math.inf)
+        self.every = validation.interval(config.train.checkpoint_every) or (0, math.inf)
         self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume(tx)
         self.started = time.monotonic()
         if not self.main:
-            self.history, self.events = rundir.NoHistory(), _NoEvents()
+            self.history, self.events = rundir.NoHistory(), events.NoEvents()
             return
         self.history = rundir.History(workdir, self.step, averaged=bool(config.train.ema_decay))
-        self.events = _events(config, workdir, self.step)
+        self.events = events.open_events(config, workdir, self.step)
         plots.save(plots.network(self.table, config.image.size, config.name), workdir / "network.png", dpi=160)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
@@ -464,40 +429,3 @@ def _positive(config, classes: tuple[str, ...]) -> int:
     if config.data.positive and config.data.positive not in classes:
         raise DataError(f"data.positive={config.data.positive!r} is not a class; use one of {', '.join(classes)}")
     return classes.index(config.data.positive) if config.data.positive else 1
-
-
-class _NoEvents:
-    """Stands in where TensorBoard is off."""
-
-    def __call__(self, row: dict, prefix: str) -> None:
-        pass
-
-    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Events:
-    """TensorBoard event files; rows after `step` of an earlier start are hidden by TensorBoard itself."""
-
-    def __init__(self, directory: Path, step: int):
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(directory), purge_step=step or None)
-
-    def __call__(self, row: dict, prefix: str) -> None:
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                self._writer.add_scalar(f"{prefix}/{name}", value, row["step"])
-
-    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
-        self._writer.add_image(name, make(), step, dataformats="HWC")
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-def _events(config, workdir: Path, step: int):
-    return _Events(workdir / "tensorboard", step) if config.log.tensorboard else _NoEvents()

@@ -65,6 +65,20 @@ def cell_folder(tmp_path_factory) -> Path:
     return write_folder(tmp_path_factory.mktemp("data") / "cells", per_class=48)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    """A cache directory that the tests of a file share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def make(cell_folder, cache):
+    """training_tools.tiny(**overrides) on the cells."""
+    from training_tools import tiny
+
+    return lambda **overrides: tiny(cell_folder, cache, **overrides)
+
+
 @pytest.fixture
 def isolated_cache(tmp_path) -> Path:
     """A cache directory that no other test sees."""

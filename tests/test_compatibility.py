@@ -31,11 +31,6 @@ def settings(**overrides):
     return config.finish(config.override(config.default(), values))
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 def test_there_is_a_fixture_of_the_format_that_is_written():
     assert f"format-{checkpoints.FORMAT}" in FORMATS
 

@@ -34,11 +34,6 @@ def refused(done):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def trained(cache, tmp_path_factory):
     """A run of two epochs on 120 drawn cells, with the network of the config."""
     workdir = tmp_path_factory.mktemp("runs") / "cells"

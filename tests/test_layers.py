@@ -11,7 +11,7 @@ import cnnjax
 
 LAYERS = (
     ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "models", "metrics", "progress", "demo",
-     "download", "plots", "stopping", "remote"),
+     "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),
@@ -21,7 +21,7 @@ LAYERS = (
 VERBS = LAYERS[-1]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 WITHOUT_JAX = ("config", "images", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
-               "demo", "errors", "plots", "stopping", "tables", "pages", "report", "whitening")  # fmt: skip
+               "demo", "errors", "plots", "stopping", "remote", "validation", "early", "events", "tables", "pages", "report", "whitening")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
     "geometry": {"flax", "optax", "grain", "orbax"},

@@ -9,6 +9,7 @@ from jax import lax
 
 from cnnjax import config as config_lib
 from cnnjax import models, state
+from cnnjax.errors import DataError
 
 FLOWERS = [("conv1", (180, 180, 16), 448), ("pool1", (90, 90, 16), 0), ("conv2", (90, 90, 32), 4640),
            ("pool2", (45, 45, 32), 0), ("conv3", (45, 45, 64), 18496), ("pool3", (22, 22, 64), 0),
@@ -94,7 +95,7 @@ def test_parameters_are_float32_plain_dicts_whatever_the_precision():
 
 
 def test_an_image_that_is_too_small_is_refused():
-    with pytest.raises(ValueError, match="nothing is left of the image after block 2"):
+    with pytest.raises(DataError, match="nothing is left of the image after block 2"):
         state.network(tiny(**{"image.size": 4, "model.padding": ("valid",)}), 3)
 
 

@@ -12,7 +12,7 @@ from training_tools import CONFIGS, settings
 
 from cnnjax import config as config_lib
 from cnnjax import models, state, steps
-from cnnjax.errors import UserError
+from cnnjax.errors import DataError, UserError
 
 
 def random_images(count, size):
@@ -125,7 +125,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_expectation():
     "options", [{}, {"model__padding": ("valid",)}, {"model__pool_stride": 1, "model__padding": ("valid",)}]
 )
 def test_an_image_that_vanishes_is_named_with_the_block(options):
-    with pytest.raises(ValueError, match="nothing is left of the image after block"):
+    with pytest.raises(DataError, match="nothing is left of the image after block"):
         state.network(settings(image__size=4, model__channels=(2, 2, 2), **options), 2)
 
 

@@ -25,11 +25,6 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def two(cell_folder, cache, tmp_path_factory):
     """A finished run on two classes, with augmentation that has a cost."""
     workdir = tmp_path_factory.mktemp("runs") / "two"

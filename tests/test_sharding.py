@@ -62,17 +62,6 @@ print(json.dumps({"made": {part: shapes(getattr(made, part)) for part in parts},
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def make(cell_folder, cache):
-    """tiny(**overrides) on the cells."""
-    return lambda **overrides: tiny(cell_folder, cache, **overrides)
-
-
-@pytest.fixture(scope="module")
 def divided(cell_folder, cache, tmp_path_factory):
     """Runs of 8 devices with parameters divided among 1, 2 and 4 of them, and the shapes of the parts."""
     place = tmp_path_factory.mktemp("divided")

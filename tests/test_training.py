@@ -50,17 +50,6 @@ class Said(Progress):
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def make(cell_folder, cache):
-    """tiny(**overrides) on the cells."""
-    return lambda **overrides: tiny(cell_folder, cache, **overrides)
-
-
-@pytest.fixture(scope="module")
 def plain(make, tmp_path_factory):
     """A finished run of three epochs; tests read it only."""
     workdir = tmp_path_factory.mktemp("plain") / "run"

@@ -126,11 +126,6 @@ OPTIONS = {"image__size": 8, "image__zca": True, "image__zca_epsilon": 1e-3, "au
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
 def run(cell_folder, cache, tmp_path_factory):
     """Three epochs."""
     workdir, config = tmp_path_factory.mktemp("whitened") / "run", tiny(cell_folder, cache, **OPTIONS)

@@ -1,0 +1,44 @@
+"""What TensorBoard shows of a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+
+class NoEvents:
+    """Stands in where TensorBoard is off."""
+
+    def __call__(self, row: dict, prefix: str) -> None:
+        pass
+
+    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Events:
+    """TensorBoard event files; rows after `step` of an earlier start are hidden by TensorBoard itself."""
+
+    def __init__(self, directory: Path, step: int):
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(directory), purge_step=step or None)
+
+    def __call__(self, row: dict, prefix: str) -> None:
+        for name, value in row.items():
+            if name != "step" and value is not None:
+                self._writer.add_scalar(f"{prefix}/{name}", value, row["step"])
+
+    def image(self, name: str, make: Callable[[], np.ndarray], step: int) -> None:
+        self._writer.add_image(name, make(), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def open_events(config, workdir: Path, step: int) -> Events | NoEvents:
+    """That of a run that goes on at `step`."""
+    return Events(workdir / "tensorboard", step) if config.log.tensorboard else NoEvents()
