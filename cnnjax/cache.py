@@ -164,6 +164,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
             yield reference
 
     facts: list[dict] = [{}] * count
+    known: dict[tuple, dict] = {}
     done = 0
     with open(directory / "images.npy", "wb") as file, progress.task("decode", count, "images") as advance:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -178,7 +179,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
                 i = positions[done]
                 file.seek(start + i * row_bytes)
                 file.write(image.tobytes())
-                facts[i] = fact
+                facts[i] = known.setdefault(tuple(fact.values()), fact)
                 done += 1
             advance(len(chunk_facts))
     if done != count:
@@ -193,7 +194,8 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     """None where a file is missing or not of the size that it was written with."""
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
-            facts = list(csv.DictReader(file))
+            known: dict[tuple, dict] = {}  # images of the same size and kind share one
+            facts = [known.setdefault(tuple(row.values()), row) for row in csv.DictReader(file)]
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None

@@ -12,9 +12,10 @@ import json
 import os
 import re
 import stat
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -198,7 +199,7 @@ def _list_tar(path: Path):
     changed = path.stat().st_mtime_ns  # the members of a reproducible tar all have one time
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
-        for number, info in enumerate(archive):
+        for number, info in enumerate(_members(archive)):
             name = _text(info.name.removeprefix("./"))
             if info.isdir():
                 continue
@@ -214,7 +215,7 @@ def _list_tar(path: Path):
     def stream() -> Iterator[tuple[str, Reference]]:
         # A compressed tar can only be read from its beginning: once through, in its own order.
         with tarfile.open(path, "r|*") as archive:
-            for number, info in enumerate(archive):
+            for number, info in enumerate(_members(archive)):
                 name = _text(info.name.removeprefix("./"))
                 if last.get(name) == number:  # of a name that comes more than once, the last counts
                     yield name, DataReference(archive.extractfile(info).read())
@@ -222,20 +223,29 @@ def _list_tar(path: Path):
     return entries, rejected, stream if compressed else None
 
 
+def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Each member once. `TarFile` keeps all that it has seen, a kilobyte each."""
+    while (info := archive.next()) is not None:
+        yield info
+        archive.members.clear()
+
+
 def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-    parts = {name: name.split("/") for name in entries if not hidden.search(name)}
+    names = [name for name in entries if not hidden.search(name)]
+    folders = {name.rpartition("/")[0] for name in names}
+    parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/
     while True:
-        tops = {p[depth] for p in parts.values() if len(p) > depth + 1}
-        below = {p[depth + 1] for p in parts.values() if len(p) > depth + 2}
+        tops = {p[depth] for p in parts if len(p) > depth}
+        below = {p[depth + 1] for p in parts if len(p) > depth + 1}
         if len(tops) != 1 or len(below) == 0:
             break
         depth += 1
     split_depth = int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
     start = depth + split_depth
-    found = sorted({p[start] for p in parts.values() if len(p) > start + 1})
+    found = sorted({p[start] for p in parts if len(p) > start})
     classes = tuple(config.classes) or tuple(found)
     missing = [name for name in classes if name not in found]
     if missing:
@@ -244,29 +254,30 @@ def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source
     if len(classes) < 2:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
-    keys, examples = [], []
-    for name, p in parts.items():
-        if len(p) > start + 1 and p[start] in classes:
+    label, chosen, examples = {name: i for i, name in enumerate(classes)}, [], []
+    for name in sorted(names):  # all begin with the same folders: sorted by id as well
+        p = name.split("/")
+        if len(p) > start + 1 and p[start] in label:
             split = OFFICIAL[p[depth].lower()] if split_depth else ""
-            group = _group(config.group, "/".join(p[start + 1 :]))
-            examples.append(Example("/".join(p[depth:]), classes.index(p[start]), group, split))
-            keys.append(name)
+            group = sys.intern(_group(config.group, "/".join(p[start + 1 :])))
+            examples.append(Example("/".join(p[depth:]) if depth else name, label[p[start]], group, split))
+            chosen.append(name)
     if not examples:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
-    order = sorted(range(len(examples)), key=lambda i: examples[i].id)
-    keys = [keys[i] for i in order]
-    examples = tuple(examples[i] for i in order)
-    position = {key: i for i, key in enumerate(keys)}
+    fingerprint = _digest((e.id, entries[name][1]) for e, name in zip(examples, chosen, strict=True))
+    if stream is None:
+        known = [entries[name][0] for name in chosen]
+    else:
+        position = {name: i for i, name in enumerate(chosen)}
 
     def references() -> Iterator[tuple[int, Reference]]:
         if stream is None:
-            yield from ((i, entries[key][0]) for i, key in enumerate(keys))
+            yield from enumerate(known)
         else:
             yield from ((position[name], reference) for name, reference in stream() if name in position)
 
     rejected = tuple(sorted((name, reason) for name, reason in rejected if not hidden.search(name)))
-    return Source(classes, examples, _digest((e.id, entries[k][1]) for e, k in zip(examples, keys, strict=True)),
-                  references, rejected)  # fmt: skip
+    return Source(classes, tuple(examples), fingerprint, references, rejected)
 
 
 def _group(pattern: str, name: str) -> str:
@@ -275,8 +286,14 @@ def _group(pattern: str, name: str) -> str:
     return (matched[matched.re.groups and 1] or "") if matched else ""
 
 
-def _digest(facts) -> str:
-    return hashlib.sha256(json.dumps(list(facts)).encode()).hexdigest()
+def _digest(facts: Iterable) -> str:
+    """SHA-256 of a list as JSON, of which no more than an element is held."""
+    digest, between = hashlib.sha256(b"["), b""
+    for fact in facts:
+        digest.update(between + json.dumps(fact).encode())
+        between = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def _demo(config, progress: Progress) -> Source:

@@ -6,6 +6,7 @@ the file system, the machine, the number of processes or a library's version.
 
 import csv
 import hashlib
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,7 +181,7 @@ def read(path: Path) -> list[tuple[str, str, str, str]]:
         reader = csv.reader(file)
         if next(reader, None) != ["id", "label", "group", "split"]:
             raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
-        rows = [tuple(row) for row in reader if row]
+        rows = [(row[0], *map(sys.intern, row[1:])) for row in reader if row]
     wrong = [row for row in rows if len(row) != 4 or row[3] not in NAMES]
     if wrong:
         raise DataError(f"{path} has the row {','.join(wrong[0])}; the split must be one of {', '.join(NAMES)}")
