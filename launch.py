@@ -15,7 +15,8 @@ import os
 import signal
 
 if __name__ == "__main__":  # until somebody listens there is nothing to save, and the imports take their time
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(75))
 
 import contextlib
 import errno
@@ -100,6 +101,7 @@ def main(argv: list[str]) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     if FLAGS.mode not in ("train", "explore"):  # which have a better answer
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     if FLAGS.mode in ("train", "explore", "describe"):
         if not FLAGS.config:
@@ -163,6 +165,10 @@ def _processes() -> Iterator[bool]:
         except UserError as error:
             runtime.disconnect(error)
             raise
+        except OSError as error:
+            if _disk(error):
+                runtime.disconnect(UserError(_disk(error)))
+            raise
         except (Stopped, PeerError):  # as all others do, at the same place
             runtime.disconnect()
             raise
@@ -171,8 +177,10 @@ def _processes() -> Iterator[bool]:
 
 def _several() -> bool:
     """Whether this is one of several processes: by the flags, else by the environment."""
-    if FLAGS.distributed is not None or FLAGS.coordinator:
-        return bool(FLAGS.distributed or FLAGS.coordinator)
+    if FLAGS.distributed is not None:
+        return FLAGS.distributed
+    if FLAGS.coordinator:
+        return True
     get = os.environ.get
     counts = [get("OMPI_COMM_WORLD_SIZE", "1"), get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"]
     hosts = get("TPU_WORKER_HOSTNAMES", "")
@@ -299,11 +307,18 @@ def run(argv: list[str]) -> int:
         print(INTERRUPTED, file=sys.stderr)
         return 130
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        if not _disk(error):
             raise
-        advice = "make it writable" if error.errno == errno.EROFS else "make room"
-        print(f"error: {error}; {advice}, then the same command continues from the last checkpoint", file=sys.stderr)
+        print(f"error: {_disk(error)}", file=sys.stderr)
         return 2
+
+
+def _disk(error: OSError) -> str:
+    """What to say of a file system that is full or read-only; "" for other errors."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        return ""
+    advice = "make it writable" if error.errno == errno.EROFS else "make room"
+    return f"{error}; {advice}, then the same command continues from the last checkpoint"
 
 
 if __name__ == "__main__":

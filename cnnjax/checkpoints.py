@@ -84,8 +84,9 @@ class Checkpoints:
         if not writable and not self.directory.is_dir():
             raise CheckpointError(f"no checkpoints in {workdir}; train first, or name a run with --workdir=DIR")
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
-        for name in ("absl", "asyncio"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        logging.getLogger("absl").setLevel(logging.ERROR if runtime.several() else logging.CRITICAL)
+        logging.getLogger("absl").addFilter(self._heard)
         _hush_late_answers()
         policies = ocp.training.preservation_policies
         self._manager = ocp.training.Checkpointer(
@@ -100,6 +101,19 @@ class Checkpoints:
         )  # fmt: skip
         self._sealing: threading.Thread | None = None
         self._saved = saved
+
+    def _heard(self, record: logging.LogRecord) -> bool:
+        """Whether a record of Orbax is for the user. One of several processes whose save fails ends here: Orbax would let it
+        and all others wait for each other, and only its log says so."""
+        if runtime.several() and record.exc_info and threading.current_thread().name == "async_save":
+            try:
+                with self._readable_errors():
+                    raise record.exc_info[1]
+            except CheckpointError as error:
+                runtime.leave(error)
+            except Exception:  # another process is lost, which surfaces in the loop
+                pass
+        return record.levelno >= logging.CRITICAL
 
     def _seal_when_whole(self, step: int) -> None:
         """Waits for the rename that ends a save, then writes its checksums. Runs in a thread of its own."""
@@ -175,6 +189,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind, *exc):
+        logging.getLogger("absl").removeFilter(self._heard)
         if runtime.is_loss(exc[0]):  # to wait for a save would be to wait for the lost process
             return
         try:

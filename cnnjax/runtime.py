@@ -13,7 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, UserError
+from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, TrainingError, UserError
 
 SHARDED = 2**12  # numbers; smaller arrays are whole on every device, with mesh.fsdp too
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
@@ -65,12 +65,36 @@ def disconnect(problem: UserError | None = None) -> None:
         jax.distributed.shutdown()
 
 
+def leave(problem: Exception) -> None:
+    """Ends this process at once, from any thread; the others hear of it by its silence."""
+    os.write(2, f"error: {problem}\n".encode())
+    os._exit(2)
+
+
 def is_loss(error: BaseException | None) -> bool:
     """Whether an error that surfaced in a call of JAX or Orbax is the loss of another process."""
-    if not several():
+    if not several() or is_shortage(error):
         return False
     words = re.search("Gloo|NCCL|coordination service|heartbeat", str(error))  # jit raises these as ValueError
     return isinstance(error, jax.errors.JaxRuntimeError) or (isinstance(error, ValueError) and words is not None)
+
+
+def is_shortage(error: BaseException | None) -> bool:
+    """Whether an error of JAX is a lack of memory on the device."""
+    return isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+@contextlib.contextmanager
+def readable_shortage(advice: str) -> Iterator[None]:
+    """A lack of memory on the device as TrainingError, with the advice."""
+    try:
+        yield
+    except Exception as error:
+        if not is_shortage(error):
+            raise
+        wanted = re.search(r"allocat\w+ (\d+) bytes|allocate ([\d.]+ ?[KMGT]?i?B)", str(error))
+        size = f" for {int(wanted[1]) / 1e9:,.1f} GB" if wanted and wanted[1] else f" for {wanted[2]}" if wanted else ""
+        raise TrainingError(f"no memory left on the device{size}; {advice}") from error
 
 
 @contextlib.contextmanager

@@ -71,6 +71,9 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             if main and not done:
                 held.enter_context(rundir.lock(workdir))
         if not done:
+            advice = (f"use a smaller --config.data.batch_size (now {config.data.batch_size}), --config.train.accumulate "
+                      "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
+            held.enter_context(runtime.readable_shortage(advice))
             return _train(config, workdir, progress, stop, saved, main)
     if main and not (workdir / "report.html").exists():  # killed between the last number and the page
         report.write_report(workdir)

@@ -4,6 +4,7 @@ Runs that are compared start several processes once and do all their work there,
 signals, launchers and exit codes goes through launch.py.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 
+import faults
 import numpy as np
 import pytest
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment, read_rows, tiny
@@ -355,6 +357,30 @@ def test_the_loss_of_a_process_ends_the_others_in_one_line(matrix, launch, place
     assert codes(done)[1 - victim] == 1, done
     line = error_line(done[1 - victim][2])
     assert "another process of this run is gone" in line and "start all of them again" in line
+
+
+def test_a_full_disk_ends_all_and_loses_nothing(matrix, launch, place):
+    workdir = place / "full"
+    try:
+        with faults.mounted(workdir, 65536):
+            started = launch(workdir)
+            once_logged(workdir, 7)
+            free = os.statvfs(workdir)
+            with open(workdir / "fill", "wb") as file, contextlib.suppress(OSError):
+                file.write(bytes(free.f_bavail * free.f_bsize))
+            since = time.monotonic()
+            done = end(started)
+            assert time.monotonic() - since < 60
+            assert sorted(codes(done)) in ([1, 2], [2, 2]), done
+            for code, _, err in done:
+                assert ("o space left" if code == 2 else "another process of this run is gone") in error_line(err)
+            (workdir / "fill").unlink()
+            assert codes(end(launch(workdir))) == [0, 0]
+            undisturbed = place / "2x1"
+            assert log(workdir) == log(undisturbed)
+            assert history(workdir) == history(undisturbed)
+    except faults.Skip as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="Open MPI's mpirun is not installed")

@@ -12,6 +12,7 @@ from jax import lax
 from training_tools import on_devices, settings, tiny
 
 from cnnjax import pipeline, runtime, state, steps
+from cnnjax.errors import TrainingError
 
 train_module = importlib.import_module("cnnjax.train")  # `cnnjax.train` is the function
 
@@ -130,6 +131,7 @@ CODE = """
 import json, jax, numpy as np
 from training_tools import settings
 from cnnjax import pipeline, runtime, state, steps
+from cnnjax.errors import TrainingError
 config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
                   model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
                   augment__flip_horizontal=True, optimizer__name="sgd", optimizer__learning_rate=0.1)
@@ -206,3 +208,9 @@ def test_schedules_have_the_rates_of_their_definition(options, expected):
 def test_a_warm_up_longer_than_training_only_rises(schedule):
     rates = [rate(step, epochs=2, schedule=schedule, warmup_epochs=3.0) for step in range(20)]
     assert all(a < b for a, b in itertools.pairwise(rates)) and rates[-1] < 0.2
+
+
+def test_a_lack_of_memory_is_one_line_with_advice():
+    with pytest.raises(TrainingError, match=r"^no memory left on the device for .* GB; use a smaller batch$"):
+        with runtime.readable_shortage("use a smaller batch"):
+            jnp.zeros((2**20, 2**24)).block_until_ready()
