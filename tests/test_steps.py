@@ -211,6 +211,6 @@ def test_a_warm_up_longer_than_training_only_rises(schedule):
 
 
 def test_a_lack_of_memory_is_one_line_with_advice():
-    with pytest.raises(TrainingError, match=r"^no memory left on the device for .* GB; use a smaller batch$"):
-        with runtime.readable_shortage("use a smaller batch"):
-            jnp.zeros((2**20, 2**24)).block_until_ready()
+    line = r"^no memory left on the device for .* GB; use a smaller batch$"
+    with pytest.raises(TrainingError, match=line), runtime.readable_shortage("use a smaller batch"):
+        jnp.zeros((2**20, 2**24)).block_until_ready()
