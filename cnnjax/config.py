@@ -38,6 +38,7 @@ def default() -> ConfigDict:
     c.data.group = ""  # regular expression; what it matches in a file's name is the group (patient); "": no groups
     c.data.max_bad_fraction = 0.01  # fraction of unreadable files above which a run is refused
     c.data.batch_size = 32  # images per training step, over all devices together
+    c.data.placement = "auto"  # of the training images while training: host, device, or auto: on an accelerator if they fit
     c.data.demo_cells = 3000  # images that the demo source draws
     c.data.demo_patients = 40  # patients among whom they are divided
 
@@ -168,7 +169,7 @@ def set_preset(config: ConfigDict, name: str) -> ConfigDict:
 
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
-FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "log.every", "log.tensorboard", "runtime.devices",
+FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard", "runtime.devices",
                   "runtime.workers", "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From the cache to the device: Grain batches whose order is a pure function of the seed and the step.
+"""From the cache to the device: batches whose order is a pure function of the seed and the step.
 
 The global batch k holds positions k*B ... k*B+B-1 of an endless stream: epoch after epoch, each a permutation of the
 training images drawn from (seed, epoch). Process p of n holds the p-th of n equal blocks of it, so that the global array
@@ -10,7 +10,14 @@ import sys
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnnjax import runtime
+
+PART = 64 << 20  # bytes sent to the devices at once
 
 
 def _block(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -29,6 +36,22 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         self._batch_size, self._seed = batch_size, seed
         self._mine = _block(batch_size, process_index, process_count)
         self._permutation = functools.lru_cache(maxsize=2)(self._draw)
+        self.share = self._mine.stop - self._mine.start  # images of a batch that are this process's
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images of the split."""
+        return len(self._rows) * int(np.prod(self._images.shape[1:]))
+
+    def on_devices(self, whole: NamedSharding) -> dict[str, jax.Array]:
+        """All images and labels of the split, in its order, copied to every device; sent in parts of about `PART` bytes."""
+        shape = (len(self._rows), *self._images.shape[1:])
+        images = jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=whole)()
+        insert = jax.jit(lambda images, part, at: lax.dynamic_update_slice_in_dim(images, part, at, 0), donate_argnums=0)
+        step = max(1, PART // int(np.prod(shape[1:])))
+        for at in range(0, len(self._rows), step):
+            images = insert(images, put(self._images[self._rows[at : at + step]], whole), at)
+        return {"image": images, "label": put(self._labels[self._rows], whole)}
 
     def __len__(self) -> int:
         return sys.maxsize // self._batch_size
@@ -38,12 +61,17 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """{"image": uint8 [b, size, size, 3], "label": int32 [b]}."""
-        positions = np.arange(k * self._batch_size, (k + 1) * self._batch_size)[self._mine]
-        epochs, within = np.divmod(positions, len(self._rows))
-        rows = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            rows[epochs == epoch] = self._rows[self._permutation(int(epoch))[within[epochs == epoch]]]
+        rows = self._rows[self.places(k, 1)[0]]
         return {"image": self._images[rows], "label": self._labels[rows]}
+
+    def places(self, k: int, count: int) -> np.ndarray:
+        """Where in the split the images of the batches k ... k+count-1 stand: int64 [count, b]."""
+        positions = np.arange(k * self._batch_size, (k + count) * self._batch_size).reshape(count, -1)[:, self._mine]
+        epochs, within = np.divmod(positions, len(self._rows))
+        places = np.empty_like(positions)
+        for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
+            places[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
+        return places
 
 
 class EvalBatches(grain.sources.RandomAccessDataSource):
@@ -71,6 +99,58 @@ def iterate(batches: grain.sources.RandomAccessDataSource) -> grain.DatasetItera
     return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 
 
-def put(batch, sharding: jax.sharding.NamedSharding):
+class HostFeed:
+    """Batches one by one, their images sent along."""
+
+    resident: dict | None = None
+    most = 1  # batches at once
+
+    def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh):
+        self._iterator, self._sharding = iterate(batches), runtime.batched(mesh)
+
+    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
+        """The next batch, and `more`: {"image": uint8 [b, size, size, 3], "label": int32 [b]}. `count` is 1."""
+        return put({**next(self._iterator), **more}, self._sharding)
+
+    def get_state(self) -> dict[str, int]:
+        """{"next_index": number of the next batch}."""
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to the place that `get_state` has told."""
+        self._iterator.set_state(state)
+
+
+class DeviceFeed:
+    """Batches by name, of images that lie whole on every device.
+
+    Attributes:
+        resident: {"image": uint8 [n, size, size, 3], "label": int32 [n]} of the split.
+        most: batches that `take` may be asked for at once.
+    """
+
+    def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh, most: int):
+        self._batches, self._whole, self.most, self._next = batches, runtime.replicated(mesh), most, 0
+        self._sharding = NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))
+        self._more = runtime.batched(mesh)
+        self.resident = batches.on_devices(self._whole)
+
+    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
+        """The next `count` batches, and `more`: {"place": int32 [most, b], of which `count` rows count, "count": int32}."""
+        places = np.zeros((self.most, self._batches.share), np.int32)
+        places[:count] = self._batches.places(self._next, count)
+        self._next += count
+        return {"place": put(places, self._sharding), "count": put(np.int32(count), self._whole), **put(more, self._more)}
+
+    def get_state(self) -> dict[str, int]:
+        """As of `HostFeed`."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """As of `HostFeed`."""
+        self._next = int(state["next_index"])
+
+
+def put(batch, sharding: NamedSharding):
     """Host arrays of this process -> global device arrays, divided along the batch. The only crossing to a device."""
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -216,6 +216,18 @@ def placed(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(*(None,) * axis, "fsdp"))
 
 
+def steps_at_once(mesh: jax.sharding.Mesh) -> int:
+    """Updates per dispatch where the images lie on the device. Within a loop XLA compiles convolutions badly for a CPU."""
+    return 1 if mesh.devices.flat[0].platform == "cpu" else 32
+
+
+def room(mesh: jax.sharding.Mesh) -> int:
+    """Bytes of a device that its images may take: 40 % of what is free; 0 where memory is the host's anyway."""
+    device = jax.local_devices()[0]
+    known = device.memory_stats() if device.platform != "cpu" else None
+    return int(0.4 * (known["bytes_limit"] - known["bytes_in_use"])) if known and "bytes_limit" in known else 0
+
+
 def describe(mesh: jax.sharding.Mesh) -> str:
     """One line about the devices."""
     first = mesh.devices.flat[0]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 
 from cnnjax import runtime
 from cnnjax.augment import augment
@@ -154,7 +155,7 @@ def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Arra
 class Steps:
     """Compiled for a mesh: parameters where `runtime.placed` says, batches divided."""
 
-    train: Callable[[TrainState, dict], tuple[TrainState, dict]]  # takes the state's memory
+    train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
 
 
@@ -168,13 +169,49 @@ def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array,
     return jax.jit(functools.partial(training_images, augment_config=config.augment, seed=config.seed))
 
 
-def compile_steps(network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config) -> Steps:
-    """Both steps of a training run."""
+def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: int, step: Callable, mesh: jax.sharding.Mesh
+                ) -> tuple[TrainState, dict]:  # fmt: skip
+    """The updates of what a feed of `pipeline` has given.
+
+    Args:
+        state: before them.
+        batch, resident: see `pipeline.HostFeed` and `pipeline.DeviceFeed`.
+        most: of the feed.
+        step: `train_step` of a state and a batch.
+        mesh: where to lay batches that are picked on the device.
+
+    Returns:
+        The state after them, and what `train_step` returns, of several each: [most].
+    """
+    if resident is None:
+        return step(state, batch)
+    spread = runtime.batched(mesh)
+
+    def one(i, state: TrainState) -> tuple[TrainState, dict]:
+        picked = jax.tree.map(lambda x: lax.with_sharding_constraint(x[batch["place"][i]], spread), resident)
+        return step(state, picked | ({"wish": batch["wish"]} if "wish" in batch else {}))
+
+    if most == 1:
+        return one(0, state)
+
+    def body(i, carry):
+        state, values = one(i, carry[0])
+        return state, jax.tree.map(lambda all, x: all.at[i].set(x), carry[1], values)
+
+    empty = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), jax.eval_shape(lambda s: one(0, s)[1], state))
+    return lax.fori_loop(0, batch["count"], body, (state, empty))
+
+
+def compile_steps(
+    network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config, most: int = 1
+) -> Steps:
+    """Both steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
     abstract = jax.eval_shape(functools.partial(initial, network, tx, ema=bool(chosen.ema_decay)))
 
-    def train(state, batch):
-        return train_step(state, batch, network=network, tx=tx, recipe=chosen)
+    def train(state, batch, resident=None):
+        step = functools.partial(train_step, network=network, tx=tx, recipe=chosen)
+        return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
 
     places = shardings(abstract, mesh), runtime.replicated(mesh)
     return Steps(jax.jit(train, donate_argnums=0, out_shardings=places), compile_logits(network, mesh))

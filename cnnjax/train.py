@@ -142,13 +142,13 @@ class _Run:
         self.parameters = sum(row.parameters for row in self.table)
         self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
         tx = state.optimizer(config.optimizer, self.rate)
-        self.steps = steps.compile_steps(self.network, tx, mesh, config)
         self.augment = steps.compile_augmentation(config)
         self.whole = runtime.replicated(mesh)
         batches = pipeline.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=self.batch_size,
                                         seed=config.seed, process_index=jax.process_index(),
                                         process_count=jax.process_count())  # fmt: skip
-        self.batches = pipeline.iterate(batches)
+        self.feed = self._feed(batches)
+        self.steps = steps.compile_steps(self.network, tx, mesh, config, self.feed.most)
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
         self.saved_at = time.monotonic()
@@ -157,6 +157,7 @@ class _Run:
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume(tx)
+        self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
             self.history, self.events = rundir.NoHistory(), events.NoEvents()
@@ -166,12 +167,19 @@ class _Run:
         plots.save(plots.network(self.table, config.image.size, config.name), workdir / "network.png", dpi=160)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
+    def _feed(self, batches: pipeline.TrainBatches) -> pipeline.HostFeed | pipeline.DeviceFeed:
+        placement = self.config.data.placement
+        if placement == "device" or (placement == "auto" and batches.nbytes < runtime.room(self.mesh)):
+            self.progress.message(f"  the training images lie on the device: {batches.nbytes / 1e6:,.0f} MB")
+            return pipeline.DeviceFeed(batches, self.mesh, runtime.steps_at_once(self.mesh))
+        return pipeline.HostFeed(batches, self.mesh)
+
     def _resume(self, tx) -> None:
         def make():
             return state.initial(self.network, tx, ema=bool(self.config.train.ema_decay))
 
         abstract = state.with_shardings(jax.eval_shape(make), self.mesh)
-        restored = self.checkpoints.restore_newest(abstract, self.batches, self.progress.warn)
+        restored = self.checkpoints.restore_newest(abstract, self.feed, self.progress.warn)
         if restored is None:
             self.state, self.step = jax.jit(make, out_shardings=state.shardings(abstract, self.mesh))(), 0
             if self.config.image.zca:
@@ -209,42 +217,58 @@ class _Run:
     def _train_epoch(self) -> None:
         """Steps to the end of the epoch, or to a stop request."""
         epoch = self.step // self.steps_per_epoch + 1
-        left = self.steps_per_epoch - self.step % self.steps_per_epoch
-        sharding = runtime.batched(self.mesh)
-        pending = None  # (step, metrics) on the device
+        end = epoch * self.steps_per_epoch
+        # At once, while the device has nothing else to do: later it would be waited for.
+        self.rates = np.asarray(jax.vmap(self.rate)(np.arange(end - self.steps_per_epoch, end)))
+        pending = None  # (number of steps, last step, metrics) on the device
         start = clock = time.monotonic()
         counted = 0
-        with self.progress.task(f"epoch {epoch}/{self.config.train.epochs}", left * self.batch_size, "images") as advance:
-            for _ in range(left):
+        with self.progress.task(f"epoch {epoch}/{self.config.train.epochs}", (end - self.step) * self.batch_size, "images"
+                                ) as advance:  # fmt: skip
+            while self.step < end:
                 pending = self._heed(pending)
+                count = self._count(end)
                 with self.early.clock("input"):
-                    batch = next(self.batches)
+                    wish = {}
                     if runtime.several():
-                        batch["wish"] = np.full(jax.local_device_count(), self._wish(), np.int32)
-                    batch = pipeline.put(batch, sharding)
+                        wish["wish"] = np.full(jax.local_device_count(), self._wish(), np.int32)
+                    batch = self.feed.take(count, **wish)
                 with self.early.clock("step" if self.compiled else "compile"):
-                    self.state, values = self.steps.train(self.state, batch)
-                    self.step += 1
+                    self.state, values = self.steps.train(self.state, batch, self.feed.resident)
+                    self.step += count
                     if pending is not None:
-                        advance(self.batch_size, self._log(*pending, counted / max(time.monotonic() - clock, 1e-9)))
-                        counted += self.batch_size
+                        images = pending[0] * self.batch_size
+                        advance(images, self._log(*pending, counted / max(time.monotonic() - clock, 1e-9)))
+                        counted += images
                 if pending is not None and not self.compiled:
                     # The first step of a process waits for the compiler: speed counts from here.
                     self.compiled, clock, counted = True, time.monotonic(), 0
-                pending = self.step, values
+                pending = count, self.step, values
             with self.early.clock("step"):
                 self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))
                 jax.block_until_ready(self.state.step)
         now = time.monotonic()
-        counted += self.batch_size
+        counted += pending[0] * self.batch_size
         self.early.train_seconds += now - clock
         self.early.train_images += counted
         self.epoch = {"seconds": round(now - start, 3), "images_per_second": round(counted / (now - clock), 1)}
 
-    def _log(self, step: int, values: dict, speed: float) -> str:
-        """Fetches a step's metrics, refuses numbers that are none, and returns a note for the progress line."""
-        loss, accuracy = float(values["loss"]), float(values["accuracy"])
-        self.agreed = int(values.get("wish", 0))
+    def _count(self, end: int) -> int:
+        """Steps of the next dispatch: to the end of the epoch or the next save at most."""
+        every = self.every[0]
+        return min(self.feed.most, end - self.step, every - self.step % every if every else end)
+
+    def _log(self, count: int, last: int, values: dict, speed: float) -> str:
+        """Fetches the metrics of steps, refuses numbers that are none, and returns a note for the progress line."""
+        losses, accuracies, wishes = (np.atleast_1d(values.get(name, 0)) for name in ("loss", "accuracy", "wish"))
+        self.agreed = int(wishes[0])
+        for step, loss, accuracy in zip(
+            range(last - count + 1, last + 1), losses.tolist(), accuracies.tolist(), strict=False
+        ):
+            self._log_step(step, loss, accuracy, speed)
+        return f"step {step}  loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
+
+    def _log_step(self, step: int, loss: float, accuracy: float, speed: float) -> None:
         if not math.isfinite(loss):
             kept = f"the checkpoint at step {self.saved} is kept" if self.saved > 0 else "no checkpoint was saved yet"
             raise TrainingError(
@@ -253,7 +277,7 @@ class _Run:
                 "--config.optimizer.clip_norm=1"
             )
         if step % self.config.log.every == 0:
-            rate = float(self.rate(step - 1)) * float(self.state.scale)
+            rate = float(f"{self.rates[(step - 1) % self.steps_per_epoch] * self.scale:.7g}")
             row = {
                 "step": step,
                 "loss": loss,
@@ -263,7 +287,6 @@ class _Run:
             }
             self.history.log(row)
             self.events(row, "train")
-        return f"step {step}  loss {loss:.4f}  accuracy {accuracy:.3f}  {speed:,.0f} images/s"
 
     def _end_epoch(self) -> None:
         epoch = self.step // self.steps_per_epoch
@@ -290,15 +313,14 @@ class _Run:
         )
         self.events({"step": self.step, **{k: v for k, v in val.items() if k != "images"}}, "val")
         self.progress.message(tables.history_row(row, self.config.train.epochs, best=self.early.best_step == self.step))
-        scale = float(self.state.scale)
         optimizer = self.config.optimizer
         if optimizer.schedule == "plateau" and self.early.drop_wait > optimizer.plateau_patience:
-            scale *= optimizer.decay_factor
+            self.scale *= optimizer.decay_factor
             self.early.drop_wait = 0
             self.progress.message(
-                f"  val_loss is on a plateau: learning rate {optimizer.learning_rate * scale:.3g} from here"
+                f"  val_loss is on a plateau: learning rate {optimizer.learning_rate * self.scale:.3g} from here"
             )
-        fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(scale)}, self.whole)
+        fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(self.scale)}, self.whole)
         self.state = self.state.replace(**fresh)
         with self.early.clock("pictures"):
             if self.main:
@@ -332,7 +354,7 @@ class _Run:
         }
         with self.early.clock("checkpoint"):
             self.history.sync()
-            self.checkpoints.save(self.state, self.batches, metadata, val_loss)
+            self.checkpoints.save(self.state, self.feed, metadata, val_loss)
         self.saved, self.saved_at = self.step, time.monotonic()
 
     def _wish(self) -> int:
@@ -358,7 +380,7 @@ class _Run:
         if pending is not None:
             self._log(*pending, 0.0)
         # Of several processes the same wish comes back with the steps that were already under way.
-        if self.step > self.saved + (2 if wish == SAVE and runtime.several() else 0) and self.step > 0:
+        if self.step > self.saved + (2 * self.feed.most if wish == SAVE and runtime.several() else 0) and self.step > 0:
             self._save(None)
         if wish == STOP:
             self.checkpoints.wait()

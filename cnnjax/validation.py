@@ -8,6 +8,7 @@ from typing import Any
 
 CHOICES = {
     "data.source": ("files", "demo", "digits", "tfds"),
+    "data.placement": ("auto", "host", "device"),
     "image.resize": ("bilinear", "nearest", "pad"),
     "split.method": ("stratified", "grouped", "tutorial", "tutorial_shuffled", "official"),
     "model.name": ("convnet",),
