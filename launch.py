@@ -193,10 +193,11 @@ def _several() -> bool:
 
 def _train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     with StopFlag(_leave) as stop:  # before the imports: they take seconds
-        from cnnjax import tables
+        from cnnjax import runtime, tables
         from cnnjax.progress import duration
         from cnnjax.train import train
 
+        runtime.keep_compiled(config.data.cache_dir)
         with _processes() as main:
             summary = train(config, workdir, progress=console if main else Progress(), stop=stop, saved=push)
     if not main:
@@ -209,6 +210,7 @@ def _train(config, workdir: Path, push: Callable[[], None], console: Console) ->
     console.message(tables.numbers_table(summary))
     console.message("")
     split = "test" if summary["test"] else "val"
+    console.message(f"time     {tables.time_text(summary)}")
     console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
     console.message(f"evaluate python launch.py --mode=eval --workdir={shown} --split={split}")
     console.message(
@@ -230,10 +232,11 @@ def _leave() -> None:
 
 
 def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import rundir
+    from cnnjax import rundir, runtime
     from cnnjax.explore import explore
 
     with StopFlag(_leave) as stop:
+        runtime.keep_compiled(config.data.cache_dir)
         page = explore(config, workdir, progress=console, stop=stop)
     console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
@@ -263,9 +266,10 @@ def _report(overrides: dict[str, str], console: Console) -> None:
 
 
 def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import tables
+    from cnnjax import runtime, tables
     from cnnjax.evaluate import evaluate
 
+    runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
     with _processes() as main:
         result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
     if not main:
@@ -277,6 +281,7 @@ def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
 
 
 def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None:
+    from cnnjax import runtime
     from cnnjax.predict import predict
 
     if overrides:
@@ -284,6 +289,7 @@ def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
+    runtime.keep_compiled(config_lib.default().data.cache_dir)
     done, bad = predict(workdir, FLAGS.input, output, FLAGS.step, progress=console)
     console.message(f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {output}")
 

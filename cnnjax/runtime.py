@@ -3,12 +3,17 @@
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
+import platform
 import re
 import signal
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import jax
+import jaxlib
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
@@ -55,6 +60,20 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
         reason = str(error).splitlines()[0]
         raise PeerError(f"cannot join the other processes ({reason}); start all of them with the same --coordinator=HOST:PORT "
                         "and --num_processes, each with its own --process_id") from None  # fmt: skip
+
+
+def keep_compiled(cache_dir: str | Path) -> None:
+    """Keeps what XLA compiles in `cache_dir`, apart for each kind of processor and version of JAX, unless JAX has a place set."""
+    if jax.config.jax_compilation_cache_dir:
+        return
+    with contextlib.suppress(OSError):  # what a binary of another machine does is not defined
+        lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        kind = [line for line in lines if line.startswith(("model", "flags", "Features", "CPU part"))]
+        kind = json.dumps([kind, platform.machine(), jax.__version__, jaxlib.__version__])
+        place = Path(cache_dir).expanduser() / "compiled" / hashlib.sha256(kind.encode()).hexdigest()[:16]
+        jax.config.update("jax_compilation_cache_dir", str(place))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")  # it compiles again
 
 
 def disconnect(problem: UserError | None = None) -> None:

@@ -51,6 +51,16 @@ def numbers_table(summary: dict) -> str:
     return aligned(("split", *(title for _, title in columns)), rows)
 
 
+def time_text(summary: dict) -> str:
+    """What a run's time went to, and which part of its training was spent waiting for images."""
+    spent = {name: seconds for name, seconds in summary["spent"].items() if name != "augmentation"}
+    names = {"step": "training", "compile": "compiling", "checkpoint": "checkpoints"}
+    parts = sorted(spent.items(), key=lambda part: -part[1])
+    shown = ", ".join(f"{names.get(name, name)} {duration(seconds)}" for name, seconds in parts if seconds >= 0.1)
+    waited = spent["input"] / max(spent["input"] + spent["step"], 1e-9)
+    return f"{shown}; waiting for images took {100 * waited:.1f} % of the training"
+
+
 def details_text(result: dict) -> str:
     """An evaluation as text: headline numbers, per class, and the confusion matrix up to ten classes."""
     lines = [numbers_table({result["split"]: result}), ""]

@@ -228,7 +228,7 @@ class _Run:
             while self.step < end:
                 pending = self._heed(pending)
                 count = self._count(end)
-                with self.early.clock("input"):
+                with self.early.clock("input" if self.compiled else "compile"):
                     wish = {}
                     if runtime.several():
                         wish["wish"] = np.full(jax.local_device_count(), self._wish(), np.int32)

@@ -2,6 +2,7 @@
 
 import importlib
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from training_tools import on_devices, settings, tiny
+from training_tools import child, on_devices, settings, tiny
 
-from cnnjax import pipeline, runtime, state, steps
+from cnnjax import pipeline, runtime, state, steps, tables
 from cnnjax.errors import TrainingError
 
 train_module = importlib.import_module("cnnjax.train")  # `cnnjax.train` is the function
@@ -130,7 +131,7 @@ def test_randomness_is_a_function_of_seed_and_step():
 CODE = """
 import json, jax, numpy as np
 from training_tools import settings
-from cnnjax import pipeline, runtime, state, steps
+from cnnjax import pipeline, runtime, state, steps, tables
 from cnnjax.errors import TrainingError
 config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
                   model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
@@ -214,3 +215,45 @@ def test_a_lack_of_memory_is_one_line_with_advice():
     line = r"^no memory left on the device for .* GB; use a smaller batch$"
     with pytest.raises(TrainingError, match=line), runtime.readable_shortage("use a smaller batch"):
         jnp.zeros((2**20, 2**24)).block_until_ready()
+
+
+KEPT = """
+import json, sys
+import jax
+from cnnjax import runtime
+hits = []
+jax.monitoring.register_event_listener(lambda name, **more: name.endswith("cache_hits") and hits.append(name))
+runtime.keep_compiled(sys.argv[1])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.jit(lambda x: x * 2 + 1)(1.0)
+print(json.dumps(len(hits)))
+"""
+
+
+def test_what_was_compiled_is_kept_for_the_next_process(tmp_path):
+    def hits(place, **environment):
+        done = child(["-c", KEPT, str(place)], **environment)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        return json.loads(done.stdout)
+
+    assert [hits(tmp_path / "cache") for _ in range(2)] == [0, 1]
+    (tmp_path / "file").touch()
+    assert [hits(tmp_path / "file") for _ in range(2)] == [0, 0]  # no place to keep it: nobody needs to know
+    assert hits(tmp_path / "cache", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own")) == 0
+
+
+def test_the_time_of_a_run_in_words():
+    spent = {
+        "input": 1.0,
+        "compile": 4.0,
+        "step": 49.0,
+        "evaluation": 5.0,
+        "checkpoint": 0.02,
+        "pictures": 0.0,
+        "augmentation": 9.0,
+    }
+    text = tables.time_text({"spent": spent})
+    assert (
+        text
+        == "training 49.0 s, evaluation 5.0 s, compiling 4.0 s, input 1.0 s; waiting for images took 2.0 % of the training"
+    )
