@@ -165,7 +165,8 @@ def matrix(one, here, job):
         here("up", lines=3)
     extra = {
         (4, 1): [job("down", lines=3), job("up")],
-        (2, 1): [job("down", lines=9), job("whitened", image__zca=True), job("divided", mesh__fsdp=2)],
+        (2, 1): [job("down", lines=9), job("whitened", image__zca=True), job("divided", mesh__fsdp=2),
+                 job("resident", data__placement="device", train__checkpoint_every="3 steps")],
     }
     return {
         (processes, devices): work(processes, devices, [job(f"{processes}x{devices}", batches=BATCHES),
@@ -248,6 +249,10 @@ def test_whitening_is_fitted_once_for_all_processes(matrix, here, place):
 def test_parameters_divided_between_processes_train_as_whole_ones(matrix, place, one):
     alike(place / "divided", one)
     evaluated_alike(place / "divided", one)
+
+
+def test_images_on_the_devices_of_several_processes_are_the_same_batches(matrix, place):
+    assert log(place / "resident") == log(place / "2x1")
 
 
 # Handed over
