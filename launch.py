@@ -329,5 +329,6 @@ def _disk(error: OSError) -> str:
 
 if __name__ == "__main__":
     code = run(sys.argv)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # all is said and done: the exit code is not to be changed any more
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # all is said and done: the exit code is not to be changed any more
     sys.exit(code)

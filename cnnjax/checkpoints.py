@@ -243,6 +243,9 @@ class Checkpoints:
             self._manager.wait()
         if self._sealing is not None:
             self._sealing.join()
+        if self._writable and self.directory.is_dir():  # what was killed between a save and its checksums is sealed here
+            with self._readable_errors():
+                self.seal()
 
     def latest(self) -> int | None:
         """Step of the newest checkpoint."""

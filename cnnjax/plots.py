@@ -22,6 +22,8 @@ _KINDS = {
     "conv": SKY,
     "norm": PURPLE,
     "pool": AMBER,
+    "block": SKY,
+    "average": AMBER,
     "dropout": "#BBBBBB",
     "flatten": "#DDDDDD",
     "dense": GREEN,

@@ -11,7 +11,7 @@ CHOICES = {
     "data.placement": ("auto", "host", "device"),
     "image.resize": ("bilinear", "nearest", "pad"),
     "split.method": ("stratified", "grouped", "tutorial", "tutorial_shuffled", "official"),
-    "model.name": ("convnet",),
+    "model.name": ("convnet", "resnet18", "resnet34", "resnet50"),
     "model.norm": ("none", "batch"),
     "augment.interpolation": ("bilinear", "nearest"),
     "augment.fill": ("reflect", "nearest", "constant", "wrap"),

@@ -10,7 +10,7 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "models", "metrics", "progress", "demo",
+    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "layers", "resnet", "models", "metrics", "progress", "demo",
      "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
@@ -28,6 +28,8 @@ FORBIDDEN = {  # beside what a file is for
     "colour": {"flax", "optax", "grain", "orbax"},
     "mixing": {"flax", "optax", "grain", "orbax"},
     "augment": {"flax", "optax", "grain", "orbax"},
+    "layers": {"optax", "grain", "orbax"},
+    "resnet": {"optax", "grain", "orbax"},
     "models": {"optax", "grain", "orbax"},
     "metrics": {"flax", "grain", "orbax", "optax"},
     "state": {"grain", "orbax"},
