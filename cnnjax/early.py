@@ -29,7 +29,11 @@ class Early:
         """Adds the seconds of a block to `spent`."""
         start = time.monotonic()
         yield
-        self.spent[name] = self.spent.get(name, 0.0) + time.monotonic() - start
+        self.add(name, time.monotonic() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to `spent`."""
+        self.spent[name] = self.spent.get(name, 0.0) + seconds
 
     def update(self, step: int, val_loss: float) -> None:
         """Takes in an evaluation."""

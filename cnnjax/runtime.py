@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import hashlib
 import json
 import os
@@ -60,6 +61,39 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
         reason = str(error).splitlines()[0]
         raise PeerError(f"cannot join the other processes ({reason}); start all of them with the same --coordinator=HOST:PORT "
                         "and --num_processes, each with its own --process_id") from None  # fmt: skip
+
+
+def divide_cpu(config) -> None:
+    """Makes a CPU as many devices as suit a run, before anything else uses JAX.
+
+    XLA's own threads share out what is small badly: with 64 images of 32 pixels a step on two devices takes 0.70 of the time that
+    it takes on one with two threads; with 32 images of 180 pixels, 1.15. So this is for up to 64 pixels, with 16 images for each.
+    """
+    if jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    batch, count = config.data.batch_size, 1
+    while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
+        count *= 2
+    if config.image.size <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
+        jax.config.update("jax_num_cpu_devices", count)
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str]:
+    """Options of XLA for steps on a kind of device.
+
+    On a CPU convolutions are left to Eigen: the step of 32 images of 180 pixels takes 0.67 of the time, that of 32 pixels the same.
+    """
+    if platform != "cpu":
+        return {}
+    kinds = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("INDIVIDUAL_DOT", "REDUCE"))
+    options = {"xla_cpu_experimental_ynn_fusion_type": kinds}
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError:  # a version that has no such option
+        return {}
+    return options
 
 
 def keep_compiled(cache_dir: str | Path) -> None:

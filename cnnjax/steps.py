@@ -161,7 +161,8 @@ class Steps:
 
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """`logits_step` for a mesh; the logits come whole to every device."""
-    return jax.jit(lambda model, images: logits_step(model, images, network=network), out_shardings=runtime.replicated(mesh))
+    return jax.jit(lambda model, images: logits_step(model, images, network=network), out_shardings=runtime.replicated(mesh),
+                   compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
 
 
 def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
@@ -214,4 +215,6 @@ def compile_steps(
         return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
 
     places = shardings(abstract, mesh), runtime.replicated(mesh)
-    return Steps(jax.jit(train, donate_argnums=0, out_shardings=places), compile_logits(network, mesh))
+    options = runtime.compiler_options(mesh.devices.flat[0].platform)
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=places, compiler_options=options)
+    return Steps(compiled, compile_logits(network, mesh))

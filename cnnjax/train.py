@@ -228,11 +228,12 @@ class _Run:
             while self.step < end:
                 pending = self._heed(pending)
                 count = self._count(end)
-                with self.early.clock("input" if self.compiled else "compile"):
-                    wish = {}
-                    if runtime.several():
-                        wish["wish"] = np.full(jax.local_device_count(), self._wish(), np.int32)
-                    batch = self.feed.take(count, **wish)
+                asked = time.monotonic()
+                wish = {"wish": np.full(jax.local_device_count(), self._wish(), np.int32)} if runtime.several() else {}
+                batch = self.feed.take(count, **wish)
+                # What the device did not wait for, because it was still busy, is no waiting.
+                hidden = pending is not None and not pending[2]["loss"].is_ready()
+                self.early.add("compile" if not self.compiled else "step" if hidden else "input", time.monotonic() - asked)
                 with self.early.clock("step" if self.compiled else "compile"):
                     self.state, values = self.steps.train(self.state, batch, self.feed.resident)
                     self.step += count
