@@ -164,7 +164,6 @@ class _Run:
             return
         self.history = rundir.History(workdir, self.step, averaged=bool(config.train.ema_decay))
         self.events = events.open_events(config, workdir, self.step)
-        plots.save(plots.network(self.table, config.image.size, config.name), workdir / "network.png", dpi=160)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
     def _feed(self, batches: pipeline.TrainBatches) -> pipeline.HostFeed | pipeline.DeviceFeed:
@@ -327,6 +326,9 @@ class _Run:
             if self.main:
                 figure = plots.history(self.history.rows, self.early.best_step, self.config.name)
                 plots.save(figure, self.workdir / "curves.png")
+                if not (self.workdir / "network.png").exists():
+                    figure = plots.network(self.table, self.config.image.size, self.config.name)
+                    plots.save(figure, self.workdir / "network.png", dpi=160)
             self.events.image("augmented", self._first_images, self.step)
         self._save(val["loss"])
 

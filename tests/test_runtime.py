@@ -1,0 +1,57 @@
+"""How a process sets up JAX for a CPU."""
+
+import json
+import os
+
+import jax
+import pytest
+from training_tools import child
+
+from cnnjax import runtime
+
+CORES = len(os.sched_getaffinity(0))
+DIVIDED = """
+import json, sys
+import jax
+from training_tools import settings
+from cnnjax import runtime
+runtime.divide_cpu(settings(**json.loads(sys.argv[1])))
+print(json.dumps(jax.device_count()))
+"""
+
+
+def devices(flags="", **options):
+    done = child(["-c", DIVIDED, json.dumps(options)], XLA_FLAGS=flags)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(CORES < 2, reason="one core cannot be divided")
+def test_a_cpu_is_divided_for_small_images():
+    assert devices(data__batch_size=32, image__size=32) == 2
+    assert devices(data__batch_size=2**20, image__size=32) == 1 << (CORES.bit_length() - 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data__batch_size": 33, "image__size": 32},
+        {"data__batch_size": 30, "image__size": 32},
+        {"data__batch_size": 64, "image__size": 65},
+        {"data__batch_size": 64, "image__size": 32, "runtime__devices": 1},
+        {"data__batch_size": 64, "image__size": 32, "flags": "--xla_force_host_platform_device_count=1"},
+    ],
+)
+def test_a_cpu_stays_whole_otherwise(options):
+    assert devices(**options) == 1
+
+
+def test_options_of_the_compiler_are_for_cpus_that_know_them(monkeypatch):
+    assert runtime.compiler_options("gpu") == {}
+    assert jax.jit(lambda x: x + 1, compiler_options=runtime.compiler_options("cpu"))(1) == 2
+
+    def unknown(*arguments, **options):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option")
+
+    monkeypatch.setattr(jax, "jit", unknown)
+    assert runtime.compiler_options.__wrapped__("cpu") == {}
