@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,8 @@ def default() -> ConfigDict:
     c.split.seed = 0  # integer; kept apart from `seed`, so that runs of several seeds share one split
 
     c.model = ConfigDict()
-    c.model.name = "convnet"  # blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers
+    c.model.name = "convnet"  # blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers; or
+    # a residual network, resnet18, resnet34 or resnet50, of which dropout_dense alone can be set
     c.model.channels = (16, 32, 64)  # filters in each block
     c.model.convs = (1,)  # convolutions in each block; one entry holds for all blocks
     c.model.padding = ("same",)  # same or valid, in each block; one entry holds for all blocks
@@ -65,7 +66,7 @@ def default() -> ConfigDict:
     c.model.norm = "none"  # none, or batch: batch normalisation after each convolution
     c.model.dropout_features = 0.0  # fraction dropped before the flatten
     c.model.dense = (128,)  # units of the hidden dense layers
-    c.model.dropout_dense = 0.0  # fraction dropped after each hidden dense layer
+    c.model.dropout_dense = 0.0  # fraction dropped after each hidden dense layer; of a resnet, before the last one
 
     c.augment = ConfigDict()  # on training images only; a whole preset is set with --config.augment=NAME
     # Geometry: one matrix and one sampling per image. Numbers are drawn uniformly for each image.
@@ -321,12 +322,12 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     except TypeError as error:
         raise ConfigError(f"{file}: {error}") from None
     config.name = f"{file.stem}-{variant}" if variant else file.stem
-    return finish(override(config, overrides or {}))
+    return finish(override(config, overrides or {}), overrides or {})
 
 
-def finish(config: ConfigDict) -> FrozenConfigDict:
-    """Checks the tree and freezes it."""
-    validate(config)
+def finish(config: ConfigDict, given: Collection[str] = ()) -> FrozenConfigDict:
+    """Checks the tree and freezes it; see `validate`."""
+    validate(config, given)
     return FrozenConfigDict(config)
 
 
@@ -337,11 +338,15 @@ def to_json(config: Mapping[str, Any]) -> str:
 
 def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> FrozenConfigDict:
     """The inverse of `to_json` (after `json.loads`), with overrides."""
-    return finish(override(override(default(), dict(flatten(tree))), overrides or {}))
+    return finish(override(override(default(), dict(flatten(tree))), overrides or {}), overrides or {})
 
 
-def validate(config: ConfigDict) -> None:
-    """Raises one ConfigError with a line for every problem; reads no data."""
-    problems = validation.find_problems(dict(flatten(config)))
+def validate(config: ConfigDict, given: Collection[str] = ()) -> None:
+    """Raises one ConfigError with a line for every problem; reads no data.
+
+    Settings of another network than the chosen one are let pass, because a config file may have them for its own, but not
+    among the keys `given` by hand.
+    """
+    problems = validation.find_problems(dict(flatten(config)), given)
     if problems:
         raise ConfigError("\n".join(problems))

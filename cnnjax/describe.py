@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from cnnjax import config as config_lib
-from cnnjax import models, plots, runtime, sources, splits, state, tables
+from cnnjax import models, plots, runtime, sources, splits, state, tables, validation
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -22,9 +22,10 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     """
     workdir = Path(workdir)
     standard = dict(config_lib.flatten(config_lib.default()))
-    lines = ["config (* differs from the default)"]
+    idle = validation.without_effect(config.model.name)
+    lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
     for key, value in config_lib.flatten(config):
-        lines.append(f"  {'*' if value != standard[key] else ' '} {key} = {value!r}")
+        lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
     source, plan = _plan(config, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:

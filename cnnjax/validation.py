@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 CHOICES = {
@@ -30,8 +30,16 @@ def interval(text: str) -> tuple[int, float] | None:
     return (number, math.inf) if found[2].startswith("step") else (0, number * {"s": 1.0, "min": 60.0}[found[2]])
 
 
-def find_problems(values: Mapping[str, Any]) -> list[str]:
-    """A line for every problem of a complete tree, given by dotted key."""
+def without_effect(network: str) -> tuple[str, ...]:
+    """Keys that say nothing to the network of that name."""
+    if not network.startswith("resnet"):
+        return ()
+    names = ("channels", "convs", "padding", "pool_stride", "norm", "dropout_features", "dense")
+    return tuple(f"model.{name}" for name in names)
+
+
+def find_problems(values: Mapping[str, Any], given: Collection[str] = ()) -> list[str]:
+    """A line for every problem of a complete tree, by dotted key; `given` are keys set by hand, which must have an effect."""
     problems = []
 
     def check(ok: bool, key: str, allowed: str) -> None:
@@ -89,6 +97,8 @@ def find_problems(values: Mapping[str, Any]) -> list[str]:
     if values["split.method"].startswith("tutorial"):
         check(values["split.test"] == 0, "split.test", f"{values['split.method']} has no test part; set it to 0")
     check(values["image.size"] <= 4096, "image.size", "must be at most 4096 pixels")
+    for key in without_effect(values["model.name"]):
+        check(key not in given, key, f"has no effect with model.name={values['model.name']}; leave it out, or use convnet")
     check(values["model.pool_stride"] in (1, 2), "model.pool_stride", "must be 1 or 2")
     blocks = len(values["model.channels"])
     check(blocks >= 1, "model.channels", "needs at least one block")

@@ -10,8 +10,8 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "layers", "resnet", "models", "metrics", "progress", "demo",
-     "download", "plots", "stopping", "remote", "validation", "early", "events"),
+    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "layers", "resnet", "models", "metrics",
+     "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),

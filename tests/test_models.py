@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import config as config_lib
-from cnnjax import models, state
+from cnnjax import layers, models, state
 from cnnjax.errors import DataError
 
 FLOWERS = [("conv1", (180, 180, 16), 448), ("pool1", (90, 90, 16), 0), ("conv2", (90, 90, 32), 4640),
@@ -51,17 +51,17 @@ def test_max_pool_is_reduce_window(size, stride):
     def reference(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, stride, stride, 1), "VALID")
 
-    out = models.max_pool(x, stride)
+    out = layers.max_pool(x, 2, stride)
     assert np.array_equal(out, reference(x))
     weight = jnp.asarray(np.random.default_rng(1).standard_normal(out.shape), jnp.float32)
     ours, theirs = (
-        jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in (lambda x: models.max_pool(x, stride), reference)
+        jax.grad(lambda x, f=f: (f(x) * weight).sum())(x) for f in (lambda x: layers.max_pool(x, 2, stride), reference)
     )
     assert np.allclose(ours, theirs, atol=1e-6)
 
 
 def test_a_tie_sends_the_gradient_to_one_place():
-    assert jax.grad(lambda x: models.max_pool(x, 2).sum())(jnp.ones((1, 4, 4, 1))).sum() == 4
+    assert jax.grad(lambda x: layers.max_pool(x, 2, 2).sum())(jnp.ones((1, 4, 4, 1))).sum() == 4
 
 
 def tiny(**overrides):

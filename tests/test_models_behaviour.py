@@ -11,7 +11,7 @@ from jax import lax
 from training_tools import CONFIGS, settings
 
 from cnnjax import config as config_lib
-from cnnjax import models, state, steps
+from cnnjax import layers, models, state, steps
 from cnnjax.errors import DataError, UserError
 
 
@@ -47,7 +47,7 @@ def test_max_pool_at_ties_chooses_the_first_as_reduce_window_does(stride):
     def reference(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, stride, stride, 1), "VALID").sum()
 
-    np.testing.assert_array_equal(jax.grad(lambda x: models.max_pool(x, stride).sum())(x), jax.grad(reference)(x))
+    np.testing.assert_array_equal(jax.grad(lambda x: layers.max_pool(x, 2, stride).sum())(x), jax.grad(reference)(x))
 
 
 def test_images_are_scaled_to_one():
