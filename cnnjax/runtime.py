@@ -69,8 +69,6 @@ def divide_cpu(config) -> None:
     XLA's own threads share out what is small badly: with 64 images of 32 pixels a step on two devices takes 0.70 of the time that
     it takes on one with two threads; with 32 images of 180 pixels, 1.15. So this is for up to 64 pixels, with 16 images for each.
     """
-    if jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     batch, count = config.data.batch_size, 1
     while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
