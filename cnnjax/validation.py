@@ -16,6 +16,7 @@ CHOICES = {
     "augment.interpolation": ("bilinear", "nearest"),
     "augment.fill": ("reflect", "nearest", "constant", "wrap"),
     "train.precision": ("float32", "bfloat16"),
+    "runtime.kernels": ("auto", "native", "xla"),
     "optimizer.name": ("adam", "adamw", "sgd"),
     "optimizer.schedule": ("constant", "cosine", "step", "plateau"),
 }
@@ -97,7 +98,8 @@ def find_problems(values: Mapping[str, Any], given: Collection[str] = ()) -> lis
     if values["split.method"].startswith("tutorial"):
         check(values["split.test"] == 0, "split.test", f"{values['split.method']} has no test part; set it to 0")
     check(values["image.size"] <= 4096, "image.size", "must be at most 4096 pixels")
-    for key in without_effect(values["model.name"]):
+    idle = without_effect(values["model.name"])
+    for key in idle:
         check(key not in given, key, f"has no effect with model.name={values['model.name']}; leave it out, or use convnet")
     check(values["model.pool_stride"] in (1, 2), "model.pool_stride", "must be 1 or 2")
     blocks = len(values["model.channels"])
@@ -105,7 +107,11 @@ def find_problems(values: Mapping[str, Any], given: Collection[str] = ()) -> lis
     for key in ("model.channels", "model.convs", "model.dense"):
         check(all(isinstance(n, int) and n > 0 for n in values[key]), key, "must hold whole numbers above 0")
     for key in ("model.convs", "model.padding"):
-        check(len(values[key]) in (1, blocks), key, f"must have one entry, or one for each of the {blocks} blocks")
+        check(
+            key in idle or len(values[key]) in (1, blocks),
+            key,
+            f"must have one entry, or one for each of the {blocks} blocks",
+        )
     check(set(values["model.padding"]) <= {"same", "valid"}, "model.padding", "entries must be same or valid")
     check(all(isinstance(name, str) for name in values["data.classes"]), "data.classes", "must hold folder names as text")
     check(len(set(values["data.classes"])) == len(values["data.classes"]), "data.classes", "names a class twice")

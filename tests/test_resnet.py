@@ -343,11 +343,11 @@ def test_every_config_file_can_be_had_with_a_residual_network(name):
 
 
 def test_a_setting_without_effect_is_refused_where_it_was_typed():
-    given = {"model.name": "resnet50", "model.channels": "16,32,64", "model.norm": "batch", "model.dropout_dense": "0.2"}
+    given = {"model.name": "resnet50", "model.channels": "16,32", "model.norm": "batch", "model.dropout_dense": "0.2"}
     with pytest.raises(ConfigError) as error:
         config_lib.load_config(CONFIGS / "malaria.py", given)
     assert str(error.value).splitlines() == [
-        "model.channels=(16, 32, 64): has no effect with model.name=resnet50; leave it out, or use convnet",
+        "model.channels=(16, 32): has no effect with model.name=resnet50; leave it out, or use convnet",
         "model.norm='batch': has no effect with model.name=resnet50; leave it out, or use convnet",
     ]
 
