@@ -8,6 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from cnnjax import kernels
+
+WIDE = 1024  # inputs from which on a dense layer is left to the kernels
+
 
 @jax.custom_vjp
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -76,6 +80,7 @@ class Layered(nnx.Module):
 
     dtype: jnp.dtype
     layers: tuple[Layer, ...]
+    native: bool = False  # use `cnnjax.kernels` where they fit
 
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """One layer."""
@@ -97,10 +102,45 @@ class Layered(nnx.Module):
 
         `rngs` feeds dropout in training and comes with each call.
         """
-        # Scaled, and whitened, in float32, then rounded once to the computation's type.
-        x = images.astype(jnp.float32) / 255
-        if self.layers[0].kind != "whiten":
-            x = x.astype(self.dtype)
-        for layer in self.layers:
-            x = self.apply(layer, x, rngs)
+        layers = list(self.layers)
+        if self.native and self._fits(layers[0], images):
+            x = self._block(layers, images, first=True)
+        else:
+            # Scaled, and whitened, in float32, then rounded once to the computation's type.
+            x = images.astype(jnp.float32) / 255
+            if layers[0].kind != "whiten":
+                x = x.astype(self.dtype)
+        while layers:
+            if self.native and self._fits(layers[0], x):
+                x = self._block(layers, x) if layers[0].kind == "conv" else self._dense(layers.pop(0), x)
+            else:
+                x = self.apply(layers.pop(0), x, rngs)
         return x.astype(jnp.float32)
+
+    # What the CPU's own kernels take over; see docs/kernels.md. Between them numbers are float32 in any precision.
+
+    def _fits(self, layer: Layer, x: jax.Array) -> bool:
+        module = getattr(self, layer.module) if layer.module else None
+        if layer.kind == "dense":
+            shape = module.kernel.shape
+            return shape[0] >= WIDE and kernels.supports_dense(x.shape, shape)
+        if layer.kind != "conv" or not layer.relu or module.bias is None or module.strides not in (1, (1, 1)):
+            return False
+        return kernels.supports_block(x.shape, module.kernel.shape, module.padding == "SAME", 0)
+
+    def _block(self, layers: list[Layer], x: jax.Array, *, first: bool = False) -> jax.Array:
+        """A convolution, with the pool that follows; takes them off the front of `layers`."""
+        conv, stride = getattr(self, layers.pop(0).module), 0
+        padding = int(conv.padding == "SAME")
+        pool = layers[0].window if layers and layers[0].kind == "pool" else ()
+        if len(pool) == 2 and pool[0] == 2 and kernels.supports_block(x.shape, conv.kernel.shape, padding, pool[1]):
+            stride = layers.pop(0).window[1]
+        if x.dtype != jnp.uint8:
+            x = x.astype(jnp.float32)
+        return kernels.conv_block(x, conv.kernel[...], conv.bias[...], padding=padding, pool_stride=stride, input_grad=not first,
+                                  scale=1 / 255 if first else 1.0, bfloat16=self.dtype == jnp.bfloat16)  # fmt: skip
+
+    def _dense(self, layer: Layer, x: jax.Array) -> jax.Array:
+        dense = getattr(self, layer.module)
+        x = kernels.dense(x.astype(jnp.float32), dense.kernel[...]) + dense.bias[...][None]
+        return nnx.relu(x) if layer.relu else x

@@ -19,6 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cnnjax import kernels as kernels_lib
 from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, TrainingError, UserError
 
 SHARDED = 2**12  # numbers; smaller arrays are whole on every device, with mesh.fsdp too
@@ -73,8 +74,24 @@ def divide_cpu(config) -> None:
     batch, count = config.data.batch_size, 1
     while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
         count *= 2
-    if config.image.size <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
+    native = config.runtime.kernels != "xla" and kernels_lib.available()  # they share out their work themselves
+    if not native and config.image.size <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def kernels(config) -> str:
+    """What computes the layers that `cnnjax.kernels` knows: its instruction set, or "xla".
+
+    Raises:
+        ConfigError: runtime.kernels=native where they cannot be used.
+    """
+    chosen = config.runtime.kernels
+    if chosen == "xla" or (chosen == "auto" and jax.default_backend() != "cpu"):
+        return "xla"
+    reason = f"this process runs on {jax.default_backend()}" if jax.default_backend() != "cpu" else kernels_lib.why_not()
+    if reason and chosen == "native":
+        raise ConfigError(f"runtime.kernels=native: {reason}; use --config.runtime.kernels=auto")
+    return "xla" if reason else kernels_lib.instruction_set()
 
 
 @functools.cache

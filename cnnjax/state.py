@@ -70,8 +70,13 @@ def network(config, classes: int) -> Network:
     options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model,
                    zca=config.image.zca, dtype=dtype)  # fmt: skip
 
+    native = runtime.kernels(config) != "xla"
+
     def build():
-        return models.MODELS[config.model.name](**options, rngs=nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0)))
+        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0))
+        model = models.MODELS[config.model.name](**options, rngs=rngs)
+        model.native = native
+        return model
 
     def make():
         _, params, stats = nnx.split(build(), nnx.Param, ...)

@@ -84,7 +84,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
 def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -> dict:
     with runtime.all_or_none():
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
-        progress.message(f"{config.name} on {runtime.describe(mesh)}")
+        progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
     if main:
@@ -138,6 +138,8 @@ class _Run:
             progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
                           "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
         self.network = state.network(config, len(data.classes))
+        if idle := validation.without_effect(config.model.name):
+            progress.message(f"  {config.model.name} has no use for {', '.join(idle)}")
         self.table = models.table(self.network.model, config.image.size)
         self.parameters = sum(row.parameters for row in self.table)
         self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
@@ -435,6 +437,7 @@ class _Run:
             "parameters": self.parameters,
             "classes": list(self.data.classes),
             "devices": runtime.describe(self.mesh),
+            "kernels": runtime.kernels(self.config),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": checkpoints_lib.versions(),

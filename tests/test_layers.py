@@ -10,7 +10,7 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "layers", "resnet", "models", "metrics",
+    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "layers", "resnet", "models", "metrics",
      "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
@@ -28,6 +28,7 @@ FORBIDDEN = {  # beside what a file is for
     "colour": {"flax", "optax", "grain", "orbax"},
     "mixing": {"flax", "optax", "grain", "orbax"},
     "augment": {"flax", "optax", "grain", "orbax"},
+    "kernels": {"flax", "optax", "grain", "orbax"},
     "layers": {"optax", "grain", "orbax"},
     "resnet": {"optax", "grain", "orbax"},
     "models": {"optax", "grain", "orbax"},
@@ -39,6 +40,7 @@ FORBIDDEN = {  # beside what a file is for
 }
 
 FILES = {path.stem: path for path in Path(cnnjax.__file__).parent.glob("*.py")}
+FILES["kernels"] = Path(cnnjax.__file__).parent / "kernels" / "__init__.py"
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 

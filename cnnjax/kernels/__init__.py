@@ -1,0 +1,353 @@
+"""Kernels for the CPU: blocks of a 3x3 convolution, ReLU and a max-pool, and wide dense layers, called through XLA's FFI.
+
+They are compiled when the package is installed, once for each instruction set; the best that this CPU has is loaded by the
+first question or call. Where `available` or the `supports_` functions say no, JAX itself does the work. How the kernels
+compute, and what they return where a number is infinite or none, is in docs/kernels.md.
+"""
+
+import ctypes
+import dataclasses
+import functools
+import platform
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.custom_batching import sequential_vmap
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import NamedSharding, PartitionSpec
+
+BLOCK = 16  # channels that are computed together
+LARGEST = 2**24  # of a dimension
+MOST_ELEMENTS = 2**40
+HANDLERS = {
+    "conv_forward": "CnnjaxConvForward",
+    "conv_backward": "CnnjaxConvBackward",
+    "dense_forward": "CnnjaxDenseForward",
+    "dense_backward": "CnnjaxDenseBackward",
+}
+# By machine: the library that every CPU of the kind can load. It knows the instruction sets of this one.
+PLAIN = {"x86_64": "sse2", "amd64": "sse2", "aarch64": "neon", "arm64": "neon"}
+
+
+def available() -> bool:
+    """Whether the kernels can be used on the CPU of this machine."""
+    return not why_not()
+
+
+def why_not() -> str:
+    """Why there are no kernels, in one line; "" where there are."""
+    return _load()[1]
+
+
+def instruction_set() -> str:
+    """Which of the libraries is in use: avx512bf16, avx512, avx2, sse2 or neon; "" where none is."""
+    return _load()[0]
+
+
+@functools.cache
+def instruction_sets() -> tuple[str, ...]:
+    """Those that this CPU has and that are compiled, best first.
+
+    Raises:
+        OSError: none is compiled, or it cannot be loaded; the message says why.
+    """
+    machine = platform.machine().lower()
+    if machine not in PLAIN:
+        raise OSError(f"there are kernels for x86-64 and aarch64, not for {machine}")
+    if not _path(PLAIN[machine]).exists():
+        raise OSError("the kernels are not compiled: install a C++17 compiler (g++ or clang++), then install cnnjax again")
+    cpu = ctypes.CDLL(str(_path(PLAIN[machine]))).CnnjaxCpu
+    cpu.restype = ctypes.c_char_p
+    return tuple(name for name in cpu().decode().split() if _path(name).exists())
+
+
+@functools.cache
+def register(name: str) -> None:
+    """Makes the library of an instruction set known to XLA, as targets cnnjax_<name>_<handler>."""
+    library = ctypes.CDLL(str(_path(name)))
+    for handler, symbol in HANDLERS.items():
+        jax.ffi.register_ffi_target(f"cnnjax_{name}_{handler}", jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
+
+
+def _path(name: str) -> Path:
+    return Path(__file__).with_name(f"{name}.so")
+
+
+@functools.cache
+def _load() -> tuple[str, str]:
+    """The instruction set in use, and why there is none."""
+    try:
+        name = instruction_sets()[0]
+        register(name)
+    except OSError as error:
+        return "", str(error).splitlines()[0]
+    except Exception as error:  # of XLA, where it has another version than the headers had
+        return "", f"this version of jaxlib refuses the kernels, install cnnjax again ({str(error).splitlines()[0]})"
+    return name, ""
+
+
+def supports_block(x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int, pool_stride: int) -> bool:
+    """Whether `conv_block` takes these; the output channels must be a multiple of 16."""
+    return not _block_problem(x_shape, w_shape, padding, pool_stride)
+
+
+def supports_dense(x_shape: tuple[int, ...], w_shape: tuple[int, ...]) -> bool:
+    """Whether `dense` takes these; both dimensions of the weights must be multiples of 16."""
+    return not _dense_problem(x_shape, w_shape)
+
+
+def conv_block(
+    x: jax.Array,
+    w: jax.Array,
+    b: jax.Array,
+    *,
+    padding: int,
+    pool_stride: int,
+    input_grad: bool = True,
+    scale: float = 1.0,
+    bfloat16: bool = False,
+) -> jax.Array:
+    """relu(convolution(scale * x, w) + b), then a 2x2 max-pool without padding.
+
+    Has gradients in reverse mode, of second order none. A batch that is divided among devices stays divided.
+
+    Args:
+        x: float32 or uint8 [n, h, w, ci].
+        w: float32 [3, 3, ci, co], co a multiple of 16.
+        b: float32 [co].
+        padding: zeros on all four sides: 1, as in SAME, or 0, as in VALID.
+        pool_stride: 1 or 2; 0: no pool.
+        input_grad: False: the gradient of x is not needed; it is zero then.
+        scale: of x.
+        bfloat16: round the factors of products to bfloat16, in the gradients too, where the instruction set is
+            avx512bf16; sums are float32 all the same.
+
+    Returns:
+        float32 [n, h', w', co].
+
+    Raises:
+        ValueError: `supports_block` is False, or another type.
+    """
+    problem = _block_problem(x.shape, w.shape, padding, pool_stride)
+    if not problem and b.shape != w.shape[3:]:
+        problem = f"b is {list(b.shape)}; make it {list(w.shape[3:])}"
+    if not problem:
+        problem = _type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
+    if problem:
+        raise ValueError(f"conv_block: {problem}")
+    options = _Block(
+        _usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16
+    )
+    return _block(options, x, w, b)
+
+
+def dense(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x @ w where w is long and a batch has few rows, as after a flatten: float32 [n, k], [k, units] -> [n, units].
+
+    Gradients as those of `conv_block`.
+
+    Raises:
+        ValueError: `supports_dense` is False, or another type.
+    """
+    problem = _dense_problem(x.shape, w.shape) or _type_problem({"x": x, "w": w})
+    if problem:
+        raise ValueError(f"dense: {problem}")
+    return _dense(_usable("dense"), x, w)
+
+
+def _usable(name: str) -> str:
+    if not available():
+        raise ValueError(f"{name}: {why_not()}; ask kernels.available() first")
+    return instruction_set()
+
+
+def _type_problem(arrays: dict[str, jax.Array], bytes_in: tuple[str, ...] = ()) -> str:
+    for name, array in arrays.items():
+        if array.dtype != jnp.float32 and not (name in bytes_in and array.dtype == jnp.uint8):
+            return f"{name} is {array.dtype}; give float32{' or uint8' if name in bytes_in else ''}"
+    return ""
+
+
+def _size_problem(*shapes: tuple[int, ...]) -> str:
+    for shape in shapes:
+        if min(shape) < 1 or max(shape) > LARGEST or np.prod(shape, dtype=object) > MOST_ELEMENTS:
+            return f"a shape of {list(shape)}; dimensions go from 1 to {LARGEST}"
+    return ""
+
+
+def _block_problem(x: tuple[int, ...], w: tuple[int, ...], padding: int, pool_stride: int) -> str:
+    if padding not in (0, 1) or pool_stride not in (0, 1, 2):
+        return f"padding={padding}, pool_stride={pool_stride}; padding is 0 or 1, pool_stride 0, 1 or 2"
+    if len(x) != 4 or len(w) != 4 or tuple(w[:2]) != (3, 3) or x[3] != w[2]:
+        return f"x is {list(x)} and w is {list(w)}; give [n, h, w, ci] and [3, 3, ci, co]"
+    if w[3] % BLOCK:
+        return f"{w[3]} output channels; give a multiple of {BLOCK}, or let JAX compute this layer"
+    if min(x[1:3]) + 2 * padding - 2 < (2 if pool_stride else 1):
+        return f"nothing is left of images of {x[1]}x{x[2]} pixels; give larger ones"
+    return _size_problem(x, w)
+
+
+def _dense_problem(x: tuple[int, ...], w: tuple[int, ...]) -> str:
+    if len(x) != 2 or len(w) != 2 or x[1] != w[0]:
+        return f"x is {list(x)} and w is {list(w)}; give [n, k] and [k, units]"
+    if w[0] % BLOCK or w[1] % BLOCK:
+        return f"w is {list(w)}; give multiples of {BLOCK}, or let JAX compute this layer"
+    return _size_problem(x, w, (x[0], w[1]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """What of a block is known when it is traced."""
+
+    instructions: str
+    padding: int
+    pool_stride: int
+    input_grad: bool
+    scale: float
+    bfloat16: bool
+
+    def output(self, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
+        size = [pixels + 2 * self.padding - 2 for pixels in x.shape[1:3]]
+        if self.pool_stride:
+            size = [(pixels - 2) // self.pool_stride + 1 for pixels in size]
+        return x.shape[0], *size, w.shape[3]
+
+    def name(self, what: str) -> str:
+        values = "_".join(f"{key}_{value}" for key, value in dataclasses.asdict(self).items())
+        return re.sub(r"\W", "_", f"conv_{what}_{values}")
+
+    def attributes(self) -> dict[str, np.generic]:
+        return {"padding": np.int64(self.padding), "pool_stride": np.int64(self.pool_stride),
+                "scale": np.float32(self.scale), "bfloat16": np.bool_(self.bfloat16)}  # fmt: skip
+
+
+def _float32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+def _divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tuple[bool, ...]) -> Callable:
+    """`call` for batches that are divided among devices, and within vmap.
+
+    Args:
+        name: with all that tells this call from others on the same shapes: for several devices, XLA's program and so the key
+            of JAX's compilation cache says nothing else about it.
+        call: arrays -> tuple of arrays.
+        operands, results: which of them have the batch as their first dimension. A result without it is a sum over the
+            batch, so it is summed over the devices.
+    """
+    whole = custom_partitioning(call)
+
+    def partition(mesh, arguments, outcome):
+        spec = getattr(arguments[operands.index(True)].sharding, "spec", PartitionSpec())
+        axes = spec[0] if len(spec) else None
+
+        def place(divided):
+            return NamedSharding(mesh, PartitionSpec(axes) if divided else PartitionSpec())
+
+        def part(*arrays):
+            done = call(*arrays)
+            if axes is None:
+                return done
+            return tuple(y if divided else lax.psum(y, axes) for y, divided in zip(done, results, strict=True))
+
+        return mesh, part, tuple(map(place, results)), tuple(map(place, operands))
+
+    def rule(mesh, operand_types, result_types):
+        counter = iter(range(1000))
+
+        def letters(kinds, divided):
+            names = [[f"d{next(counter)}" for _ in kind.shape] for kind in kinds]
+            return [["batch", *own[1:]] if first else own for own, first in zip(names, divided, strict=True)]
+
+        left, right = letters(operand_types, operands), letters(result_types, results)
+        text = " -> ".join(", ".join(" ".join(own) for own in side) for side in (left, right))
+        whole_factors = tuple(name for side in (left, right) for own in side for name in own if name != "batch")
+        return text, {"need_replication_factors": whole_factors}
+
+    whole.def_partition(partition, sharding_rule=rule)
+    one_by_one = sequential_vmap(whole)
+
+    def named(*arrays):
+        return one_by_one(*arrays)
+
+    named.__name__ = named.__qualname__ = name
+    return jax.jit(named)
+
+
+@functools.cache
+def _block_forward(options: _Block, keep: bool) -> Callable:
+    """x, w, b -> y; with `keep` and a pool also where the largest were."""
+    target = f"cnnjax_{options.instructions}_conv_forward"
+
+    def call(x, w, b):
+        shape = options.output(x, w)
+        kept = (jax.ShapeDtypeStruct(shape, jnp.uint8),) if keep and options.pool_stride else ()
+        return tuple(jax.ffi.ffi_call(target, (_float32(*shape), *kept))(x, w, b, **options.attributes()))
+
+    name = options.name("forward_keep" if keep else "forward")
+    return _divisible(name, call, (True, False, False), (True,) * (2 if keep and options.pool_stride else 1))
+
+
+@functools.cache
+def _block_backward(options: _Block) -> Callable:
+    """x, w, kept, g -> dw, db; and dx, where it is wanted."""
+    target = f"cnnjax_{options.instructions}_conv_backward"
+
+    def call(x, w, kept, g):
+        dx = (_float32(*x.shape),) if options.input_grad else ()
+        result = (_float32(*w.shape), _float32(w.shape[3]), *dx)
+        return tuple(jax.ffi.ffi_call(target, result)(x, w, kept, g, **options.attributes()))
+
+    divided = (False, False, *((True,) if options.input_grad else ()))
+    return _divisible(options.name("backward"), call, (True, False, True, True), divided)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _block(options, x, w, b):
+    return _block_forward(options, keep=False)(x, w, b)[0]
+
+
+def _block_fwd(options, x, w, b):
+    y, *code = _block_forward(options, keep=True)(x, w, b)
+    return y, (x, w, code[0] if code else y)
+
+
+def _block_bwd(options, saved, g):
+    x, w, kept = saved
+    dw, db, *dx = _block_backward(options)(x, w, kept, g)
+    return dx[0] if dx else None, dw, db
+
+
+_block.defvjp(_block_fwd, _block_bwd)
+
+
+@functools.cache
+def _dense_forward(instructions: str) -> Callable:
+    def call(x, w):
+        result = (_float32(x.shape[0], w.shape[1]),)
+        return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_forward", result)(x, w))
+
+    return _divisible(f"dense_forward_{instructions}", call, (True, False), (True,))
+
+
+@functools.cache
+def _dense_backward(instructions: str) -> Callable:
+    def call(x, w, g):
+        result = (_float32(*x.shape), _float32(*w.shape))
+        return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_backward", result)(x, w, g))
+
+    return _divisible(f"dense_backward_{instructions}", call, (True, False, True), (True, False))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _dense(instructions, x, w):
+    return _dense_forward(instructions)(x, w)[0]
+
+
+_dense.defvjp(lambda instructions, x, w: (_dense(instructions, x, w), (x, w)),
+              lambda instructions, saved, g: _dense_backward(instructions)(*saved, g))  # fmt: skip

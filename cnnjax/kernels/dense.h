@@ -1,0 +1,16 @@
+// y = x w for few rows and a long inner dimension: the layer after a flatten.
+#pragma once
+
+#include <cstdint>
+
+#include "threads.h"
+
+namespace cnnjax {
+
+// x is [m][k], w is [k][n], both row by row; k and n are multiples of 16. Both functions throw std::bad_alloc.
+void dense_forward(const Pool& pool, int64_t m, int64_t k, int64_t n, const float* x, const float* w, float* y);
+
+void dense_backward(const Pool& pool, int64_t m, int64_t k, int64_t n, const float* x, const float* w, const float* g,
+                    float* dx, float* dw);
+
+}  // namespace cnnjax

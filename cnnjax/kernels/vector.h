@@ -1,0 +1,150 @@
+// Vectors of the instruction set that this file is compiled for, and the one operation that everything is made of.
+//
+// Written with the vector types of GCC and Clang, so that one source serves AVX-512, AVX2, SSE2 and NEON.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#endif
+
+namespace cnnjax {
+namespace {  // each library has its own
+
+// A tile is as large as the registers allow: sums, one row of weights and a temporary.
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kTilePixels = 14, kTileTaps = 24;  // 32 registers
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kTilePixels = 6, kTileTaps = 6;  // 16 registers
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kTilePixels = 6, kTileTaps = 6;  // 32 registers
+#else
+constexpr int kLanes = 4, kTilePixels = 3, kTileTaps = 3;  // 16 registers
+#endif
+constexpr int kBlock = 16;              // output channels of a tile, on every instruction set
+constexpr int kVecs = kBlock / kLanes;  // vectors in a block
+
+inline int64_t blocks(int64_t channels) { return (channels + kBlock - 1) / kBlock; }
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t IntVec __attribute__((vector_size(kLanes * 4)));
+typedef uint8_t ByteVec __attribute__((vector_size(kLanes)));
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+
+// The larger; b where one of them is not a number.
+inline Vec larger(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (Vec)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+inline Vec relu(Vec a) { return larger(Vec{}, a); }  // NaN stays NaN
+
+// keep: v where the mask is set, else 0. select: g where the code is `position`, else 0, whatever g is there.
+#if defined(__AVX512F__)
+inline Vec keep(IntVec mask, Vec v) { return (Vec)_mm512_maskz_mov_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)v); }
+inline Vec select(const float* g, const uint8_t* code, int position) {
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(code));
+  return (Vec)_mm512_maskz_loadu_ps(_mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(static_cast<char>(position))), g);
+}
+inline void store_codes(uint8_t* p, IntVec codes) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)codes));
+}
+#else
+inline Vec keep(IntVec mask, Vec v) { return (Vec)((IntVec)v & mask); }
+inline Vec select(const float* g, const uint8_t* code, int position) {
+  ByteVec codes;
+  std::memcpy(&codes, code, sizeof codes);
+  return keep(__builtin_convertvector(codes, IntVec) == position, load(g));
+}
+inline void store_codes(uint8_t* p, IntVec codes) {
+  const ByteVec bytes = __builtin_convertvector(codes, ByteVec);
+  std::memcpy(p, &bytes, sizeof bytes);
+}
+#endif
+
+// Arithmetic. A tile works on words of 32 bits: one float32, or two bfloat16 that are multiplied and added at once. The
+// two are neighbouring inputs of a pixel ("taps", in the convolution) or the same input of neighbouring pixels ("pairs",
+// in the gradient of the weights); rows are laid out for one or the other.
+struct Float32 {
+  static constexpr int kPack = 1;  // values in a word
+  static Vec multiply_add(Vec sum, Vec w, const char* x) {
+    float value;
+    std::memcpy(&value, x, 4);
+    return sum + w * value;
+  }
+};
+#if defined(__AVX512BF16__)
+struct Bfloat16 {
+  static constexpr int kPack = 2;
+  static Vec multiply_add(Vec sum, Vec w, const char* x) {
+    int32_t pair;
+    std::memcpy(&pair, x, 4);
+    return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(pair));
+  }
+};
+inline __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
+inline __m512i rounded(const float* p, __mmask16 m) {  // 16 values, each in the low half of a word
+  return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, p)));
+}
+#else
+using Bfloat16 = Float32;  // more exact than what was asked for
+#endif
+
+inline uint32_t bfloat16_bits(float value) {  // nearest, ties to even
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;  // rounding could make an infinity of a NaN
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// n values in sequence.
+template <typename M>
+void to_taps(const float* row, int64_t n, char* dst) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    for (int64_t i = 0; i < n; i += 16, dst += 32)
+      _mm256_mask_storeu_epi16(dst, first(n - i), _mm512_cvtepi32_epi16(rounded(row + i, first(n - i))));
+    return;
+  }
+#endif
+  std::memcpy(dst, row, n * sizeof(float));
+}
+
+// n words {a[i], b[i]}; in float32 just a[i].
+template <typename M>
+void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* dst) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    for (int64_t i = 0; i < n; i += 16, dst += 64) {
+      const __mmask16 m = first(n - i);
+      const __m512i high = _mm512_slli_epi32(rounded(b + i, m), 16);
+      _mm512_mask_storeu_epi32(dst, m, _mm512_or_si512(rounded(a + i, m), high));
+    }
+    return;
+  }
+#endif
+  std::memcpy(dst, a, n * sizeof(float));
+}
+
+}  // namespace
+}  // namespace cnnjax

@@ -1,0 +1,110 @@
+"""The comparison with other trainers: it runs, it refuses what differs, and it names what is missing."""
+
+import importlib
+import json
+import os
+import sys
+
+import numpy as np
+import pytest
+from training_tools import ROOT, child
+
+sys.path.insert(0, str(ROOT))  # the comparison lies beside the package and is not installed with it
+compare, results, sides, tasks = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "results", "sides", "tasks")
+)
+
+TINY = ("--size=12", "--batch=8", "--seconds=0.02", "--rounds=2")
+
+
+def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
+    done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=step", "--peers=cnnjax,jax", *TINY,
+                  f"--json={tmp_path}/step.json", f"--plot={tmp_path}/step.png"], JAX_NUMPY_RANK_PROMOTION="allow")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    found = json.loads((tmp_path / "step.json").read_text())
+    assert found["settings"]["size"] == 12 and found["settings"]["what"] == "step"
+    assert found["machine"]["cores"] == len(os.sched_getaffinity(0)) and found["machine"]["processor"]
+    step = found["results"]["step"]
+    assert list(step) == ["cnnjax", "jax"] and all(len(values) == 2 and min(values) > 0 for values in step.values())
+    ours, plain = (np.array(found["losses"][side]["training"]) for side in step)
+    np.testing.assert_allclose(ours, plain, rtol=1e-3)
+    assert len(set(ours)) == tasks.LAST  # it did train
+    assert all(found["memory"][side]["process"] > 1e8 for side in step)
+    assert {"jax", "numpy"} <= found["about"]["cnnjax"]["versions"].keys()
+    assert (tmp_path / "step.png").stat().st_size > 5000
+    assert "| cnnjax | " in results.markdown(found)
+
+
+def test_sides_that_compute_different_losses_are_refused(monkeypatch, capfd):
+    def make_sides(flags, classes, scratch):
+        settings = [tasks.Settings("malaria", flags.size, flags.batch, classes, seed=seed) for seed in (0, 1)]
+        return [sides.Side(f"jax {s.seed}", "jax", s, sides.environment("jax", 1, {})) for s in settings]
+
+    monkeypatch.setattr(compare, "make_sides", make_sides)
+    assert compare.main(["--task=malaria", "--what=step", *TINY]) == 1
+    errors = capfd.readouterr().err.splitlines()
+    assert errors and all(line.startswith("error: ") and "of jax 0" in line and "of jax 1" in line for line in errors)
+
+
+def test_losses_may_differ_by_the_tolerance_and_no_more():
+    losses = {"a": {"inference": 1.0, "training": [1.0, 0.5]}, "b": {"inference": 1.0009, "training": [1.0, 0.52]}}
+    assert compare.differences(losses, 1e-3) == []
+    assert len(compare.differences(losses, 1e-4)) == 1
+    losses["b"] = {"inference": float("nan"), "training": [1.0, 0.6]}
+    assert len(compare.differences(losses, 1e-3)) == 2
+
+
+@pytest.mark.parametrize(
+    "change, allowed",
+    [
+        ("--task=mnist", "malaria, flowers, resnet18"),
+        ("--what=speed", "step, epoch"),
+        ("--peers=cnnjax,pytorch", "keras-tensorflow"),
+        ("--precision=float16", "bfloat16"),
+        ("--threads=0", "--threads="),
+        ("--rounds=many", "--help"),
+        ("--colour=red", "--help"),
+        ("--data=no/such/folder", "a folder of images per class"),
+        ("--env=OMP_NUM_THREADS=1", "PEER:NAME=VALUE"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(change, allowed, capfd):
+    assert compare.main(["--task=malaria", "--what=step", change]) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert len(errors) == 1 and errors[0].startswith("error: ") and allowed in errors[0]
+
+
+def test_peers_that_are_not_installed_are_named_and_left_out(monkeypatch, capfd, tmp_path):
+    monkeypatch.setitem(sides.NEEDS, "torch", (("no_such_module",), "pip install torch torchvision"))
+    flags = compare.parse(["--task=malaria", "--what=step", "--peers=cnnjax,torch"])
+    made = compare.make_sides(flags, 2, tmp_path)
+    assert [side.label for side in made] == ["cnnjax"]
+    assert capfd.readouterr().err == ("torch is left out: no_such_module is not installed; pip install torch torchvision\n")
+    for side in made:
+        side.close()
+
+
+def test_a_side_that_fails_is_left_out_in_one_line(capfd):
+    side = sides.Side(
+        "jax", "jax", tasks.Settings("malaria", 12, 8, 2), {"PATH": os.environ["PATH"], "JAX_PLATFORMS": "none"}
+    )
+    everyone, left_out = [side], {}
+    with compare.leaving_out(side, everyone, left_out):
+        side.ask("about")
+    assert everyone == [] and "none" in left_out["jax"]
+    assert len(capfd.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("task", tasks.TASKS)
+def test_weights_and_batches_are_the_same_in_every_process(task):
+    spec = tasks.TASKS[task]
+    settings = tasks.Settings(task, spec.size, spec.batch, spec.classes)
+    again = tasks.Settings(**json.loads(settings.to_json()))
+    for first, second in zip(tasks.weights(settings).values(), tasks.weights(again).values(), strict=True):
+        np.testing.assert_array_equal(first, second)
+    images, labels = tasks.batch(settings)
+    assert images.shape == (spec.batch, spec.size, spec.size, 3) and set(labels) <= set(range(spec.classes))
+    counts = {"malaria": 758_401, "flowers": 3_989_285, "resnet18": 11_181_642}
+    trained = (value.size for name, value in tasks.weights(settings).items() if not name.endswith(("/mean", "/var")))
+    assert sum(trained) == counts[task]

@@ -1,0 +1,567 @@
+"""The kernels for the CPU give what JAX gives: numbers, gradients, NaN; on threads, on devices, within transformations."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from training_tools import COMPILED_ENVIRONMENT, child, on_devices
+
+from cnnjax import kernels
+from cnnjax.layers import max_pool
+
+if not kernels.available():
+    pytest.skip(kernels.why_not(), allow_module_level=True)
+
+SETS = kernels.instruction_sets()
+HIGHEST = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
+
+# Images [n, h, w, ci] and output channels.
+SHAPES = (
+    ((1, 3, 3, 1), 16),  # without padding one pixel is left
+    ((2, 1, 17, 16), 16),  # one row
+    ((3, 8, 1, 3), 32),  # one column
+    ((70, 5, 6, 3), 16),  # more images than groups of partial sums
+    ((1, 40, 181, 16), 32),  # several bands
+    ((2, 13, 31, 64), 48),
+    ((1, 6, 7, 272), 16),
+    ((2, 9, 11, 20), 32),  # gradients of channels that fill no block
+    ((2, 12, 10, 32), 64),
+)
+CASES = [
+    (x, co, padding, pool_stride)
+    for x, co in SHAPES
+    for padding in (0, 1)
+    for pool_stride in (0, 1, 2)
+    if kernels.supports_block(x, (3, 3, x[3], co), padding, pool_stride)
+]
+
+
+@pytest.fixture(params=SETS)
+def each_set(request, monkeypatch) -> str:
+    """The test runs once on every instruction set of this CPU."""
+    kernels.register(request.param)
+    monkeypatch.setattr(kernels, "instruction_set", lambda: request.param)
+    return request.param
+
+
+def pure_block(x, w, b, *, padding: int, pool_stride: int, scale: float = 1.0):
+    """What `conv_block` stands for."""
+    y = lax.conv_general_dilated(scale * x.astype(jnp.float32), w, (1, 1), [(padding, padding)] * 2, **HIGHEST)
+    y = jax.nn.relu(y + b[None, None, None])
+    return max_pool(y, 2, pool_stride) if pool_stride else y
+
+
+def with_gradients(block, x, w, b, g, **options):
+    """y, dx, dw, db in one program."""
+
+    def call(x, w, b, g):
+        y, pull = jax.vjp(functools.partial(block, **options), x, w, b)
+        return y, *pull(g)
+
+    return [np.asarray(array) for array in jax.jit(call)(x, w, b, g)]
+
+
+def whole_numbers(rng: np.random.Generator, *shape: int, most: int = 3) -> np.ndarray:
+    return rng.integers(-most, most + 1, shape).astype(np.float32)
+
+
+def out_shape(x: tuple[int, ...], co: int, padding: int, pool_stride: int) -> tuple[int, ...]:
+    w, b = np.zeros((3, 3, x[3], co), np.float32), np.zeros(co, np.float32)
+    options = {"padding": padding, "pool_stride": pool_stride}
+    return jax.eval_shape(functools.partial(pure_block, **options), np.zeros(x, np.float32), w, b).shape
+
+
+@functools.cache
+def whole_case(x, co, padding, pool_stride):
+    """Whole numbers so small that every sum is exact in float32, and ties are frequent; and what JAX makes of them."""
+    rng = np.random.default_rng([*x, co])
+    arrays = whole_numbers(rng, *x), whole_numbers(rng, 3, 3, x[3], co, most=2), whole_numbers(rng, co)
+    arrays += (whole_numbers(rng, *out_shape(x, co, padding, pool_stride)),)
+    return arrays, with_gradients(pure_block, *arrays, padding=padding, pool_stride=pool_stride)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_whole_numbers_give_exactly_what_jax_gives_at_ties_too(case):
+    # All instruction sets in one test, since most of the time goes into JAX's side.
+    (x, w, b, g), wanted = whole_case(*case)
+    for name in SETS:
+        kernels.register(name)
+        for bfloat16 in (False, True):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(kernels, "instruction_set", lambda name=name: name)
+                found = with_gradients(kernels.conv_block, x, w, b, g, padding=case[2], pool_stride=case[3],
+                                       bfloat16=bfloat16)  # fmt: skip
+            for what, a, c in zip(("y", "dx", "dw", "db"), found, wanted, strict=True):
+                np.testing.assert_array_equal(a, c, err_msg=f"{what}, {name}, bfloat16={bfloat16}")
+
+
+def float64_block(x, w, b, g, padding, pool_stride):
+    """y, dx, dw, db and the output before ReLU and pool, all in float64."""
+    x, w, b, g = (array.astype(np.float64) for array in (x, w, b, g))
+    x = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    rows, columns = x.shape[1] - 2, x.shape[2] - 2
+    z = b + sum(x[:, i : i + rows, j : j + columns] @ w[i, j] for i in range(3) for j in range(3))
+    a, da = np.maximum(z, 0), np.zeros_like(z)
+    if pool_stride:
+        last = [(size - 2) // pool_stride * pool_stride + 1 for size in (rows, columns)]
+        places = [(slice(None), slice(i, i + last[0], pool_stride), slice(j, j + last[1], pool_stride))
+                  for j in (0, 1) for i in (0, 1)]  # fmt: skip
+        four = np.stack([a[place] for place in places])
+        y, first = four.max(0), four.argmax(0)
+        for k, place in enumerate(places):
+            da[place] += g * (first == k)
+    else:
+        y, da = a, g
+    dz = da * (z > 0)
+    dw, dx = np.zeros_like(w), np.zeros_like(x)
+    for i in range(3):
+        for j in range(3):
+            window = (slice(None), slice(i, i + rows), slice(j, j + columns))
+            dw[i, j] = np.tensordot(x[window], dz, ((0, 1, 2),) * 2)
+            dx[window] += dz @ w[i, j].T
+    inner = slice(padding, -padding or None)
+    return y, dx[:, inner, inner], dw, dz.sum((0, 1, 2)), z
+
+
+def decided(z: np.ndarray, pool_stride: int, shape: tuple[int, ...]) -> np.ndarray:
+    """1 where ReLU and the maximum depend on more than rounding."""
+    if not pool_stride:
+        return np.abs(z) > 1e-4
+    rows, columns = (np.asarray(shape[1:3]) - 1) * pool_stride + 1
+    four = [z[:, i : i + rows : pool_stride, j : j + columns : pool_stride] for i in (0, 1) for j in (0, 1)]
+    four = np.sort(np.maximum(four, 0), 0)
+    return ((four[3] - four[2] > 1e-4) & (four[3] > 1e-4)) | (four[3] == 0)
+
+
+@pytest.mark.parametrize("case", CASES[:: 4 if len(SETS) > 1 else 1], ids=str)
+def test_random_numbers_are_as_close_to_float64_as_float32_allows(each_set, case):
+    shape, co, padding, pool_stride = case
+    rng = np.random.default_rng([*shape, co])
+    x, w, b = (rng.standard_normal(s).astype(np.float32) for s in (shape, (3, 3, shape[3], co), (co,)))
+    w *= np.float32((2 / 9 / shape[3]) ** 0.5)
+    g = rng.standard_normal(out_shape(*case)).astype(np.float32)
+    g *= decided(float64_block(x, w, b, g, padding, pool_stride)[4], pool_stride, g.shape)
+    wanted = float64_block(x, w, b, g, padding, pool_stride)[:4]
+    options = {"padding": padding, "pool_stride": pool_stride}
+    found = with_gradients(kernels.conv_block, x, w, b, g, **options)
+    for a, c in zip(found, wanted, strict=True):
+        assert np.abs(a - c).max() <= 5e-6 * np.abs(c).max()
+    y = kernels.conv_block(x, w, b, **options, bfloat16=True)
+    assert np.abs(y - wanted[0]).max() <= (1e-2 if each_set == "avx512bf16" else 5e-6) * wanted[0].max()
+
+
+def test_bytes_are_scaled(each_set):
+    rng = np.random.default_rng(1)
+    x = rng.integers(0, 256, (3, 20, 21, 3), np.uint8)
+    w, b = rng.standard_normal((3, 3, 3, 16)).astype(np.float32), rng.standard_normal(16).astype(np.float32)
+    options = {"padding": 1, "pool_stride": 2, "scale": 1 / 255}
+
+    def gradients(block, x, **more):
+        return jax.vjp(lambda w, b: block(x, w, b, **options, **more), w, b)
+
+    y, pull = gradients(kernels.conv_block, x)
+    from_floats, pull_floats = gradients(kernels.conv_block, x.astype(np.float32))
+    wanted, pull_wanted = gradients(pure_block, x)
+    g = jnp.asarray(decided(np.asarray(wanted), 0, y.shape), jnp.float32)
+    np.testing.assert_array_equal(y, from_floats)
+    for a, c in zip(pull(g), pull_floats(g), strict=True):
+        np.testing.assert_array_equal(a, c)
+    np.testing.assert_allclose(y, wanted, rtol=1e-5, atol=1e-5)
+    for a, c in zip(pull(g), pull_wanted(g), strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-4 * np.abs(c).max())
+
+
+def test_scale_reaches_the_gradient_of_the_images(each_set):
+    (x, w, b, g), wanted = whole_case((2, 12, 10, 32), 64, 1, 2)
+    found = with_gradients(kernels.conv_block, x * 4, w, b, g, padding=1, pool_stride=2, scale=0.25)
+    for a, c, factor in zip(found, wanted, (1, 0.25, 1, 1), strict=True):
+        np.testing.assert_array_equal(a, c * np.float32(factor))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("pool_stride", [0, 1, 2])
+def test_what_is_no_finite_number_goes_through_as_in_jax(each_set, value, pool_stride):
+    # A kernel of which only the middle is not zero moves nothing about; each place of a window in turn.
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((4, 8, 9, 16)).astype(np.float32)
+    for n in range(4):
+        x[n, 2 + n % 2, 4 + n // 2, n * 4 : n * 4 + 3] = value
+    w, b = np.zeros((3, 3, 16, 16), np.float32), np.zeros(16, np.float32)
+    w[1, 1] = np.eye(16)
+    options = {"padding": 0, "pool_stride": pool_stride}
+    found, wanted = (np.asarray(block(x, w, b, **options)) for block in (kernels.conv_block, pure_block))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(wanted))
+    if np.isnan(value):
+        assert np.isnan(found).any()
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_the_gradient_is_zero_where_the_output_is_nan_and_nan_where_its_own_is(each_set):
+    x, w, b = np.ones((1, 6, 6, 16), np.float32), np.ones((3, 3, 16, 16), np.float32), np.zeros(16, np.float32)
+    x[0, 0, 0] = np.nan
+    g = np.ones((1, 2, 2, 16), np.float32)
+    block = functools.partial(kernels.conv_block, padding=0, pool_stride=2)
+    _, pull = jax.vjp(block, x, w, b)
+    dx, dw, db = pull(g)
+    assert np.isfinite(dx).all() and (np.asarray(db) == 3).all()  # one of the four windows has a NaN
+    _, pull = jax.vjp(block, np.ones_like(x), w, b)
+    dx, dw, db = pull(g * np.nan)
+    assert np.isnan(dx).any() and np.isnan(dw).all() and np.isnan(db).all()
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 16, 80), (7, 48, 16), (13, 1040, 96), (64, 2064, 64), (33, 512, 128)])
+def test_wide_dense_layers_are_exact_for_whole_numbers(each_set, m, k, n):
+    rng = np.random.default_rng(k)
+    x, w, g = (whole_numbers(rng, *shape) for shape in ((m, k), (k, n), (m, n)))
+    y, pull = jax.vjp(kernels.dense, x, w)
+    dx, dw = pull(jnp.asarray(g))
+    for found, wanted in ((y, x @ w), (dx, g @ w.T), (dw, x.T @ g)):
+        np.testing.assert_array_equal(found, wanted)
+
+
+BLOCK = {"padding": 1, "pool_stride": 0}
+REFUSED = {
+    "channels": ((2, 8, 8, 3), (3, 3, 3, 24), BLOCK, "24 output channels; give a multiple of 16"),
+    "window": ((2, 8, 8, 3), (5, 5, 3, 16), BLOCK, r"give \[n, h, w, ci\] and \[3, 3, ci, co\]"),
+    "other channels": ((2, 8, 8, 4), (3, 3, 3, 16), BLOCK, r"x is \[2, 8, 8, 4\]"),
+    "rank": ((8, 8, 3), (3, 3, 3, 16), BLOCK, r"x is \[8, 8, 3\]"),
+    "padding": ((2, 8, 8, 3), (3, 3, 3, 16), {"padding": 2, "pool_stride": 0}, "padding is 0 or 1"),
+    "stride": ((2, 8, 8, 3), (3, 3, 3, 16), {"padding": 1, "pool_stride": 3}, "pool_stride 0, 1 or 2"),
+    "small": ((2, 3, 3, 3), (3, 3, 3, 16), {"padding": 0, "pool_stride": 2}, "nothing is left of images of 3x3 pixels"),
+    "empty": ((0, 8, 8, 3), (3, 3, 3, 16), BLOCK, "dimensions go from 1"),
+    "huge": ((2**22, 2**12, 2**12, 3), (3, 3, 3, 16), BLOCK, "dimensions go from 1"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_when_it_is_traced(name):
+    x, w, options, message = REFUSED[name]
+    assert not kernels.supports_block(x, w, **options)
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, w, w[-1:])]
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(functools.partial(kernels.conv_block, **options), *arrays)
+
+
+def test_other_types_and_biases_are_refused():
+    x, w, b = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 16)), jnp.zeros(16)
+    with pytest.raises(ValueError, match="x is bfloat16; give float32 or uint8"):
+        kernels.conv_block(x.astype(jnp.bfloat16), w, b, **BLOCK)
+    with pytest.raises(ValueError, match="w is int32; give float32"):
+        kernels.conv_block(x, w.astype(jnp.int32), b, **BLOCK)
+    with pytest.raises(ValueError, match=r"b is \[8\]; make it \[16\]"):
+        kernels.conv_block(x, w, b[:8], **BLOCK)
+
+
+def test_dense_layers_that_do_not_fit_are_refused():
+    assert kernels.supports_dense((5, 32), (32, 16))
+    for x, w in (((5, 30), (30, 16)), ((5, 32), (32, 5)), ((5, 32), (48, 16)), ((0, 32), (32, 16)), ((5, 32, 1), (32, 16))):
+        assert not kernels.supports_dense(x, w)
+        with pytest.raises(ValueError, match="^dense: "):
+            jax.eval_shape(kernels.dense, *(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (x, w)))
+
+
+def f32(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
+
+
+WRONG_CALLS = {  # handler, results, shapes of operands
+    "output": ("conv_forward", (f32(2, 8, 8, 32),), ((2, 8, 8, 3), (3, 3, 3, 16), (16,))),
+    "bias": ("conv_forward", (f32(2, 8, 8, 16),), ((2, 8, 8, 3), (3, 3, 3, 16), (8,))),
+    "code": ("conv_forward", (f32(2, 8, 8, 16), f32(2, 8, 8, 16)), ((2, 8, 8, 3), (3, 3, 3, 16), (16,))),
+    "rank": ("conv_forward", (f32(2, 8, 16),), ((2, 8, 3), (3, 3, 3, 16), (16,))),
+    "multiple": ("conv_forward", (f32(2, 8, 8, 8),), ((2, 8, 8, 3), (3, 3, 3, 8), (8,))),
+    "kept": ("conv_backward", (f32(3, 3, 3, 16), f32(16)), ((2, 8, 8, 3), (3, 3, 3, 16), (2, 7, 8, 16), (2, 8, 8, 16))),
+    "gradient": ("conv_backward", (f32(3, 3, 3, 8), f32(16)), ((2, 8, 8, 3), (3, 3, 3, 16), *((2, 8, 8, 16),) * 2)),
+    "images": ("conv_backward", (f32(3, 3, 3, 16), f32(16), f32(2, 8, 8, 4)),
+               ((2, 8, 8, 3), (3, 3, 3, 16), *((2, 8, 8, 16),) * 2)),
+    "dense": ("dense_forward", (f32(4, 32),), ((4, 32), (32, 16))),
+    "dense back": ("dense_backward", (f32(4, 32), f32(16, 32)), ((4, 32), (32, 16), (4, 16))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG_CALLS)
+def test_the_library_checks_shapes_itself(name):
+    handler, results, shapes = WRONG_CALLS[name]
+    conv = {"padding": np.int64(1), "pool_stride": np.int64(0), "scale": np.float32(1), "bfloat16": np.bool_(False)}
+    call = jax.ffi.ffi_call(f"cnnjax_{kernels.instruction_set()}_{handler}", results)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="cnnjax kernels: "):
+        jax.block_until_ready(call(*(jnp.zeros(shape) for shape in shapes), **(conv if handler[:4] == "conv" else {})))
+
+
+@pytest.fixture
+def small():
+    rng = np.random.default_rng(3)
+    x, w, b = whole_numbers(rng, 3, 6, 7, 16), whole_numbers(rng, 3, 3, 16, 16), whole_numbers(rng, 16)
+    return functools.partial(kernels.conv_block, padding=1, pool_stride=1), x, w, b
+
+
+def test_the_gradient_of_the_images_is_left_out_where_nobody_needs_it(small):
+    block, x, w, b = small
+    y, pull = jax.vjp(functools.partial(block, input_grad=False), x, w, b)
+    dx, *rest = pull(y)
+    assert not np.asarray(dx).any()
+    for a, c in zip(rest, jax.vjp(block, x, w, b)[1](y)[1:], strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
+def test_forward_mode_says_that_it_is_not_there(small):
+    block, *arrays = small
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(block, tuple(arrays), tuple(arrays))
+
+
+def test_vmap_takes_one_after_the_other(small):
+    block, x, w, b = small
+    many = np.stack([x, 2 * x])
+
+    def loss(x, w):
+        return (block(x, w, b) ** 2).sum()
+
+    for transformed in (jax.vmap(jax.grad(loss), (0, None)), jax.grad(lambda x, w: jax.vmap(loss, (0, None))(x, w).sum())):
+        found = transformed(many, w)
+        for i in range(2):
+            np.testing.assert_array_equal(found[i], jax.grad(loss)(many[i], w))
+
+
+def test_checkpoint_gives_the_same_gradients(small):
+    block, *arrays = small
+
+    def loss(x, w, b):
+        return (block(block(x, w, b), w, b) ** 2).sum()
+
+    again = jax.jit(jax.grad(jax.checkpoint(loss), (0, 1, 2)))(*arrays)
+    for a, c in zip(again, jax.jit(jax.grad(loss, (0, 1, 2)))(*arrays), strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
+NETWORK = """
+import hashlib, json, sys
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from cnnjax import kernels
+rng = np.random.default_rng(0)
+draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+images = rng.integers(0, 256, (16, 40, 13, 3), np.uint8)
+params = [draw(3, 3, 3, 16), draw(16), draw(3, 3, 16, 32) / 12, draw(32), draw(20 * 6 * 32, 64) / 60]
+def loss(params, images):
+    w1, b1, w2, b2, w3 = params
+    x = kernels.conv_block(images, w1, b1, padding=1, pool_stride=2, scale=1 / 255, input_grad=False)
+    x = kernels.conv_block(x, w2, b2, padding=1, pool_stride=0)
+    return (kernels.dense(x.reshape(x.shape[0], -1), w3) ** 2).mean()
+step = jax.jit(jax.value_and_grad(loss))
+"""
+
+THREADS = NETWORK + """
+digest = hashlib.sha256()
+for array in jax.tree.leaves(step(params, images)):
+    digest.update(np.asarray(array).tobytes())
+print(json.dumps(digest.hexdigest()))
+"""  # fmt: skip
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    found = set()
+    for threads in ("1", "2", "7"):
+        done = child(["-c", THREADS], NPROC=threads, **COMPILED_ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        found.add(done.stdout.splitlines()[-1])
+    assert len(found) == 1
+
+
+DEVICES = NETWORK + """
+found = {}
+for count in (1, 2, 8):
+    mesh = jax.make_mesh((count // min(count, 2), min(count, 2)), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2,
+                         devices=jax.devices()[:count])
+    place = lambda array, *spec: jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+    spread = [place(array) for array in params[:4]] + [place(params[4], "fsdp")]
+    batch = place(images, ("data", "fsdp"))
+    loss_value, grads = step(spread, batch)
+    text = step.lower(spread, batch).compile().as_text()
+    found[count] = {"loss": float(loss_value), "grads": [np.asarray(g).ravel().tolist()[::97] for g in grads],
+                    "gathered": text.count(" all-gather("), "summed": text.count(" all-reduce(")}
+print(json.dumps(found))
+"""  # fmt: skip
+
+
+def test_one_two_and_eight_devices_give_the_same():
+    found = on_devices(8, DEVICES)
+    one = found["1"]
+    for count in ("2", "8"):
+        several = found[count]
+        assert several["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        for a, c in zip(several["grads"], one["grads"], strict=True):
+            np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5 * np.abs(c).max())
+        assert several["gathered"] <= 1, "the batch is put together; only the divided weights may be"
+        assert several["summed"] >= 1
+    assert one["gathered"] == one["summed"] == 0
+
+
+def test_a_batch_is_divided_by_shard_map_too():
+    code = NETWORK + """
+mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+spec = PartitionSpec("data")
+block = lambda x: kernels.conv_block(x, params[0], params[1], padding=0, pool_stride=1)
+parts = jax.jit(jax.shard_map(block, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))(images)
+print(json.dumps(bool((np.asarray(parts) == np.asarray(block(images))).all())))
+"""  # fmt: skip
+    assert on_devices(4, code)
+
+
+def test_nothing_is_loaded_before_the_first_question():
+    code = ("from cnnjax import kernels\nfrom jax._src import xla_bridge\n"
+            "print(kernels.register.cache_info().currsize, kernels.instruction_sets.cache_info().currsize)\n"
+            "print(kernels.available(), xla_bridge.backends_are_initialized())")  # fmt: skip
+    done = child(["-c", code])
+    assert done.stdout.split() == ["0", "0", "True", "False"], done.stderr
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What is known of the machine is found out anew, before and after."""
+    for function in (kernels._load, kernels.instruction_sets):
+        function.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    for function in (kernels._load, kernels.instruction_sets):
+        function.cache_clear()
+
+
+def test_without_libraries_one_line_says_so(forgotten, tmp_path, small):
+    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
+    assert not kernels.available() and kernels.instruction_set() == ""
+    assert kernels.why_not().startswith("the kernels are not compiled: ") and "\n" not in kernels.why_not()
+    block, *arrays = small
+    with pytest.raises(ValueError, match=r"conv_block: the kernels are not compiled.*ask kernels.available\(\) first"):
+        block(*arrays)
+
+
+def test_a_file_that_is_no_library_and_another_machine_are_named(forgotten, tmp_path):
+    for name in SETS:
+        (tmp_path / f"{name}.so").write_text("not a library")
+    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
+    assert not kernels.available() and ".so" in kernels.why_not()
+    kernels._load.cache_clear()
+    kernels.instruction_sets.cache_clear()
+    forgotten.setattr(kernels.platform, "machine", lambda: "riscv64")
+    assert kernels.why_not() == "there are kernels for x86-64 and aarch64, not for riscv64"
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow():
+    code = NETWORK + """
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+for i in range(20_000):
+    if i == 2_000:
+        before = resident()
+    jax.block_until_ready(step(params, images[:1 + i % 2 * 15, :40]) if i % 100 == 0 else small(images[:2, :8, :8]))
+print(json.dumps(resident() - before))
+"""  # fmt: skip
+    code = code.replace("step = jax.jit", "small = jax.jit(lambda x: jax.value_and_grad(lambda w: kernels.conv_block("
+                        "x, w, params[1], padding=1, pool_stride=1).sum())(params[0]))\nstep = jax.jit")  # fmt: skip
+    code = code.replace("images[:1 + i % 2 * 15, :40]", "images")
+    assert on_devices(1, code) < 20e6
+
+
+DRIVER = r"""
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+#include "conv.h"
+#include "dense.h"
+using namespace cnnjax;
+std::mt19937 rng(0);
+int64_t draw(int64_t a, int64_t b) { return std::uniform_int_distribution<int64_t>(a, b)(rng); }
+// Exactly as large as it must be, so that one number beyond is an error.
+template <typename T> std::unique_ptr<T[]> array(int64_t n) {
+  std::unique_ptr<T[]> p(new T[n]);
+  for (int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(draw(0, 9));
+  return p;
+}
+int main() {
+  std::vector<std::thread> threads;
+  Pool pool{4, [&](std::function<void()> task) { threads.emplace_back(std::move(task)); }};
+  const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96};
+  for (int round = 0; round < ROUNDS; ++round) {
+    Conv s{draw(1, 5), draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 16 * draw(1, 4), draw(0, 1), draw(0, 2),
+           draw(0, 1) == 0, 0.5f, draw(0, 1) == 0};
+    const int64_t least = s.pool_stride ? 2 : 1;
+    if (s.conv_rows() >= least && s.conv_columns() >= least) {
+      const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = 9 * s.ci * s.co;
+      auto floats = array<float>(nx), w = array<float>(nw), b = array<float>(s.co), y = array<float>(ny), g = array<float>(ny);
+      auto bytes = array<uint8_t>(nx), code = array<uint8_t>(ny);
+      auto dx = array<float>(nx), dw = array<float>(nw), db = array<float>(s.co);
+      const void* x = s.bytes ? static_cast<void*>(bytes.get()) : floats.get();
+      conv_forward(pool, s, x, w.get(), b.get(), y.get(), s.pool_stride && draw(0, 3) ? code.get() : nullptr);
+      if (s.pool_stride) conv_forward(pool, s, x, w.get(), b.get(), y.get(), code.get());
+      const void* kept = s.pool_stride ? static_cast<void*>(code.get()) : y.get();
+      conv_backward(pool, s, x, w.get(), kept, g.get(), dw.get(), db.get(), draw(0, 1) ? dx.get() : nullptr);
+    }
+    const int64_t m = draw(1, 9), k = 16 * draw(1, 40), n = 16 * draw(1, 9);
+    auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
+    auto dw = array<float>(k * n);
+    dense_forward(pool, m, k, n, x.get(), w.get(), y.get());
+    dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
+    for (auto& thread : threads) thread.join();
+    threads.clear();
+  }
+  std::puts("done");
+}
+"""
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+WIDE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+FLAGS = {"sse2": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mfma", *WIDE), "avx512bf16": ("-mfma", *WIDE, "-mavx512bf16"),
+         "neon": ()}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+@pytest.mark.parametrize(("name", "sanitizer"), [*((name, "address,undefined") for name in SETS), (SETS[0], "thread")])
+def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
+    source = Path(kernels.__file__).parent
+    (tmp_path / "driver.cc").write_text(DRIVER)
+    command = [COMPILER, "-std=c++17", "-O1", "-g", "-w", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
+               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc", source / "conv.cc", source / "dense.cc",
+               "-o", tmp_path / "driver"]  # fmt: skip
+    built = subprocess.run(command, capture_output=True, text=True)
+    if "cannot find" in built.stderr:
+        pytest.skip(f"the compiler has no sanitizer: {built.stderr.splitlines()[0]}")
+    assert built.returncode == 0, built.stderr
+    done = subprocess.run([tmp_path / "driver"], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
+def test_installing_compiles_where_there_is_a_compiler_and_goes_on_where_there_is_none(tmp_path):
+    pytest.importorskip("setuptools")
+    source = Path(kernels.__file__).parent
+    if not (source.parents[1] / "setup.py").exists():
+        pytest.skip("the sources of the package are not here")
+    # Alone: pyproject.toml asks for a newer setuptools than a virtual environment begins with.
+    shutil.copytree(source, tmp_path / "cnnjax" / "kernels", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(source.parents[1] / "setup.py", tmp_path)
+    nowhere = {"CXX": "/no/compiler", "PATH": "/nowhere"}
+    broken = {"CXX": "false"}
+    for environment, libraries in ((nowhere, []), (broken, []), ({"CXX": COMPILER}, sorted(SETS))):
+        place = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", place]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **environment})
+        assert done.returncode == 0, done.stderr
+        found = sorted(path.stem for path in place.rglob("*.so"))
+        assert set(libraries) <= set(found) and bool(libraries) == bool(found), done.stderr
+        if not libraries:
+            assert "warning: " in done.stderr and "cnnjax is installed without" in done.stderr

@@ -1,0 +1,133 @@
+"""Networks whose layers the CPU's own kernels take over: the same numbers, the same run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from training_tools import on_devices, read_rows, settings, tiny
+
+import cnnjax
+from cnnjax import config as config_lib
+from cnnjax import kernels, runtime, state, steps
+from cnnjax.errors import ConfigError, Stopped
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
+# Blocks with one and two convolutions, both paddings and strides, a wide dense layer, channels that do not fit.
+NETWORKS = {
+    "malaria": {"image__size": 32, "model__channels": (16, 16, 16), "model__convs": (1, 2, 2), "model__pool_stride": 1,
+                "model__padding": ("valid", "same", "same"), "model__dense": (64, 32)},
+    "flowers": {"image__size": 45, "model__channels": (16, 32, 64), "model__dense": (128,)},
+    "some": {"image__size": 20, "model__channels": (12, 16, 24), "model__dense": (16,)},
+    "none": {"image__size": 20, "model__channels": (16, 16), "model__norm": "batch", "model__dense": (8,)},
+}  # fmt: skip
+
+
+def network(kernels, name, classes=5, **options):
+    return state.network(settings(runtime__kernels=kernels, **NETWORKS[name], **options), classes)
+
+
+def loss_and_gradients(network, images, labels):
+    params, stats = network.make()
+
+    def loss(params):
+        logits = nnx.merge(network.train_def, params, stats)(images, nnx.Rngs(dropout=jax.random.key(1)))
+        return steps.losses(logits, labels).mean()
+
+    return jax.jit(jax.value_and_grad(loss))(params)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_the_loss_and_all_gradients_are_those_of_xla(name, dtype):
+    rng = np.random.default_rng(0)
+    size = NETWORKS[name]["image__size"]
+    images, labels = rng.integers(0, 256, (6, size, size, 3)).astype(dtype), rng.integers(0, 5, 6)
+    (ours, our_gradients), (xla, gradients) = (
+        loss_and_gradients(network(kind, name), images, labels) for kind in ("native", "xla")
+    )
+    assert float(ours) == pytest.approx(float(xla), rel=1e-5)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(our_gradients), jax.tree.leaves(gradients), strict=True):
+        scale = float(jnp.abs(b).max())
+        np.testing.assert_allclose(a, b, atol=2e-4 * scale + 1e-7, rtol=1e-3, err_msg=str(path))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_are_those_of_xla(name):
+    size = NETWORKS[name]["image__size"]
+    images = np.random.default_rng(1).integers(0, 256, (7, size, size, 3), dtype=np.uint8)
+    ours, xla = (network(kind, name) for kind in ("native", "xla"))
+    params, stats = ours.make()
+    logits = [nnx.merge(one.eval_def, params, stats)(images) for one in (ours, xla)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+
+
+def test_whitening_and_bfloat16_go_together_with_them():
+    images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    options = {"image__zca": True, "train__precision": "bfloat16"}
+    ours, xla = (network(kind, "malaria", **options) for kind in ("native", "xla"))
+    params, stats = ours.make()
+    logits = [nnx.merge(one.eval_def, params, stats)(images) for one in (ours, xla)]
+    np.testing.assert_allclose(*logits, atol=0.02)
+
+
+def test_the_kernels_are_in_the_program_of_the_step():
+    config = settings(runtime__kernels="native", **NETWORKS["malaria"])
+    net = state.network(config, 2)
+    compiled = steps.compile_logits(net, runtime.mesh())
+    params, stats = jax.eval_shape(net.make)
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), np.uint8)
+    text = compiled.lower({"params": params, "stats": stats}, images).as_text()
+    assert text.count("conv_forward") >= 5 and "dense_forward" in text
+
+
+RUN = """
+import json, sys
+import jax
+from training_tools import tiny
+import cnnjax
+summary = cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__batch_size=16, model__channels=(16, 16)), sys.argv[3])
+print(json.dumps([jax.device_count(), summary["kernels"]]))
+"""
+
+
+def losses(workdir):
+    return [json.loads(line).get("loss") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_and_eight_devices_train_alike(cell_folder, cache, tmp_path):
+    assert on_devices(8, RUN, cell_folder, cache, tmp_path / "eight") == [8, kernels.instruction_set()]
+    cnnjax.train(tiny(cell_folder, cache, data__batch_size=16, model__channels=(16, 16)), tmp_path / "one")
+    one = losses(tmp_path / "one")
+    np.testing.assert_allclose([x for x in losses(tmp_path / "eight") if x], [x for x in one if x], rtol=2e-3)
+
+
+def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell_folder, cache, tmp_path):
+    def run(name, kind, stop_at=0):
+        workdir = tmp_path / name
+        log = workdir / "metrics.jsonl"
+        config = tiny(cell_folder, cache, model__channels=(16, 16), runtime__kernels=kind)
+        cnnjax.train(config, workdir, stop=lambda: stop_at and log.exists() and len(log.read_text().splitlines()) >= stop_at)
+        return workdir
+
+    undisturbed = run("undisturbed", "native")
+    for name in ("stopped", "moved"):
+        with pytest.raises(Stopped):
+            run(name, "native", 10)
+    assert losses(run("stopped", "native")) == losses(undisturbed)
+    moved = read_rows(run("moved", "xla") / "history.csv")
+    assert [float(row["loss"]) for row in moved] == pytest.approx(
+        [float(row["loss"]) for row in read_rows(undisturbed / "history.csv")], rel=2e-3
+    )
+
+
+def test_native_where_there_is_none_is_one_line(monkeypatch):
+    monkeypatch.setattr(runtime.kernels_lib, "why_not", lambda: "the kernels are not compiled")
+    auto = config_lib.override(config_lib.default(), {"data.path": "unused"})
+    assert runtime.kernels(auto) == "xla"
+    with pytest.raises(
+        ConfigError, match=r"^runtime.kernels=native: the kernels are not compiled; use --config.runtime.kernels=auto$"
+    ):
+        runtime.kernels(config_lib.override(auto, {"runtime.kernels": "native"}))
