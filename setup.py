@@ -4,6 +4,7 @@ Everything else about the package stands in pyproject.toml.
 """
 
 import concurrent.futures
+import hashlib
 import importlib.util
 import os
 import platform
@@ -19,9 +20,8 @@ from setuptools.command.build_ext import build_ext
 KERNELS = Path("cnnjax/kernels")
 SOURCES = ("conv.cc", "dense.cc", "handlers.cc")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
-         "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
-         "-fno-predictive-commoning",  # it needs more registers than a tile leaves
-         )  # fmt: skip
+         "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
+GCC_FLAGS = ("-fno-predictive-commoning",)  # it needs more registers than a tile leaves
 AVX2 = ("-mavx2", "-mfma")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
 X86 = {"sse2": (), "avx2": AVX2, "avx512": AVX512, "avx512bf16": (*AVX512, "-mavx512bf16")}
@@ -45,8 +45,14 @@ def compiler() -> list[str]:
     named = os.environ.get("CXX", "").split()
     for command in (named, ["g++"], ["clang++"], ["c++"]):
         if command and shutil.which(command[0]):
-            return command
+            return list(command)
     raise RuntimeError("no C++ compiler: neither $CXX nor g++ nor clang++ is there")
+
+
+def digest() -> str:
+    """Of the sources, by which cnnjax.kernels knows a library that is older than they are."""
+    files = sorted([*KERNELS.glob("*.cc"), *KERNELS.glob("*.h")])
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
 class Build(build_ext):
@@ -58,6 +64,8 @@ class Build(build_ext):
     def run(self) -> None:
         try:
             self.command, self.include = compiler(), headers()
+            version = subprocess.run([*self.command, "--version"], capture_output=True, text=True).stdout
+            self.command += [*FLAGS, *(GCC_FLAGS if "Free Software Foundation" in version else ())]
         except RuntimeError as error:
             self.extensions = []
             self.say(f"{error}; cnnjax is installed without its kernels for the CPU")
@@ -75,7 +83,8 @@ class Build(build_ext):
         library = Path(self.get_ext_fullpath(extension.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         part = library.with_suffix(".part")
-        command = [*self.command, *FLAGS, *extension.extra_compile_args, "-isystem", str(self.include), "-shared",
+        command = [*self.command, *extension.extra_compile_args, f'-DCNNJAX_SOURCES="{digest()}"', "-isystem",
+                   str(self.include), "-shared",
                    *extension.sources, "-o", str(part)]  # fmt: skip
         if sys.platform == "darwin":
             command += ["-undefined", "dynamic_lookup"]
@@ -97,7 +106,6 @@ setup(
             f"cnnjax.kernels.{name}",
             [str(KERNELS / source) for source in SOURCES],
             extra_compile_args=list(flags),
-            depends=[str(path) for path in sorted(KERNELS.glob("*.h"))],
             optional=True,
         )
         for name, flags in (SETS.items() if sys.platform != "win32" else ())

@@ -402,6 +402,7 @@ def test_what_the_image_copies_is_enough_to_start(tmp_path):
 FOREIGN = {
     *("build-arg", "rm", "name", "gpus", "shm-size", "time"),  # docker
     *("create-home", "uid", "no-cache-dir"),  # useradd, pip
+    *("no-install-recommends", "auto-remove", "inplace"),  # apt-get, setuptools
     *("nodes", "job-name", "output", "open-mode", "gpus-per-node", "gpus-per-task", "ntasks-per-node", "cpus-per-task"),
     *("mem-per-cpu", "signal", "requeue", "kill-on-bad-exit", "wait", "me", "batch"),  # Slurm
     *("type",),  # kubectl

@@ -455,6 +455,16 @@ def test_a_file_that_is_no_library_and_another_machine_are_named(forgotten, tmp_
     assert kernels.why_not() == "there are kernels for x86-64 and aarch64, not for riscv64"
 
 
+def test_libraries_that_are_older_than_their_sources_are_not_used(forgotten, tmp_path):
+    source = Path(kernels.__file__).parent
+    for path in source.iterdir():
+        if path.suffix in (".so", ".h", ".cc"):
+            shutil.copy(path, tmp_path)
+    (tmp_path / "conv.h").write_text("// changed")
+    forgotten.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
+    assert kernels.why_not() == "the kernels are older than their sources: install cnnjax again"
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow():
     code = NETWORK + """

@@ -8,6 +8,7 @@ compute, and what they return where a number is infinite or none, is in docs/ker
 import ctypes
 import dataclasses
 import functools
+import hashlib
 import platform
 import re
 from collections.abc import Callable
@@ -61,9 +62,10 @@ def instruction_sets() -> tuple[str, ...]:
         raise OSError(f"there are kernels for x86-64 and aarch64, not for {machine}")
     if not _path(PLAIN[machine]).exists():
         raise OSError("the kernels are not compiled: install a C++17 compiler (g++ or clang++), then install cnnjax again")
-    cpu = ctypes.CDLL(str(_path(PLAIN[machine]))).CnnjaxCpu
-    cpu.restype = ctypes.c_char_p
-    return tuple(name for name in cpu().decode().split() if _path(name).exists())
+    if not _is_current(PLAIN[machine]):
+        raise OSError("the kernels are older than their sources: install cnnjax again")
+    names = _text(PLAIN[machine], "CnnjaxCpu").split()
+    return tuple(name for name in names if _path(name).exists() and _is_current(name))
 
 
 @functools.cache
@@ -78,13 +80,26 @@ def _path(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.so")
 
 
+def _text(name: str, function: str) -> str:
+    """What a function without arguments of a library returns."""
+    found = getattr(ctypes.CDLL(str(_path(name))), function)
+    found.restype = ctypes.c_char_p
+    return found().decode()
+
+
+def _is_current(name: str) -> bool:
+    """Whether a library is made of the sources beside it, as setup.py takes their digest."""
+    files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cc", ".h"))
+    return _text(name, "CnnjaxSources") == hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 @functools.cache
 def _load() -> tuple[str, str]:
     """The instruction set in use, and why there is none."""
     try:
         name = instruction_sets()[0]
         register(name)
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # a library that is none, or none of ours
         return "", str(error).splitlines()[0]
     except Exception as error:  # of XLA, where it has another version than the headers had
         return "", f"this version of jaxlib refuses the kernels, install cnnjax again ({str(error).splitlines()[0]})"

@@ -133,6 +133,7 @@ EXPORTED XLA_FFI_Error* CnnjaxConvBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseBackward(XLA_FFI_CallFrame*);
 EXPORTED const char* CnnjaxCpu();
+EXPORTED const char* CnnjaxSources();
 }
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvForward, cnnjax::ConvForward,
@@ -150,6 +151,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
                                   .Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>());
+
+// A digest of the files that this library is made of.
+const char* CnnjaxSources() { return CNNJAX_SOURCES; }
 
 // The instruction sets of this CPU and its operating system, best first, as the libraries are named.
 const char* CnnjaxCpu() {
