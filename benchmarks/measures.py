@@ -1,0 +1,65 @@
+"""What is measured, in which unit, and the clocks that all sides share."""
+
+import time
+from collections.abc import Callable
+
+MEASURES = {  # name: unit, whether more is better
+    "step": ("ms", False),
+    "epoch with evaluation": ("s", False),
+    "epoch with evaluation, checkpoint and curves": ("s", False),
+    "decode a folder": ("images/s", True),
+    "decode a folder, ImageDataGenerator": ("images/s", True),
+    "first step, cold": ("s", False),
+    "first step, warm": ("s", False),
+    "predict one file": ("ms", False),
+    "predict a folder": ("images/s", True),
+    "augment": ("ms", False),
+    "augment, one draw for the batch": ("ms", False),
+    "list, decode and split": ("s", False),
+    "list, open what is decoded and split": ("s", False),
+    "first epoch with evaluation, compiled anew": ("s", False),
+    "later epoch with evaluation": ("s", False),
+}
+
+
+def times_ours(measure: str, value: float, ours: float) -> float:
+    """How many times better ours is: above 1 ours is the faster side."""
+    return ours / value if MEASURES[measure][1] else value / ours
+
+
+def paced(call: Callable[[], object], finish: Callable[[], None], seconds: float, most: int = 1000) -> Callable[[], float]:
+    """A turn that repeats `call` for about `seconds`, then waits once for the device.
+
+    Args:
+        call: queues or does one piece of work.
+        finish: returns when all of it is done.
+        seconds: of a turn.
+        most: repetitions.
+
+    Returns:
+        A function that returns the milliseconds of one call.
+    """
+    for _ in range(3):  # compiles, and lets allocators and caches settle
+        call()
+    finish()
+    start = time.perf_counter()
+    for _ in range(2):
+        call()
+    finish()
+    count = min(most, max(1, round(2 * seconds / (time.perf_counter() - start))))
+
+    def turn() -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            call()
+        finish()
+        return (time.perf_counter() - start) / count * 1e3
+
+    return turn
+
+
+def images_per_second(work: Callable[[], int]) -> float:
+    """Of one call of `work`, which returns how many images it did."""
+    start = time.perf_counter()
+    count = work()
+    return count / (time.perf_counter() - start)

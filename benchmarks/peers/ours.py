@@ -1,0 +1,297 @@
+"""cnnjax, through its own functions; nothing here computes what the package computes."""
+
+import contextlib
+import functools
+import importlib.metadata
+import itertools
+import queue
+import shutil
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from benchmarks import tasks
+from benchmarks.measures import images_per_second, paced
+from cnnjax import config as config_lib
+from cnnjax.progress import Progress
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+GEOMETRY = {"flip_horizontal": True, "flip_vertical": True, "rotation": 36.0, "zoom": 0.1, "shift": 0.1, "shear": 5.7}
+
+
+def open_peer(settings: tasks.Settings, name: str) -> "Ours":
+    return Ours(settings, "xla" if name == "cnnjax-xla" else "auto")
+
+
+def load_config(settings: tasks.Settings, *, dropout: bool = True, augment: str = "none", **more):
+    """The task's config file with what this comparison changes."""
+    values = {
+        "data.path": settings.data or "unused",
+        "data.cache_dir": str(Path(settings.scratch) / "cache"),
+        "data.batch_size": settings.batch,
+        "data.classes": (),
+        "data.positive": "",
+        "image.size": settings.size,
+        "image.resize": "bilinear",
+        "split.method": "stratified",
+        "split.train": 0.8,
+        "split.val": 0.2,
+        "split.test": 0.0,
+        "optimizer.schedule": "constant",
+        "train.precision": settings.precision,
+        "train.patience": 0,
+        "seed": settings.seed,
+        "augment": augment,
+        "runtime.workers": settings.threads,
+    }
+    if settings.task == "resnet18":
+        values["model.name"] = "resnet18"
+    elif not dropout:
+        values |= {"model.dropout_features": 0.0, "model.dropout_dense": 0.0}
+    values |= {key.replace("__", "."): value for key, value in more.items()}
+    return config_lib.load_config(CONFIGS / settings.spec.config, values)
+
+
+def nested(flat: dict) -> dict:
+    """{"block1_1/conv1/kernel": x} -> nested dicts."""
+    tree: dict = {}
+    for name, value in flat.items():
+        *path, leaf = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+class Ours:
+    def __init__(self, settings: tasks.Settings, kernels: str):
+        self.settings = settings
+        self._config = functools.partial(load_config, settings, runtime__kernels=kernels)
+        self.config = self._config()
+        from cnnjax import runtime  # as launch.py does: the config first, and a CPU is divided before JAX is used
+
+        runtime.keep_compiled(self.config.data.cache_dir)
+        runtime.divide_cpu(self.config)
+        self.mesh = runtime.mesh(divides=settings.batch)
+        self.platform = self.mesh.devices.flat[0].platform
+
+    def about(self) -> dict:
+        from cnnjax import checkpoints, runtime
+
+        versions = checkpoints.versions() | {
+            name: importlib.metadata.version(name) for name in ("cnnjax", "jaxlib", "numpy")
+        }
+        return {"platform": self.platform, "device": runtime.describe(self.mesh), "versions": versions}
+
+    def device_memory(self) -> int:
+        return (self.mesh.devices.flat[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+
+    def _start(self, config, most: int = 1):
+        """Compiled steps, and a state with the weights of the package's own initialisation."""
+        import jax
+
+        from cnnjax import state, steps
+
+        network = state.network(config, self.settings.classes)
+        tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 100, config.train.epochs))
+        abstract = jax.eval_shape(lambda: state.initial(network, tx))
+        fresh = jax.jit(lambda: state.initial(network, tx), out_shardings=state.shardings(abstract, self.mesh))()
+        return steps.compile_steps(network, tx, self.mesh, config, most), fresh
+
+    def _with_weights(self, fresh):
+        """A state with the weights that all sides share."""
+        import jax
+
+        flat = tasks.weights(self.settings)
+        parts = [{k: v for k, v in flat.items() if k.endswith(("/mean", "/var")) == stats} for stats in (False, True)]
+        for have, given in zip((fresh.params, fresh.stats), map(nested, parts), strict=True):
+            if jax.tree.map(lambda x: x.shape, have) != jax.tree.map(lambda x: x.shape, given):
+                raise ValueError("the network of cnnjax and that of benchmarks/tasks.py are not the same")
+        params, stats = (
+            jax.tree.map(lambda x, v: jax.device_put(v, x.sharding), have, given)
+            for have, given in zip((fresh.params, fresh.stats), map(nested, parts), strict=True)
+        )
+        return fresh.replace(params=params, stats=stats)
+
+    def _batch(self) -> dict:
+        from cnnjax import pipeline, runtime
+
+        images, labels = tasks.batch(self.settings)
+        return pipeline.put({"image": images, "label": labels}, runtime.batched(self.mesh))
+
+    def losses(self) -> dict:
+        from cnnjax import inference, metrics
+
+        images, labels = tasks.batch(self.settings)
+        steps, fresh = self._start(self._config(dropout=False))
+        state = self._with_weights(fresh)
+        engine = inference.Engine(steps.logits, {"params": state.params, "stats": state.stats}, self.mesh)
+        loss = metrics.headline(engine.logits(images), labels, 1)["loss"]
+        training, batch = [], self._batch()
+        for _ in range(tasks.LAST):
+            state, values = steps.train(state, batch, None)
+            training.append(float(values["loss"]))
+        return {"inference": loss, "training": training}
+
+    def _stepper(self):
+        """(one dispatch, wait, updates of a dispatch)."""
+        import jax
+        import numpy as np
+
+        from cnnjax import pipeline, runtime
+
+        most = runtime.steps_at_once(self.mesh)
+        steps, state = self._start(self.config, most)
+        carried = [state, None]
+        if most == 1:
+            batch = self._batch()
+
+            def call():
+                carried[0], carried[1] = steps.train(carried[0], batch, None)
+        else:  # on an accelerator the images lie there, and one dispatch makes many updates
+            images, labels = tasks.batch(self.settings)
+            batches = pipeline.TrainBatches(images, labels, np.arange(len(labels)), batch_size=len(labels), seed=0)
+            feed = pipeline.DeviceFeed(batches, self.mesh, most)
+
+            def call():
+                carried[0], carried[1] = steps.train(carried[0], feed.take(most), feed.resident)
+
+        return call, lambda: jax.block_until_ready(carried), most
+
+    def first_step(self) -> None:
+        call, finish, _ = self._stepper()
+        call()
+        finish()
+
+    def make_step(self):
+        call, finish, most = self._stepper()
+        turn = paced(call, finish, self.settings.seconds)
+        return lambda: {"step": turn() / most}
+
+    def make_epoch(self):
+        run = Epochs(self._config(augment="tutorial", train__epochs=100_000), Path(self.settings.scratch))
+        run.epoch()  # compiles and decodes
+        return run.epoch
+
+    def make_decode(self):
+        from cnnjax import cache, sources
+
+        def work() -> int:
+            source = sources.open_source(self.config.data, Progress())
+            cache.build(source, self.config.image, place, Progress(), workers=self.settings.threads)
+            return len(source.examples)
+
+        def turn():
+            nonlocal place
+            place = tempfile.mkdtemp(dir=self.settings.scratch)
+            speed = images_per_second(work)
+            shutil.rmtree(place)
+            return {"decode a folder": speed}
+
+        place = ""
+        turn()
+        return turn
+
+    def make_predict(self):
+        from cnnjax import predict
+        from cnnjax.train import train
+
+        workdir = Path(self.settings.scratch) / "run"
+        train(self._config(train__epochs=1), workdir)
+        classifier = predict.load(workdir)
+        paths = predict.expand([self.settings.data])
+        names = itertools.cycle(paths)
+        one = paced(lambda: classifier.predict(next(names)), lambda: None, self.settings.seconds / 2)
+        classifier.predict(paths)
+        return lambda: {
+            "predict one file": one(),
+            "predict a folder": images_per_second(lambda: len(classifier.predict(paths))),
+        }
+
+    def make_augment(self):
+        import jax
+
+        from cnnjax import steps
+
+        more = {f"augment__{key}": value for key, value in GEOMETRY.items()}
+        augment, batch, count = (
+            steps.compile_augmentation(self._config(**more)),
+            self._batch(),
+            itertools.count(),
+        )
+        last = [None]
+
+        def call():
+            last[0] = augment(next(count), batch)
+
+        turn = paced(call, lambda: jax.block_until_ready(last), self.settings.seconds)
+        return lambda: {"augment": turn()}
+
+    def make_growth(self):
+        from cnnjax import dataset
+
+        def turn():
+            values, workdir = {}, Path(self.settings.scratch) / "prepared"
+            for name in ("list, decode and split", "list, open what is decoded and split"):
+                start = time.perf_counter()
+                dataset.prepare(self.config, workdir, Progress(), freeze=True)
+                values[name] = time.perf_counter() - start
+            run = Epochs(self._config(train__epochs=100_000), Path(self.settings.scratch))
+            for name in ("first epoch with evaluation, compiled anew", "later epoch with evaluation"):
+                values[name] = run.epoch()["epoch with evaluation"]
+            return values
+
+        return turn
+
+
+class Epochs(Progress):
+    """A run of `train` that waits before each epoch until it is asked for one.
+
+    The clock starts when `train` opens the task of an epoch and stops when it reports the row of that epoch, after the
+    evaluation; a second one stops when the curves are drawn and the checkpoint is whole.
+    """
+
+    def __init__(self, config, scratch: Path):
+        self._go, self._times, self._rows = threading.Semaphore(0), queue.Queue(), 0
+        self._saved, self._trained = threading.Event(), False
+        threading.Thread(target=self._work, args=(config, scratch / "epochs"), daemon=True).start()
+
+    def _work(self, config, workdir: Path) -> None:
+        from cnnjax.train import train
+
+        try:
+            train(config, workdir, progress=self, saved=self._saved.set)
+        except BaseException as error:
+            self._times.put(error)
+
+    @contextlib.contextmanager
+    def task(self, name, total, unit):
+        if not name.startswith("epoch"):
+            yield lambda n, note="", total=None: None
+            return
+        self._go.acquire()
+        self._saved.clear()
+        self._times.put(time.perf_counter())
+        yield lambda n, note="", total=None: None
+        self._trained = True
+
+    def message(self, text):
+        if self._trained:  # the first line after an epoch's steps is its row
+            self._trained = False
+            self._times.put(time.perf_counter())
+
+    def epoch(self) -> dict[str, float]:
+        """One more."""
+        self._go.release()
+        times = [self._times.get(), self._times.get()]
+        for value in times:
+            if isinstance(value, BaseException):
+                raise value
+        self._saved.wait(60)
+        start, evaluated = times
+        return {
+            "epoch with evaluation": evaluated - start,
+            "epoch with evaluation, checkpoint and curves": time.perf_counter() - start,
+        }

@@ -1,0 +1,164 @@
+"""What every side computes: the networks layer by layer, the weights and the batch they start from. NumPy alone."""
+
+import dataclasses
+import json
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A network and the batches it is trained on.
+
+    Attributes:
+        size: pixels, height and width.
+        batch: images.
+        classes: two of them share one logit.
+        channels, convs, padding: of each block of 3x3 convolutions; () for resnet18.
+        pool_stride: of the 2x2 max-pool that closes a block.
+        dropout_features: fraction, before the flatten.
+        dense: units of the hidden dense layers.
+        dropout_dense: fraction, after each of them.
+        config: file in configs/ from which cnnjax takes the same.
+    """
+
+    size: int
+    batch: int
+    classes: int
+    channels: tuple[int, ...] = ()
+    convs: tuple[int, ...] = ()
+    padding: tuple[str, ...] = ()
+    pool_stride: int = 2
+    dropout_features: float = 0.0
+    dense: tuple[int, ...] = ()
+    dropout_dense: float = 0.0
+    config: str = "folder.py"
+
+
+TASKS = {
+    "malaria": Task(32, 64, 2, (16, 16, 16), (1, 2, 2), ("valid", "same", "same"), 1, 0.0, (64, 32), 0.2, "malaria.py"),
+    "flowers": Task(180, 32, 5, (16, 32, 64), (1, 1, 1), ("same", "same", "same"), 2, 0.2, (128,), 0.0, "flowers.py"),
+    "resnet18": Task(64, 32, 10),
+}
+
+RATE, EPSILON = 1e-3, 1e-7  # of Adam, for all; Keras' defaults
+NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.9  # torchvision's
+LAST = 4  # the loss of so many training steps is compared
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a worker is told; goes to it as JSON."""
+
+    task: str
+    size: int
+    batch: int
+    classes: int
+    precision: str = "float32"
+    threads: int = 1
+    seconds: float = 1.0  # of work between two answers, about
+    seed: int = 0
+    data: str = ""  # folder with a folder of image files per class
+    scratch: str = ""  # folder of this side alone
+
+    @property
+    def spec(self) -> Task:
+        return TASKS[self.task]
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+
+class Layer(NamedTuple):
+    """One layer of a convnet. `shape` is that of the kernel, or of what a flatten receives."""
+
+    kind: str  # conv, pool, dropout, flatten, dense
+    name: str = ""
+    shape: tuple[int, ...] = ()
+    padding: str = ""
+    relu: bool = True
+    rate: float = 0.0
+
+
+def outputs(classes: int) -> int:
+    """Logits: one for two classes, of the second one."""
+    return 1 if classes == 2 else classes
+
+
+def layers(settings: Settings) -> list[Layer]:
+    """The convnet of a task, with the names that cnnjax gives."""
+    task, size, channels, found = settings.spec, settings.size, 3, []
+    for block, (width, convs, padding) in enumerate(zip(task.channels, task.convs, task.padding, strict=True), 1):
+        for i in range(1, convs + 1):
+            name = f"conv{block}" + (f"_{i}" if convs > 1 else "")
+            found.append(Layer("conv", name, (3, 3, channels, width), padding))
+            channels = width
+            size -= 2 * (padding == "valid")
+        found.append(Layer("pool"))
+        size = (size - 2) // task.pool_stride + 1
+    if task.dropout_features:
+        found.append(Layer("dropout", rate=task.dropout_features))
+    found.append(Layer("flatten", shape=(size, size, channels)))
+    width = size * size * channels
+    for i, units in enumerate(task.dense, 1):
+        found.append(Layer("dense", f"dense{i}", (width, units)))
+        if task.dropout_dense:
+            found.append(Layer("dropout", rate=task.dropout_dense))
+        width = units
+    found.append(Layer("dense", "outputs", (width, outputs(settings.classes)), relu=False))
+    return found
+
+
+BLOCKS = tuple((f"block{stage}_{i}", 64 * 2 ** (stage - 1), 2 if stage > 1 and i == 1 else 1)
+               for stage in (1, 2, 3, 4) for i in (1, 2))  # fmt: skip
+"""Name, channels and stride of the blocks of resnet18; a block of stride 2 has a projection."""
+
+
+def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
+    """Of all weights, "layer/kernel" -> shape; kernels are [height, width, in, out]."""
+    found: dict[str, tuple[int, ...]] = {}
+    if settings.task != "resnet18":
+        for layer in layers(settings):
+            if layer.kind in ("conv", "dense"):
+                found |= {f"{layer.name}/kernel": layer.shape, f"{layer.name}/bias": layer.shape[-1:]}
+        return found
+
+    def add(conv: str, norm: str, *shape: int) -> None:
+        found[f"{conv}/kernel"] = shape
+        found.update({f"{norm}/{leaf}": shape[-1:] for leaf in ("scale", "bias", "mean", "var")})
+
+    add("conv1", "norm1", 7, 7, 3, 64)
+    channels = 64
+    for name, width, stride in BLOCKS:
+        add(f"{name}/conv1", f"{name}/norm1", 3, 3, channels, width)
+        add(f"{name}/conv2", f"{name}/norm2", 3, 3, width, width)
+        if stride == 2:
+            add(f"{name}/projection", f"{name}/norm_projection", 1, 1, channels, width)
+        channels = width
+    return found | {"outputs/kernel": (channels, outputs(settings.classes)), "outputs/bias": (outputs(settings.classes),)}
+
+
+def weights(settings: Settings) -> dict[str, np.ndarray]:
+    """The weights and batch statistics that all sides start from: "layer/leaf" -> float32."""
+    found = {}
+    for i, (name, shape) in enumerate(sorted(shapes(settings).items())):
+        rng, leaf = np.random.default_rng([settings.seed, i]), name.rpartition("/")[2]
+        if leaf == "kernel":
+            value = rng.normal(0, math.sqrt(2 / math.prod(shape[:-1])), shape)
+        elif leaf in ("scale", "var"):
+            value = rng.uniform(0.5, 1.5, shape)
+        else:
+            value = rng.normal(0, 0.05, shape)
+        found[name] = value.astype(np.float32)
+    return found
+
+
+def batch(settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """The batch of all sides: uint8 [b, size, size, 3] of blotches with noise, int32 [b]."""
+    rng = np.random.default_rng([settings.seed, 1 << 20])
+    count, size = settings.batch, settings.size
+    coarse = rng.integers(30, 226, (count, 1 + size // 8, 1 + size // 8, 3))
+    images = coarse.repeat(8, 1).repeat(8, 2)[:, :size, :size] + rng.integers(-30, 30, (count, size, size, 3))
+    return images.astype(np.uint8), rng.integers(0, settings.classes, count).astype(np.int32)

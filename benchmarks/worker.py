@@ -1,0 +1,88 @@
+"""One side of a comparison, in a process of its own.
+
+    python -m benchmarks.worker PEER SETTINGS          answers requests, a line of JSON each, until stdin ends
+    python -m benchmarks.worker PEER SETTINGS first    does one training step, says so and ends
+
+Between two requests it waits for a line on stdin and uses no processor time.
+"""
+
+import gc
+import importlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from benchmarks.tasks import Settings
+
+MODULES = {
+    "cnnjax": "ours",
+    "cnnjax-xla": "ours",
+    "jax": "plain_jax",
+    "keras-tensorflow": "keras_peer",
+    "keras-jax": "keras_peer",
+    "torch": "torch_peer",
+    "torch-compile": "torch_peer",
+}
+
+
+class Desk:
+    """Answers requests for a peer."""
+
+    def __init__(self, name: str, settings: Settings):
+        self._peer = importlib.import_module(f"benchmarks.peers.{MODULES[name]}").open_peer(settings, name)
+        self._turn: Callable[[], dict[str, float]] | None = None
+
+    def about(self) -> dict:
+        """{"platform", "device", "versions"}."""
+        return self._peer.about()
+
+    def losses(self) -> dict:
+        """{"inference": of the first weights, "training": of each of some steps without dropout}."""
+        found = self._peer.losses()
+        gc.collect()
+        return found
+
+    def prepare(self, what: str) -> dict:
+        """Builds and warms up."""
+        self._turn = getattr(self._peer, f"make_{what}")()
+        return {}
+
+    def turn(self) -> dict:
+        """Measures once: {measure: number}."""
+        return self._turn()
+
+    def device_memory(self) -> dict:
+        """{"bytes": the most that was in use on the accelerator; 0 where nobody knows}."""
+        return {"bytes": self._peer.device_memory()}
+
+
+def main(name: str, settings: Settings, first: bool) -> None:
+    """Serves, or does one step."""
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    # The same processors for all: of some libraries no other limit holds for every thread.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
+    if first:
+        peer = importlib.import_module(f"benchmarks.peers.{MODULES[name]}").open_peer(settings, name)
+        peer.first_step()
+        print(json.dumps({"done": True}), file=out, flush=True)
+        return
+    desk = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            desk = desk or Desk(name, settings)
+            answer = getattr(desk, request.pop("do"))(**request)
+        except Exception as error:
+            traceback.print_exc()
+            text = str(error).strip().splitlines() or [""]
+            answer = {"error": f"{type(error).__name__}: {text[0][:200]}"}
+        print(json.dumps(answer), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Settings(**json.loads(sys.argv[2])), sys.argv[3:] == ["first"])
+    sys.stdout.flush()
+    os._exit(0)  # some libraries take seconds to leave, and nobody waits for that
