@@ -165,8 +165,12 @@ def matrix(one, here, job):
         here("up", lines=3)
     extra = {
         (4, 1): [job("down", lines=3), job("up")],
-        (2, 1): [job("down", lines=9), job("whitened", image__zca=True), job("divided", mesh__fsdp=2),
-                 job("resident", data__placement="device", train__checkpoint_every="3 steps")],
+        (2, 1): [
+            job("down", lines=9),
+            job("whitened", image__zca=True),
+            job("divided", mesh__fsdp=2),
+            job("resident", data__placement="device", train__checkpoint_every="3 steps"),
+        ],
     }
     return {
         (processes, devices): work(processes, devices, [job(f"{processes}x{devices}", batches=BATCHES),
