@@ -27,8 +27,9 @@ NEEDS = {  # modules without which a peer is left out, and what brings them
     "torch-compile": (("torch", "torchvision"), "pip install torch torchvision"),
 }
 
-# Of each peer beside what all get; a number that justifies a line stands in LOG.md.
+# Of each peer beside what all get: huge pages for large tensors. LOG.md has the numbers; `--env` undoes it.
 ENVIRONMENT: dict[str, dict[str, str]] = {
+    "keras-tensorflow": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
     "torch": {"THP_MEM_ALLOC_ENABLE": "1"},
     "torch-compile": {"THP_MEM_ALLOC_ENABLE": "1"},
 }

@@ -38,7 +38,10 @@ void parallel_for(const Pool& pool, int64_t count, const Task& task) {
       progress->done.fetch_add(1, std::memory_order_release);
     }
   };
-  for (int64_t helper = 1; helper < std::min(pool.threads, count); ++helper) pool.schedule(work);
+  try {
+    for (int64_t helper = 1; helper < std::min(pool.threads, count); ++helper) pool.schedule(work);
+  } catch (const std::bad_alloc&) {  // fewer helpers then; to leave now would take `task` from those that are at work
+  }
   work();
   while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
   if (progress->failed) throw std::bad_alloc();
