@@ -7,7 +7,7 @@ import jax
 import pytest
 from training_tools import child
 
-from cnnjax import runtime
+from cnnjax import kernels, runtime
 
 CORES = len(os.sched_getaffinity(0))
 DIVIDED = """
@@ -21,7 +21,7 @@ print(json.dumps(jax.device_count()))
 
 
 def devices(**options):
-    done = child(["-c", DIVIDED, json.dumps(options)], XLA_FLAGS="")
+    done = child(["-c", DIVIDED, json.dumps({"runtime__kernels": "xla", **options})], XLA_FLAGS="")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -39,10 +39,16 @@ def test_a_cpu_is_divided_for_small_images():
         {"data__batch_size": 30, "image__size": 32},
         {"data__batch_size": 64, "image__size": 65},
         {"data__batch_size": 64, "image__size": 32, "runtime__devices": 1},
+        {"data__batch_size": 64, "image__size": 32, "mesh__fsdp": 2},
     ],
 )
 def test_a_cpu_stays_whole_otherwise(options):
     assert devices(**options) == 1
+
+
+@pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
+def test_kernels_share_out_their_work_themselves():
+    assert devices(data__batch_size=64, image__size=32, runtime__kernels="native") == 1
 
 
 def test_options_of_the_compiler_are_for_cpus_that_know_them(monkeypatch):
