@@ -171,8 +171,9 @@ def set_preset(config: ConfigDict, name: str) -> ConfigDict:
 
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
-FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard", "runtime.devices", "runtime.kernels",
-                  "runtime.workers", "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
+FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
+                  "runtime.devices", "runtime.kernels", "runtime.workers", "train.checkpoint_every", "mesh.fsdp",
+                  "name")  # fmt: skip
 
 
 def notes() -> dict[str, str]:

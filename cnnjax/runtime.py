@@ -289,11 +289,13 @@ def steps_at_once(mesh: jax.sharding.Mesh) -> int:
     return 1 if mesh.devices.flat[0].platform == "cpu" else 32
 
 
-def room(mesh: jax.sharding.Mesh) -> int:
-    """Bytes of a device that its images may take: 40 % of what is free; 0 where memory is the host's anyway."""
+def room() -> int:
+    """Bytes of a device that its images may take: 40 % of what is free, on the fullest of all processes' first devices, for all
+    must decide alike; 0 where memory is the host's anyway."""
     device = jax.local_devices()[0]
     known = device.memory_stats() if device.platform != "cpu" else None
-    return int(0.4 * (known["bytes_limit"] - known["bytes_in_use"])) if known and "bytes_limit" in known else 0
+    megabytes = int(0.4 * (known["bytes_limit"] - known["bytes_in_use"])) >> 20 if known and "bytes_limit" in known else 0
+    return int(multihost_utils.process_allgather(np.int32(megabytes)).min() if several() else megabytes) << 20
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:

@@ -170,7 +170,7 @@ class _Run:
 
     def _feed(self, batches: pipeline.TrainBatches) -> pipeline.HostFeed | pipeline.DeviceFeed:
         placement = self.config.data.placement
-        if placement == "device" or (placement == "auto" and batches.nbytes < runtime.room(self.mesh)):
+        if placement == "device" or (placement == "auto" and batches.nbytes < runtime.room()):
             self.progress.message(f"  the training images lie on the device: {batches.nbytes / 1e6:,.0f} MB")
             return pipeline.DeviceFeed(batches, self.mesh, runtime.steps_at_once(self.mesh))
         return pipeline.HostFeed(batches, self.mesh)
