@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "vector.h"
+#include "winograd.h"
 
 namespace cnnjax {
 namespace {
@@ -11,10 +12,16 @@ namespace {
 // Partial sums of all groups of images together, in numbers.
 constexpr int64_t kPartialSums = int64_t(1) << 24;
 
-// Rows in a band: about 400 kB of `wide` values each, so that a band stays in the second-level cache.
+// Rows in a band, an even number: about 400 kB of `wide` values each, so that a band stays in the second-level cache.
 int64_t band(int64_t wide, int64_t rows) {
   const int64_t fit = std::max<int64_t>(8, 96 * 1024 / wide), bands = (rows + fit - 1) / fit;
-  return (rows + bands - 1) / bands;
+  return ((rows + bands - 1) / bands + 1) / 2 * 2;
+}
+
+// Where products are of float32 and channels fill vectors, tiles of 2x2 save more than they cost.
+template <typename M>
+bool in_tiles(const Conv& s) {
+  return M::kPack == 1 && s.ci % kBlock == 0 && std::min(s.conv_rows(), s.conv_columns()) >= 4;
 }
 
 template <typename M>
@@ -52,6 +59,24 @@ std::vector<float> pack_weights(const float* w, int64_t ci, int64_t co, float sc
   return packed;
 }
 
+// scale * w as [block][16 frequencies][inputs][16]; flipped as above.
+std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scale, bool flipped) {
+  const int64_t in = flipped ? co : ci, out = flipped ? ci : co;
+  std::vector<float> packed(kFrequencies * in * out);
+  for (int64_t o = 0; o < out; o += kLanes)
+    for (int64_t i = 0; i < in; ++i) {
+      auto kernel = [&](int row, int column) {
+        if (!flipped) return scale * load(w + ((row * 3 + column) * ci + i) * co + o);
+        Vec values;
+        for (int j = 0; j < kLanes; ++j) values[j] = scale * w[((8 - row * 3 - column) * ci + o + j) * co + i];
+        return values;
+      };
+      float* to = packed.data() + (o / kBlock * kFrequencies * in + i) * kBlock + o % kBlock;
+      kernel_tile(kernel, [&](int frequency, Vec word) { store(to + frequency * in * kBlock, word); });
+    }
+  return packed;
+}
+
 // Rows [begin, end) of image n with their padding, as taps or as pairs.
 template <typename M, bool kPairs>
 void load_rows(const Conv& s, const void* x, int64_t n, int64_t begin, int64_t end, char* dst) {
@@ -78,14 +103,15 @@ void load_rows(const Conv& s, const void* x, int64_t n, int64_t begin, int64_t e
 }
 
 // kPixels pixels x 16 channels, see docs/kernels.md. x: the window of the first pixel; kChannels: 0 for any number.
-template <typename M, int kChannels, int kPixels>
+template <typename M, int kKernel, int kChannels, int kPixels>
 void conv_tile(const char* x, int64_t x_row, int64_t channels, const float* w, const float* bias, float* y,
                int64_t y_pixel) {
-  const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack, words = words_in_kernel_row<M>(ci);
+  const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack;
+  const int64_t words = kKernel == 3 ? words_in_kernel_row<M>(ci) : ci;
   Vec sum[kPixels][kVecs];
   UNROLL for (int p = 0; p < kPixels; ++p)
     UNROLL for (int v = 0; v < kVecs; ++v) sum[p][v] = bias ? load(bias + v * kLanes) : Vec{};
-  for (int row = 0; row < 3; ++row, x += x_row)
+  for (int row = 0; row < kKernel; ++row, x += x_row)
     for (int64_t k = 0; k < words; ++k, w += kBlock) {
       Vec weight[kVecs];
       UNROLL for (int v = 0; v < kVecs; ++v) weight[v] = load(w + v * kLanes);
@@ -100,22 +126,22 @@ void conv_tile(const char* x, int64_t x_row, int64_t channels, const float* w, c
 
 using ConvTile = void (*)(const char*, int64_t, int64_t, const float*, const float*, float*, int64_t);
 
-template <typename M, int kChannels, int... kIndex>
+template <typename M, int kKernel, int kChannels, int... kIndex>
 const ConvTile* tiles_of(std::integer_sequence<int, kIndex...>) {
-  static constexpr ConvTile table[] = {conv_tile<M, kChannels, kIndex + 1>...};
+  static constexpr ConvTile table[] = {conv_tile<M, kKernel, kChannels, kIndex + 1>...};
   return table;  // [p - 1]: of p pixels
 }
 
-// With the number of channels known, offsets are part of the instructions.
-template <typename M>
+// With the number of channels known, offsets are part of the instructions. kKernel: 3, or 1 for a product of matrices.
+template <typename M, int kKernel>
 const ConvTile* choose_tiles(int64_t channels) {
   const auto sizes = std::make_integer_sequence<int, kTilePixels>{};
   switch (channels) {
-    case 3: return tiles_of<M, 3>(sizes);
-    case 16: return tiles_of<M, 16>(sizes);
-    case 32: return tiles_of<M, 32>(sizes);
-    case 64: return tiles_of<M, 64>(sizes);
-    default: return tiles_of<M, 0>(sizes);
+    case 3: return tiles_of<M, kKernel, 3>(sizes);
+    case 16: return tiles_of<M, kKernel, 16>(sizes);
+    case 32: return tiles_of<M, kKernel, 32>(sizes);
+    case 64: return tiles_of<M, kKernel, 64>(sizes);
+    default: return tiles_of<M, kKernel, 0>(sizes);
   }
 }
 
@@ -129,6 +155,31 @@ void conv_row(const ConvTile* tiles, const char* x, int64_t x_row, int64_t ci, c
       const int64_t q = width * t / count, pixels = width * (t + 1) / count - q;
       tiles[pixels - 1](x + q * ci * 4 / M::kPack, x_row, ci, w, bias ? bias + block : nullptr, y + q * out + block, out);
     }
+}
+
+// Rows of pixels, four of them from `x` on, of which `have` exist; those beyond are read, too, but do not count.
+struct FourRows {
+  const float* rows[4];
+  FourRows(const char* x, int64_t x_row, int64_t have) {
+    for (int i = 0; i < 4; ++i) rows[i] = reinterpret_cast<const float*>(x + std::min<int64_t>(i, have - 1) * x_row);
+  }
+};
+
+// Two rows as of conv_row, from weights of pack_tiles; lower may be null.
+void conv_rows(const ConvTile* tiles, const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias,
+               int64_t width, float* upper, float* lower) {
+  const int64_t count = tiles_in(width), step = count * ci, parts = (count + kTilePixels - 1) / kTilePixels;
+  float *v = scratch(Scratch::kTiles, kFrequencies * step), *sums = scratch(Scratch::kSums, kFrequencies * count * kBlock);
+  input_tiles(x.rows, ci, count, v, step);
+  for (int64_t block = 0; block < out; block += kBlock) {
+    for (int f = 0; f < kFrequencies; ++f, w += ci * kBlock)
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t t = count * part / parts, pixels = count * (part + 1) / parts - t;
+        tiles[pixels - 1](reinterpret_cast<const char*>(v + f * step + t * ci), 0, ci, w, nullptr,
+                          sums + (f * count + t) * kBlock, kBlock);
+      }
+    output_tiles(sums, count, bias ? bias + block : nullptr, width, out, upper + block, lower ? lower + block : nullptr);
+  }
 }
 
 // 2x2 maximum of two rows that have been through ReLU. At a tie the gradient goes up, then to the left: as where first
@@ -152,31 +203,37 @@ void pool_row(const float* upper, const float* lower, int64_t co, int64_t stride
 
 template <typename M>
 void forward(const Pool& pool, const Conv& s, const void* x, const float* w, const float* b, float* y, uint8_t* code) {
-  const auto weights = pack_weights<M>(w, s.ci, s.co, s.scale, false);
-  const ConvTile* tiles = choose_tiles<M>(s.ci);
+  const bool tiled = in_tiles<M>(s);
+  const auto weights = tiled ? pack_tiles(w, s.ci, s.co, s.scale, false) : pack_weights<M>(w, s.ci, s.co, s.scale, false);
+  const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.ci) : choose_tiles<M, 3>(s.ci);
   const int64_t stride = std::max<int64_t>(1, s.pool_stride), window = s.pool_stride ? 2 : 1;
   const int64_t rows = s.rows(), columns = s.columns(), y_row = columns * s.co, x_row = s.padded_row() * 4 / M::kPack;
   const int64_t width = (columns - 1) * stride + window;  // columns of the convolution that somebody looks at
   const int64_t height = band(s.padded_row() * stride, rows), bands = (rows + height - 1) / height;
-  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
+  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes && !tiled;  // tiles look at a pixel beyond
 
   parallel_for(pool, s.n * bands, [&](int64_t job) {
     const int64_t n = job / bands, y0 = job % bands * height, y1 = std::min(rows, y0 + height);
     const int64_t r0 = y0 * stride, r1 = (y1 - 1) * stride + window;  // rows of the convolution
     const char* in = static_cast<const char*>(x) + (n * s.h + r0) * x_row;
     if (!in_place) {
-      char* copy = scratch_bytes(Scratch::kInput, x_row * (r1 - r0 + 2));
+      char* copy = scratch_bytes(Scratch::kInput, x_row * (r1 - r0 + 2) + s.ci * 4);
       load_rows<M, false>(s, x, n, r0 - s.padding, r1 - s.padding + 2, copy);
       in = copy;
     }
-    float* two = s.pool_stride ? scratch(Scratch::kConvolved, 2 * width * s.co) : nullptr;  // even row, odd row
-    for (int64_t r = r0; r < r1; ++r, in += x_row) {
-      float* now = s.pool_stride ? two + (r & 1) * width * s.co : y + (n * rows + r) * y_row;
-      conv_row<M>(tiles, in, x_row, s.ci, weights.data(), s.co, b, width, now);
+    float* ring = s.pool_stride ? scratch(Scratch::kConvolved, 4 * width * s.co) : nullptr;  // the last four rows
+    auto row = [&](int64_t r) { return ring ? ring + (r & 3) * width * s.co : y + (n * rows + r) * y_row; };
+    for (int64_t r = r0; r < r1; ++r) {
+      const char* from = in + (r - r0) * x_row;
+      if (!tiled)
+        conv_row<M>(tiles, from, x_row, s.ci, weights.data(), s.co, b, width, row(r));
+      else if ((r - r0) % 2 == 0)
+        conv_rows(tiles, {from, x_row, r1 + 2 - r}, s.ci, weights.data(), s.co, b, width, row(r),
+                  r + 1 < r1 ? row(r + 1) : nullptr);
       const int64_t upper = r - r0 - 1;
       if (!s.pool_stride || upper < 0 || upper % stride) continue;
       const int64_t o = (n * rows + y0 + upper / stride) * y_row;
-      pool_row(two + (~r & 1) * width * s.co, now, s.co, stride, columns, y + o, code ? code + o : nullptr);
+      pool_row(row(r - 1), row(r), s.co, stride, columns, y + o, code ? code + o : nullptr);
     }
   });
 }
@@ -264,6 +321,33 @@ void weight_band(const char* x, int64_t x_row, int64_t ci, const char* dz, int64
   }
 }
 
+// The same in tiles, from rows of x and dz that belong to each other: dw as [block][16 frequencies][ci][16]. An odd row or
+// column of dz is followed by zeros.
+void weight_rows(const char* x, int64_t x_row, int64_t ci, const char* dz, int64_t z_row, int64_t co, int64_t rows,
+                 int64_t width, float* dw) {
+  constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
+  constexpr int64_t kTiles = 64;  // sums are kept in registers for so many
+  const int64_t count = tiles_in(width), pairs = tiles_in(rows), most = std::max<int64_t>(1, kTiles / count);
+  const int64_t v_step = most * count * ci, z_step = most * count * co;
+  float *v = scratch(Scratch::kTiles, kFrequencies * v_step), *z = scratch(Scratch::kSums, kFrequencies * z_step);
+  for (int64_t first = 0; first < pairs; first += most) {
+    const int64_t last = std::min(pairs, first + most), steps = (last - first) * count;
+    for (int64_t pair = first; pair < last; ++pair) {
+      const int64_t at = (pair - first) * count, r = 2 * pair;
+      input_tiles(FourRows(x + r * x_row, x_row, rows + 2 - r).rows, ci, count, v + at * ci, v_step);
+      const char* upper = dz + r * z_row;
+      gradient_tiles(reinterpret_cast<const float*>(upper), reinterpret_cast<const float*>(upper + z_row), co, count,
+                     z + at * co, z_step);
+    }
+    float* to = dw;
+    for (int64_t block = 0; block < co; block += kBlock)
+      for (int f = 0; f < kFrequencies; ++f)
+        for (int64_t i = 0; i < ci; i += kTaps, to += kTaps * kBlock)
+          weight_tile<Float32, 0, kTaps, 1>(reinterpret_cast<const char*>(v + f * v_step + i), 0, ci,
+                                            reinterpret_cast<const char*>(z + f * z_step + block), 0, co, 1, steps, to);
+  }
+}
+
 // sum[c] += row[q][c] over all q, in four chains that do not wait for each other.
 void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
   for (int64_t c = 0; c < co; c += kLanes) {
@@ -280,16 +364,19 @@ template <typename M>
 void backward(const Pool& pool, const Conv& s, const void* x, const float* w, const void* kept, const float* g, float* dw,
               float* db, float* dx) {
   constexpr bool kRounded = M::kPack == 2;
-  const int64_t taps = 9 * s.ci, height = s.conv_rows(), width = s.conv_columns(), out = blocks(s.ci) * kBlock;
+  const bool tiled = in_tiles<M>(s) && dx;
+  const int64_t taps = (tiled ? kFrequencies : 9) * s.ci, height = s.conv_rows(), width = s.conv_columns(), out = blocks(s.ci) * kBlock;
   const int64_t z_padding = dx ? 2 - s.padding : 0;          // of the convolution that gives dx
   const int64_t steps = (width + M::kPack - 1) / M::kPack;   // pixels, or pairs of pixels, in a row of dz
   const int64_t z_edge = z_padding * s.co, z_wide = width * s.co + 2 * z_edge;
   const int64_t x_row = s.padded_row() * 4, z_row = z_wide * 4 / M::kPack;  // bytes
   const int64_t pair_row = kRounded ? steps * s.co * 4 : z_row;
-  const auto weights = dx ? pack_weights<M>(w, s.ci, s.co, s.scale, true) : std::vector<float>();
-  const ConvTile* tiles = choose_tiles<M>(s.co);
+  const auto weights = !dx     ? std::vector<float>()
+                       : tiled ? pack_tiles(w, s.ci, s.co, s.scale, true)
+                               : pack_weights<M>(w, s.ci, s.co, s.scale, true);
+  const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.co) : choose_tiles<M, 3>(s.co);
   const int64_t rows = band(std::max(s.padded_row(), z_wide), s.h);
-  const bool in_place = !kRounded && !s.padding && !s.bytes;
+  const bool in_place = !kRounded && !s.padding && !s.bytes && !tiled;
 
   // Each group of images has sums of its own, so that the result does not depend on the number of threads.
   const int64_t part = (taps + 1) * s.co, most = std::clamp<int64_t>(kPartialSums / part, 1, 64);
@@ -306,7 +393,7 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
         // Rows [i0, i1) of dx need rows [z0, z1) of dz, of which [i0, i0 + own) are this band's for dw and db.
         const int64_t i1 = std::min(s.h, i0 + rows), z0 = i0 - z_padding, z1 = dx ? i1 + 2 - z_padding : i1;
         const int64_t own = std::max<int64_t>(0, std::min(i1, height) - i0);
-        char* z_taps = scratch_bytes(Scratch::kGradient, z_row * (z1 - z0));
+        char* z_taps = scratch_bytes(Scratch::kGradient, z_row * (z1 - z0) + s.co * 4);
         char* z_pairs = kRounded ? scratch_bytes(Scratch::kGradientPairs, pair_row * own)
                                  : z_taps + z_padding * z_row + z_edge * 4;
         for (int64_t r = z0; r < z1; ++r) {
@@ -331,14 +418,23 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
         if (own) {
           const char* in = static_cast<const char*>(x) + (n * s.h + i0) * x_row;
           if (!in_place) {
-            char* copy = scratch_bytes(Scratch::kInput, x_row * (own + 2));
+            char* copy = scratch_bytes(Scratch::kInput, x_row * (own + 2) + s.ci * 4);
             load_rows<M, true>(s, x, n, i0 - s.padding, i0 - s.padding + own + 2, copy);
+            std::memset(copy + x_row * (own + 2), 0, s.ci * 4);  // the pixel beyond
             in = copy;
           }
-          weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
+          if (tiled)
+            weight_rows(in, x_row, s.ci, z_pairs, pair_row, s.co, own, width, sum_w);
+          else
+            weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
         }
         if (!dx) continue;
-        for (int64_t i = i0; i < i1; ++i) {
+        for (int64_t i = i0; tiled && i < i1; i += 2) {
+          float* row = dx + (n * s.h + i) * s.w * s.ci;
+          conv_rows(tiles, {z_taps + (i - i0) * z_row, z_row, i1 + 2 - i}, s.co, weights.data(), s.ci, nullptr, s.w, row,
+                    i + 1 < i1 ? row + s.w * s.ci : nullptr);
+        }
+        for (int64_t i = i0; !tiled && i < i1; ++i) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;
           float* padded = out == s.ci ? row : scratch(Scratch::kPadded, s.w * out);
           conv_row<M>(tiles, z_taps + (i - i0) * z_row, z_row, s.co, weights.data(), out, nullptr, s.w, padded);
@@ -355,7 +451,12 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
       for (int64_t i = 0; i < taps * kBlock; ++i) sum_w[i] += sum_w[p * part + i];
       for (int64_t i = 0; i < kBlock; ++i) sum_b[i] += sum_b[p * part + i];
     }
-    for (int64_t t = 0; t < taps; ++t)
+    for (int64_t i = 0; tiled && i < s.ci; ++i)
+      for (int64_t c = 0; c < kBlock; c += kLanes)
+        kernel_gradient(sum_w + i * kBlock + c, s.ci * kBlock, [&](int row, int column, Vec sum) {
+          store(dw + ((row * 3 + column) * s.ci + i) * s.co + block * kBlock + c, s.scale * sum);
+        });
+    for (int64_t t = 0; !tiled && t < taps; ++t)
       for (int64_t i = 0; i < kBlock; ++i) dw[t * s.co + block * kBlock + i] = s.scale * sum_w[t * kBlock + i];
     std::copy_n(sum_b, kBlock, db + block * kBlock);
   });

@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <thread>
+#include <vector>
 
 namespace cnnjax {
 
@@ -19,36 +22,107 @@ struct Pool {
 
 namespace {
 
-// task(0) ... task(count - 1), in any order and at the same time. The caller works too and waits only for what others
-// have begun, so a pool that is busy, or has no thread at all, delays nothing for ever. Throws std::bad_alloc where a task did.
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// A thread that stays awake for a moment after its work: the next kernel of a step comes within microseconds, and to wake a
+// thread takes longer than that.
+class Helper {
+ public:
+  Helper() { std::thread([this] { serve(); }).detach(); }
+
+  void begin(void (*work)(void*), void* context) {
+    work_ = work, context_ = context;
+    busy_.store(true);
+    if (!asleep_.load()) return;
+    std::lock_guard<std::mutex> lock(mutex_);
+    wake_.notify_one();
+  }
+  void wait() const {
+    for (int64_t turn = 0; busy_.load(std::memory_order_acquire); ++turn)
+      turn < kTurns ? pause() : std::this_thread::yield();
+  }
+
+ private:
+  static constexpr int64_t kTurns = 20000;  // some hundred microseconds
+
+  void serve() {
+    for (int64_t turn = 0;; ++turn) {
+      if (busy_.load(std::memory_order_acquire)) {
+        work_(context_);
+        busy_.store(false, std::memory_order_release);
+        turn = 0;
+      } else if (turn < kTurns) {
+        pause();
+      } else {
+        std::unique_lock<std::mutex> lock(mutex_);
+        asleep_.store(true);
+        wake_.wait(lock, [this] { return busy_.load(); });
+        asleep_.store(false);
+      }
+    }
+  }
+
+  std::atomic<bool> busy_{false}, asleep_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  void (*work_)(void*) = nullptr;
+  void* context_ = nullptr;
+};
+
+// All helpers of this process; one call at a time has them.
+struct Crew {
+  std::atomic<bool> taken{false};
+  std::vector<Helper*> helpers;
+
+  // Null where another call has it.
+  static Crew* take(int64_t count) {
+    static Crew* crew = new Crew;  // never destroyed: its threads do not end
+    if (crew->taken.exchange(true, std::memory_order_acquire)) return nullptr;
+    try {
+      while (static_cast<int64_t>(crew->helpers.size()) < count) crew->helpers.push_back(new Helper);
+    } catch (const std::exception&) {  // no memory, or no more threads for this process: fewer helpers
+    }
+    return crew;
+  }
+};
+
+// task(0) ... task(count - 1), in any order and at the same time; the caller works too. Throws std::bad_alloc where a task did.
 template <typename Task>
 void parallel_for(const Pool& pool, int64_t count, const Task& task) {
   struct Progress {
-    std::atomic<int64_t> next{0}, done{0};
+    const Task& task;
+    int64_t count;
+    std::atomic<int64_t> next{0};
     std::atomic<bool> failed{false};
-  };
-  auto progress = std::make_shared<Progress>();
-  auto work = [progress, count, &task] {  // a helper that comes too late gets no index and leaves `task` alone
-    for (int64_t i; (i = progress->next.fetch_add(1)) < count;) {
-      try {
-        task(i);
-      } catch (const std::bad_alloc&) {
-        progress->failed = true;
+    void work() {
+      for (int64_t i; (i = next.fetch_add(1)) < count;) {
+        try {
+          task(i);
+        } catch (const std::bad_alloc&) {
+          failed = true;
+        }
       }
-      progress->done.fetch_add(1, std::memory_order_release);
     }
-  };
-  try {
-    for (int64_t helper = 1; helper < std::min(pool.threads, count); ++helper) pool.schedule(work);
-  } catch (const std::bad_alloc&) {  // fewer helpers then; to leave now would take `task` from those that are at work
-  }
-  work();
-  while (progress->done.load(std::memory_order_acquire) < count) std::this_thread::yield();
-  if (progress->failed) throw std::bad_alloc();
+  } progress{task, count};
+  const int64_t wanted = std::min(pool.threads, count) - 1;
+  Crew* crew = wanted > 0 ? Crew::take(wanted) : nullptr;
+  const int64_t helpers = crew ? std::min<int64_t>(wanted, crew->helpers.size()) : 0;
+  for (int64_t i = 0; i < helpers; ++i)
+    crew->helpers[i]->begin([](void* p) { static_cast<Progress*>(p)->work(); }, &progress);
+  progress.work();
+  for (int64_t i = 0; i < helpers; ++i) crew->helpers[i]->wait();
+  if (crew) crew->taken.store(false, std::memory_order_release);
+  if (progress.failed) throw std::bad_alloc();
 }
 
 // What a thread keeps from call to call; every purpose has its own place.
-enum class Scratch { kInput, kConvolved, kLine, kGradient, kGradientPairs, kPadded, kCount };
+enum class Scratch { kInput, kConvolved, kLine, kGradient, kGradientPairs, kPadded, kTiles, kSums, kCount };
 
 inline float* scratch(Scratch purpose, int64_t floats) {
   struct Buffer {
