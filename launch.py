@@ -198,6 +198,7 @@ def _train(config, workdir: Path, push: Callable[[], None], console: Console) ->
         from cnnjax.train import train
 
         runtime.keep_compiled(config.data.cache_dir)
+        runtime.keep_memory(config)
         if not _several() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
             runtime.divide_cpu(config)
         with _processes() as main:

@@ -23,6 +23,7 @@ from cnnjax import kernels as kernels_lib
 from cnnjax.errors import ConfigError, DataError, PeerError, Stopped, TrainingError, UserError
 
 SHARDED = 2**12  # numbers; smaller arrays are whole on every device, with mesh.fsdp too
+HUGE_PAGE = 2 << 20  # bytes
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 LEAVE = 15  # seconds that a process waits for the others to leave too
 AGAIN = "start all of them again, they continue from the last checkpoint"
@@ -77,6 +78,31 @@ def divide_cpu(config) -> None:
     native = config.runtime.kernels != "xla" and kernels_lib.available()  # they share out their work themselves
     if not native and config.image.size <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
         jax.config.update("jax_num_cpu_devices", count)
+
+
+def keep_memory(config) -> bool:
+    """Lets this process keep the memory that it has freed, on huge pages where the system gives them; whether it does.
+
+    XLA takes the memory of a step anew for each, and on a CPU the system then clears all its pages again: with 32 images of
+    180 pixels a step takes 0.78 of the time with memory that is kept, 0.75 on huge pages. glibc only; before the large arrays.
+    """
+    if not config.runtime.keep_memory or platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    map_max, trim_threshold, huge_page = -4, -1, 14  # of mallopt and madvise, as <malloc.h> and <sys/mman.h> number them
+    if not (libc.mallopt(map_max, 0) and libc.mallopt(trim_threshold, -1)):
+        return False
+    # The heap grows once by a quarter of the machine's memory, which costs nothing until it is used, to be advised.
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
+    libc.aligned_alloc.restype, libc.aligned_alloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t] * 2
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.free.argtypes = [ctypes.c_void_p]
+    size = size // HUGE_PAGE * HUGE_PAGE
+    block = libc.aligned_alloc(HUGE_PAGE, size)
+    if block:
+        libc.madvise(block, size, huge_page)
+        libc.free(block)
+    return True
 
 
 def kernels(config) -> str:

@@ -73,6 +73,7 @@ class Ours:
         from cnnjax import runtime  # as launch.py does: the config first, and a CPU is divided before JAX is used
 
         runtime.keep_compiled(self.config.data.cache_dir)
+        runtime.keep_memory(self.config)
         runtime.divide_cpu(self.config)
         self.mesh = runtime.mesh(divides=settings.batch)
         self.platform = self.mesh.devices.flat[0].platform
