@@ -19,8 +19,18 @@ from benchmarks import folders, results, tasks
 from benchmarks.measures import MEASURES
 from benchmarks.sides import NEEDS, Side, SideError, environment, missing
 
-WHATS = ("step", "epoch", "decode", "start", "predict", "augment", "growth-data", "growth-devices")
-ROUNDS = {"step": 9, "augment": 9, "epoch": 3, "decode": 5, "start": 3, "predict": 5, "growth-devices": 5, "growth-data": 1}
+WHATS = ("step", "epoch", "run", "decode", "start", "predict", "augment", "growth-data", "growth-devices")
+ROUNDS = {
+    "step": 9,
+    "augment": 9,
+    "epoch": 3,
+    "run": 3,
+    "decode": 5,
+    "start": 3,
+    "predict": 5,
+    "growth-devices": 5,
+    "growth-data": 1,
+}
 DRAWN = {"malaria": 2000, "flowers": 500, "resnet18": 1000}  # images where no --data is named
 DEVICES = (1, 2, 4, 8)
 # Relative differences that are let pass. TF32 of accelerators rounds to 11 bits, bfloat16 to 8. After a few steps Keras differs
@@ -195,7 +205,7 @@ def measure(sides: list[Side], left_out: dict[str, str], what: str, rounds: int)
 
 def compare(flags: argparse.Namespace, scratch: Path) -> dict:
     """Measures, and returns what goes to the JSON file."""
-    if not flags.data and flags.what in ("epoch", "decode", "predict"):
+    if not flags.data and flags.what in ("epoch", "run", "decode", "predict"):
         count = flags.images or DRAWN[flags.task]
         print(f"drawing {count:,} images", flush=True)
         folders.draw(flags.task, count, scratch / "images")

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Callable
 
-MEASURES = {  # name: unit, whether more is better
+MEASURES = {  # name: unit, whether more is better; None: neither, or not a matter of speed
     "step": ("ms", False),
     "epoch with evaluation": ("s", False),
     "epoch with evaluation, checkpoint and curves": ("s", False),
+    "run to early stop": ("s", False),
+    "epochs of the run": ("epochs", None),
+    "validation AUC of the run": ("AUC", None),
     "decode a folder": ("images/s", True),
     "decode a folder, ImageDataGenerator": ("images/s", True),
     "first step, cold": ("s", False),
@@ -22,8 +25,10 @@ MEASURES = {  # name: unit, whether more is better
 }
 
 
-def times_ours(measure: str, value: float, ours: float) -> float:
-    """How many times better ours is: above 1 ours is the faster side."""
+def times_ours(measure: str, value: float, ours: float) -> float | None:
+    """How many times better ours is: above 1 ours is the faster side. None where that is no question."""
+    if MEASURES[measure][1] is None:
+        return None
     return ours / value if MEASURES[measure][1] else value / ours
 
 

@@ -53,7 +53,8 @@ def rows(found: dict) -> list[tuple[str, str, str, str, str, str]]:
         ours = np.median(sides[first]) if first.startswith("cnnjax") else None
         for side, values in sides.items():
             low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-            ratio = "" if ours is None else f"{times_ours(measure, median, ours):.2f}"
+            times = None if ours is None else times_ours(measure, median, ours)
+            ratio = "" if times is None else f"{times:.2f}"
             memory = found["memory"].get(side, {"process": 0, "allocated": 0, "device": 0})
             peak = f"{memory['process'] / 1e6:,.0f}, {memory['allocated'] / 1e6:,.0f}"
             peak += f", device {memory['device'] / 1e6:,.0f}" if memory["device"] else ""
@@ -125,7 +126,7 @@ def plot(found: dict, path: str) -> None:
         axis.invert_yaxis()
         axis.margins(x=0.18)
         axis.set_title(f"{found['settings']['task']}: {measure}", fontsize=10)
-        axis.set_xlabel(f"{unit}, {'more' if more else 'less'} is better")
+        axis.set_xlabel(unit if more is None else f"{unit}, {'more' if more else 'less'} is better")
         axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

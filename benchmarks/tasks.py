@@ -45,6 +45,7 @@ TASKS = {
 
 RATE, EPSILON = 1e-3, 1e-7  # of Adam, for all; Keras' defaults
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.9  # torchvision's
+RUN = {"epochs": 30, "patience": 10}  # of a whole run: it stops when the validation loss has not fallen for so long
 LAST = 4  # the loss of so many training steps is compared
 
 

@@ -42,6 +42,7 @@ from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
 STOP, SAVE = 2, 1  # wishes of a process
+PICTURES = 10  # seconds for which curves of a run under way may be old
 
 
 def train(config, workdir: str | Path, *, progress: Progress | None = None,
@@ -154,6 +155,7 @@ class _Run:
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
         self.saved_at = time.monotonic()
+        self.drawn_at = -math.inf
         self.every = validation.interval(config.train.checkpoint_every) or (0, math.inf)
         self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
@@ -325,12 +327,13 @@ class _Run:
         fresh = jax.device_put({"sums": state.no_sums(), "scale": np.float32(self.scale)}, self.whole)
         self.state = self.state.replace(**fresh)
         with self.early.clock("pictures"):
-            if self.main:
+            if self.main and time.monotonic() - self.drawn_at > PICTURES:
                 figure = plots.history(self.history.rows, self.early.best_step, self.config.name)
                 plots.save(figure, self.workdir / "curves.png")
                 if not (self.workdir / "network.png").exists():
                     figure = plots.network(self.table, self.config.image.size, self.config.name)
                     plots.save(figure, self.workdir / "network.png", dpi=160)
+                self.drawn_at = time.monotonic()
             self.events.image("augmented", self._first_images, self.step)
         self._save(val["loss"])
 

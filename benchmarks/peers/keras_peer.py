@@ -187,6 +187,30 @@ class Keras:
         epoch()
         return epoch
 
+    def make_run(self):
+        import numpy as np
+        from sklearn.metrics import roc_auc_score
+
+        keras, seeds = self.keras, itertools.count()
+        train, val = (
+            self._folder(validation_split=0.2, subset=part, seed=123).cache() for part in ("training", "validation")
+        )
+        labels = np.concatenate([labels for part in (train, val) for _, labels in part][-len(val) :])  # fills both caches
+        batches, val = train.shuffle(1000).prefetch(self.tf.data.AUTOTUNE), val.prefetch(self.tf.data.AUTOTUNE)
+
+        def turn():
+            keras.utils.set_random_seed(next(seeds))
+            start = time.perf_counter()
+            model = self._model(weights=False)
+            stop = keras.callbacks.EarlyStopping(patience=tasks.RUN["patience"], restore_best_weights=True)
+            history = model.fit(batches, validation_data=val, epochs=tasks.RUN["epochs"], callbacks=[stop], verbose=0)
+            scores = model.predict(val, verbose=0)
+            seconds = time.perf_counter() - start
+            auc = roc_auc_score(labels, scores[:, 0]) if scores.shape[1] == 1 else float("nan")
+            return {"run to early stop": seconds, "epochs of the run": len(history.epoch), "validation AUC of the run": auc}
+
+        return turn
+
     def make_decode(self):
         def dataset() -> int:
             return sum(len(images) for images, _ in self._folder(shuffle=False).prefetch(self.tf.data.AUTOTUNE))

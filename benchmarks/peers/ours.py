@@ -176,6 +176,23 @@ class Ours:
         run.epoch()  # compiles and decodes
         return run.epoch
 
+    def make_run(self):
+        from cnnjax import dataset
+        from cnnjax.train import train
+
+        scratch, seeds = Path(self.settings.scratch), itertools.count()
+        dataset.prepare(self.config, scratch / "prepared", Progress(), freeze=True)
+
+        def turn():
+            seed = next(seeds)
+            config = self._config(train__epochs=tasks.RUN["epochs"], train__patience=tasks.RUN["patience"], seed=seed)
+            start = time.perf_counter()
+            summary = train(config, scratch / f"run-{seed}")
+            seconds, auc = time.perf_counter() - start, summary["val"].get("auc", float("nan"))
+            return {"run to early stop": seconds, "epochs of the run": summary["epochs"], "validation AUC of the run": auc}
+
+        return turn
+
     def make_decode(self):
         from cnnjax import cache, sources
 
