@@ -28,6 +28,8 @@ HEARTBEAT = 30  # seconds without a sign of life after which a process counts as
 LEAVE = 15  # seconds that a process waits for the others to leave too
 AGAIN = "start all of them again, they continue from the last checkpoint"
 
+_memory = {"text": ""}  # what `keep_memory` has done, for the line about the devices
+
 # What this process says, and its exit code, where JAX ends it.
 _last_words = {"text": f"another process of this run is gone, or JAX has failed (TF_CPP_MIN_LOG_LEVEL=0 shows how); {AGAIN}",
                "code": 1}  # fmt: skip
@@ -99,9 +101,11 @@ def keep_memory(config) -> bool:
     libc.free.argtypes = [ctypes.c_void_p]
     size = size // HUGE_PAGE * HUGE_PAGE
     block = libc.aligned_alloc(HUGE_PAGE, size)
-    if block:
-        libc.madvise(block, size, huge_page)
-        libc.free(block)
+    advised = bool(block) and libc.madvise(block, size, huge_page) == 0
+    libc.free(block)
+    with contextlib.suppress(OSError):
+        allowed = "[never]" not in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text()
+        _memory["text"] = ", memory kept on huge pages" if advised and allowed else ", memory kept"
     return True
 
 
@@ -327,6 +331,6 @@ def room() -> int:
 def describe(mesh: jax.sharding.Mesh) -> str:
     """One line about the devices."""
     first = mesh.devices.flat[0]
-    cores = f", {os.cpu_count()} cores" if first.platform == "cpu" else ""
+    cores = f", {os.cpu_count()} cores{_memory['text']}" if first.platform == "cpu" else ""
     processes = f" in {jax.process_count()} processes" if several() else ""
     return f"{mesh.size} x {first.device_kind}{processes}{cores}, jax {jax.__version__}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 
 import jax
 import pytest
@@ -60,3 +61,28 @@ def test_options_of_the_compiler_are_for_cpus_that_know_them(monkeypatch):
 
     monkeypatch.setattr(jax, "jit", unknown)
     assert runtime.compiler_options.__wrapped__("cpu") == {}
+
+
+KEPT = """
+import json, re, sys
+import numpy as np
+from training_tools import settings
+from cnnjax import runtime
+
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+kept = runtime.keep_memory(settings(runtime__keep_memory=json.loads(sys.argv[1])))
+before = resident()
+array = np.ones(100 << 20, np.uint8)
+del array
+print(json.dumps([kept, resident() - before > 90_000, "memory kept" in runtime.describe(runtime.mesh())]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")
+@pytest.mark.parametrize("wanted", [True, False])
+def test_freed_memory_is_kept_where_that_is_wanted(wanted):
+    done = child(["-c", KEPT, json.dumps(wanted)])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [wanted] * 3
