@@ -1,4 +1,4 @@
-"""Compiles cnnjax/kernels once for each instruction set; without a compiler the package installs without them.
+"""Compiles cnnjax/kernels once for each instruction set, and cnnjax/pixels; without a compiler the package installs without.
 
 Everything else about the package stands in pyproject.toml.
 """
@@ -49,9 +49,9 @@ def compiler() -> list[str]:
     raise RuntimeError("no C++ compiler: neither $CXX nor g++ nor clang++ is there")
 
 
-def digest() -> str:
-    """Of the sources, by which cnnjax.kernels knows a library that is older than they are."""
-    files = sorted([*KERNELS.glob("*.cc"), *KERNELS.glob("*.h")])
+def digest(folder: Path) -> str:
+    """Of the sources, by which the package knows a library that is older than they are."""
+    files = sorted([*folder.glob("*.cc"), *folder.glob("*.h")])
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
@@ -68,7 +68,7 @@ class Build(build_ext):
             self.command += [*FLAGS, *(GCC_FLAGS if "Free Software Foundation" in version else ())]
         except RuntimeError as error:
             self.extensions = []
-            self.say(f"{error}; cnnjax is installed without its kernels for the CPU")
+            self.say(f"{error}; cnnjax is installed without its kernels for the CPU and its decoder")
             return
         super().run()
 
@@ -83,7 +83,8 @@ class Build(build_ext):
         library = Path(self.get_ext_fullpath(extension.name))
         library.parent.mkdir(parents=True, exist_ok=True)
         part = library.with_suffix(".part")
-        command = [*self.command, *extension.extra_compile_args, f'-DCNNJAX_SOURCES="{digest()}"', "-isystem",
+        sources = digest(Path(extension.sources[0]).parent)
+        command = [*self.command, *extension.extra_compile_args, f'-DCNNJAX_SOURCES="{sources}"', "-isystem",
                    str(self.include), "-shared",
                    *extension.sources, "-o", str(part)]  # fmt: skip
         if sys.platform == "darwin":
@@ -100,15 +101,14 @@ class Build(build_ext):
         print(f"warning: {line}", file=sys.stderr)
 
 
-setup(
-    ext_modules=[
-        Extension(
-            f"cnnjax.kernels.{name}",
-            [str(KERNELS / source) for source in SOURCES],
-            extra_compile_args=list(flags),
-            optional=True,
-        )
-        for name, flags in (SETS.items() if sys.platform != "win32" else ())
-    ],
-    cmdclass={"build_ext": Build},
-)
+def extensions() -> list[Extension]:
+    if sys.platform == "win32" or not SETS:
+        return []
+    sources = [str(KERNELS / source) for source in SOURCES]
+    kernels = [Extension(f"cnnjax.kernels.{name}", sources, extra_compile_args=list(flags), optional=True)
+               for name, flags in SETS.items()]  # fmt: skip
+    flags = ["-ffp-contract=off"]  # the same pixels on every CPU
+    return [*kernels, Extension("cnnjax.pixels.rgb", ["cnnjax/pixels/rgb.cc"], extra_compile_args=flags, optional=True)]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": Build})

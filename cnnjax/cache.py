@@ -1,5 +1,6 @@
 """Decode once: every image of a source as uint8 in one memory-mapped file, shared by all runs that need the same."""
 
+import array
 import collections
 import csv
 import dataclasses
@@ -22,7 +23,7 @@ from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 from cnnjax.sources import Reference, Source
 
-FORMAT = 1  # part of the key: raise it when decoded pixels change
+FORMAT = 2  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread
 ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "reason")
@@ -156,7 +157,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
     count = len(source.examples)
     shape = (count, config.size, config.size, 3)
     row_bytes = config.size * config.size * 3
-    positions: list[int] = []
+    positions = array.array("q")
 
     def references() -> Iterator[Reference]:
         for i, reference in source.stream():
@@ -175,27 +176,33 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
         for pixels, chunk_facts in decode_all(references(), count, config.size, config.resize, workers):
             if stop():
                 raise Stopped("stopped while decoding; nothing was kept of it")
-            for image, fact in zip(pixels, chunk_facts, strict=True):
-                i = positions[done]
-                file.seek(start + i * row_bytes)
-                file.write(image.tobytes())
+            rows = positions[done : done + len(pixels)].tolist()
+            if rows == list(range(rows[0], rows[0] + len(rows))):
+                file.seek(start + rows[0] * row_bytes)
+                file.write(pixels)
+            else:  # a compressed tar has an order of its own
+                for i, image in zip(rows, pixels, strict=True):
+                    file.seek(start + i * row_bytes)
+                    file.write(image)
+            for i, fact in zip(rows, chunk_facts, strict=True):
                 facts[i] = known.setdefault(tuple(fact.values()), fact)
-                done += 1
-            advance(len(chunk_facts))
+            done += len(rows)
+            advance(len(rows))
     if done != count:
         raise OSError(f"{count - done} of {count} images vanished while they were decoded")
     with open(directory / "facts.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FACTS)
-        writer.writeheader()
-        writer.writerows(facts)
+        writer = csv.writer(file)
+        writer.writerow(FACTS)
+        writer.writerows(fact.values() for fact in facts)
 
 
 def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     """None where a file is missing or not of the size that it was written with."""
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
-            known: dict[tuple, dict] = {}  # images of the same size and kind share one
-            facts = [known.setdefault(tuple(row.values()), row) for row in csv.DictReader(file)]
+            rows = map(tuple, csv.reader(file))
+            names, known = next(rows, ()), {}  # images of the same size and kind share one
+            facts = [known.get(row) or known.setdefault(row, dict(zip(names, row, strict=True))) for row in rows]
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None

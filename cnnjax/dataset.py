@@ -1,5 +1,6 @@
 """A run's data: source, cache and frozen split put together, with everything awkward accounted for on the way."""
 
+import bisect
 import contextlib
 import dataclasses
 import math
@@ -24,7 +25,8 @@ class Dataset:
     Attributes:
         images: uint8 [all, size, size, 3], memory-mapped.
         labels: int32 [all].
-        ids, groups: one text per image.
+        ids: `sources.TEXTS` [all].
+        groups: one text per image.
         classes: names in label order.
         splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
         facts: width, height, format and mode of each file, and why it cannot be used, as text.
@@ -34,7 +36,7 @@ class Dataset:
 
     images: np.ndarray
     labels: np.ndarray
-    ids: list[str]
+    ids: np.ndarray
     groups: list[str]
     classes: tuple[str, ...]
     splits: dict[str, np.ndarray]
@@ -92,16 +94,15 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
                         "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
     cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
                             workers=config.runtime.workers, stop=stop)  # fmt: skip
-    bad = [(e.id, f["reason"]) for e, f in zip(source.examples, cache.facts, strict=True) if f["reason"]]
+    reasons = [fact["reason"] for fact in cache.facts]
+    bad = [(source.examples[i].id, reason) for i, reason in enumerate(reasons) if reason]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
         rundir.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
     if quarantine:
-        reasons = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
+        kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
         where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
-        progress.warn(
-            f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in reasons.most_common())}){where}"
-        )
+        progress.warn(f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in kinds.most_common())}){where}")
     files = len(source.examples) + len(source.rejected)
     if len(quarantine) > config.data.max_bad_fraction * files:
         raise DataError(
@@ -109,44 +110,47 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             f"data.max_bad_fraction={config.data.max_bad_fraction:g}; mend them or raise "
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
-    good = [i for i, fact in enumerate(cache.facts) if not fact["reason"]]
+    good = np.flatnonzero([not reason for reason in reasons])
     path = workdir / "splits.csv"
     if path.exists():
         splits = _frozen(path, source, good, config.split, progress)
     else:
-        assigned = splits_lib.assign([source.examples[i] for i in good], source.classes, config.split)
+        examples = source.examples.take(good) if bad else source.examples
+        assigned = splits_lib.assign(examples, source.classes, config.split)
         if freeze:
-            splits_lib.write(path, [source.examples[i] for i in good], assigned, source.classes)
-        splits = {name: np.array([i for i, s in zip(good, assigned, strict=True) if s == name], np.int64)
-                  for name in splits_lib.NAMES}  # fmt: skip
-    return Dataset(cache.images, source.labels(), [e.id for e in source.examples], [e.group for e in source.examples],
-                   source.classes, splits, cache.facts, quarantine, source.stream)  # fmt: skip
+            splits_lib.write(path, examples, assigned, source.classes)
+        splits = splits_lib.by_split(good, assigned)
+    return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
+                   cache.facts, quarantine, source.stream)  # fmt: skip
 
 
-def _frozen(path: Path, source: sources.Source, good: list[int], config, progress: Progress) -> dict[str, np.ndarray]:
-    rows = splits_lib.read(path)
-    position = {source.examples[i].id: i for i in good}
-    missing = [row[0] for row in rows if row[0] not in position]
-    if missing:
+def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
+    rows, examples = splits_lib.read(path), source.examples
+    # One by one: with texts np.searchsorted is wrong.
+    position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
+    position = position.clip(max=len(examples) - 1)
+    known = np.isin(position, good) & (examples.ids[position] == rows.ids)
+    if not known.all():
+        missing = rows.ids[~known]
         raise DataError(f"{len(missing):,} images of {path} are not in the data, such as {missing[0]!r}; name the data "
                         "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
-    if len({row[0] for row in rows}) < len(rows):
+    if len(np.unique(position)) < len(rows):
         raise DataError(f"{path} names an image twice; restore it or use another --workdir")
-    wrong = [row for row in rows if source.classes[source.examples[position[row[0]]].label] != row[1]]
-    if wrong:
-        raise DataError(f"{path} says that {wrong[0][0]!r} is {wrong[0][1]}, its folder says otherwise; restore it or "
-                        "use another --workdir")  # fmt: skip
+    wrong = (row for row, i in zip(rows, position, strict=True) if source.classes[examples.labels[i]] != row[1])
+    for id, label, *_ in wrong:
+        raise DataError(f"{path} says that {id!r} is {label}, its folder says otherwise; restore it or use "
+                        "another --workdir")  # fmt: skip
     if config.method == "grouped":
-        sides = [row[3] for row in rows]
-        known = [source.examples[position[row[0]]].group for row in rows]
-        both = splits_lib.shared_groups([row[2] for row in rows], sides) | splits_lib.shared_groups(known, sides)
+        known = [examples.groups[i] for i in position]
+        both = splits_lib.shared_groups(rows.groups, rows.splits) | splits_lib.shared_groups(known, rows.splits)
         if both:
             group, sides = min(both.items())
             raise DataError(f"{len(both)} groups of {path} are in more than one split, such as {group} in "
                             f"{' and '.join(sorted(sides))}; restore it or use another --workdir")  # fmt: skip
     if len(rows) < len(good):
         progress.warn(f"{len(good) - len(rows):,} images are not in {path} and are left out")
-    empty = [name for name in ("train", "val") if not any(row[3] == name for row in rows)]
+    found = splits_lib.by_split(position, rows.splits)
+    empty = [name for name in ("train", "val") if not len(found[name])]
     if empty:
         raise DataError(f"{path} has no image for {' and '.join(empty)}; restore it or use another --workdir")
-    return {name: np.array([position[row[0]] for row in rows if row[3] == name], np.int64) for name in splits_lib.NAMES}
+    return found

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import models, plots, runtime, sources, splits, state, tables, validation
@@ -82,16 +83,19 @@ def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]
     if source.rejected:
         lines.append(f"{len(source.rejected)} files rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
     # By name, because nothing is decoded here: training looks at the content.
-    examples = [e for e in source.examples if not e.id.endswith(("Thumbs.db", ".DS_Store", "desktop.ini"))]
+    junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
+    examples = source.examples.take(np.flatnonzero([not id.endswith(junk) for id in source.examples.ids]))
     try:
         assigned = splits.assign(examples, source.classes, config.split)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
+    rows = splits.by_split(np.arange(len(examples)), assigned)
     for name in splits.NAMES:
-        inside = [e for e, s in zip(examples, assigned, strict=True) if s == name]
+        inside = examples.take(rows[name])
         if inside:
-            groups = len({e.group for e in inside} - {""})
-            counts = ", ".join(f"{c} {sum(e.label == i for e in inside):,}" for i, c in enumerate(source.classes[:12]))
+            groups = len(set(inside.groups) - {""})
+            per_class = np.bincount(inside.labels, minlength=len(source.classes))
+            counts = ", ".join(f"{c} {n:,}" for c, n in zip(source.classes[:12], per_class, strict=False))
             lines.append(f"{name:<6} {len(inside):,} files{f' of {groups} groups' if groups else ''} ({counts})")
     train = assigned.count("train")
     per_epoch = math.ceil(train / data.batch_size)

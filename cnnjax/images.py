@@ -11,7 +11,14 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-# Both are quicker than Pillow and not built for every platform; Pillow stands in.
+from cnnjax import pixels as pixels_lib
+
+# Quicker than what stands in where one is not built for the platform: zlib for the first, Pillow for the others, which are used
+# where cnnjax.pixels is not compiled.
+try:
+    import deflate
+except ImportError:
+    deflate = None
 try:
     import cykooz_resizer
 except ImportError:
@@ -23,6 +30,7 @@ except ImportError:
     wuffs = None
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_FACTS = {b"tIME": 7, b"pHYs": 9, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"sBIT": 3, b"bKGD": 6}  # bytes; change no pixel
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -63,7 +71,7 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        return (_decode(data) if isinstance(data, bytes) else _from_pixels(data))[0]
+        return np.ascontiguousarray((_decode(data) if isinstance(data, bytes) else _from_pixels(data))[0])
 
 
 def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
@@ -113,6 +121,8 @@ def resize(pixels: np.ndarray, size: int, method: str) -> np.ndarray:
 
 def _bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     """Pillow's BILINEAR: a triangle filter as wide as the reduction, within two levels of 255 of Pillow itself."""
+    if pixels_lib.available():
+        return pixels_lib.resize(pixels, height, width)
     if cykooz_resizer is None:
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     kind = cykooz_resizer.PixelType.U8x3
@@ -145,10 +155,10 @@ def _decode(data: bytes) -> tuple[np.ndarray, dict]:
 
 
 def _quick_jpeg(data: bytes) -> np.ndarray | None:
-    """A three-colour JPEG without EXIF: uint8 [h, w, 3], or None."""
-    if b"Exif\0\0" in data[:65536]:  # may turn the image
-        return None
+    """A three-colour JPEG that nothing turns: uint8 [h, w, 3], or None."""
     try:
+        if _may_be_turned(data):
+            return None
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours != "YCbCr" or height * width > MAX_PIXELS:
             return None
@@ -157,19 +167,78 @@ def _quick_jpeg(data: bytes) -> np.ndarray | None:
         return None
 
 
+def _may_be_turned(data: bytes) -> bool:
+    """Whether a segment before a JPEG's pixels, or XMP in one, may give an orientation; also what is not clear."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] >= b"\xc0":
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+        if data[at + 1] == 0xDA:  # the pixels
+            return False
+        if data[at + 1] == 0xE1 and (b"Exif" in data[at:end] or b"Orientation" in data[at:end]):
+            return True
+        at = end
+    return True
+
+
 def _quick_png(data: bytes) -> np.ndarray | None:
-    """An 8-bit RGB PNG without transparency, EXIF or interlace: uint8 [h, w, 3], or None."""
-    if wuffs is None or len(data) < 33:
+    """An 8-bit RGB PNG with nothing but pixels, and facts that do not change them: uint8 [h, w, 3], or None."""
+    plain = _plain_png(data)
+    if plain is None:
         return None
-    width, height, bits, colour, _, _, interlace = struct.unpack(">IIBBBBB", data[16:29])
-    if (bits, colour, interlace) != (8, 2, 0) or width * height > MAX_PIXELS or b"tRNS" in data or b"eXIf" in data:
-        return None
-    if not _png_is_whole(data):  # wuffs leaves checksums out by default, and its own check of them is slower
+    height, width, compressed = plain
+    if pixels_lib.available():
+        rows = _inflate(compressed, (3 * width + 1) * height)
+        return None if rows is None else pixels_lib.unfilter(rows, height, width)
+    if wuffs is None or not _png_is_whole(data):  # wuffs leaves checksums out by default, and its own check is slower
         return None
     result = _wuffs_png().decode(data)
     if result.error_message or result.pixbuf.shape != (height, width, 3):
         return None
     return result.pixbuf
+
+
+def _plain_png(data: bytes) -> tuple[int, int, bytes | memoryview] | None:
+    """Height, width and the compressed pixels, where Pillow is sure to take the same from the file."""
+    if len(data) < 33 or data[8:16] != b"\0\0\0\rIHDR":
+        return None
+    width, height, *kind = struct.unpack_from(">IIBBBBB", data, 16)
+    if kind != [8, 2, 0, 0, 0] or not 0 < width * height <= MAX_PIXELS:
+        return None
+    view, at, parts, ended = memoryview(data), 8, [], False
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        start, end = at + 8, at + 8 + length
+        if end + 4 > len(data):
+            return None
+        if name == b"IDAT":  # without its checksum, as Pillow; what is inside has one of its own
+            if ended:
+                return None
+            parts.append(view[start:end])
+        elif name == b"IEND":
+            return (height, width, parts[0] if len(parts) == 1 else b"".join(parts)) if end + 4 == len(data) else None
+        else:
+            known = at == 8 or PNG_FACTS.get(name) == length
+            if not known or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+                return None
+            ended = bool(parts)
+        at = end + 4
+    return None
+
+
+def _inflate(compressed: bytes | memoryview, size: int) -> bytearray | None:
+    """None unless it is whole and `size` bytes long."""
+    if deflate is None:
+        inflater = zlib.decompressobj()
+        try:
+            rows = bytearray(inflater.decompress(compressed, size + 1))
+        except zlib.error:
+            return None
+        return rows if inflater.eof and len(rows) == size else None
+    try:
+        rows = deflate.zlib_decompress(compressed, size)
+    except deflate.DeflateError:
+        return None
+    return rows if len(rows) == size else None
 
 
 def _png_is_whole(data: bytes) -> bool:

@@ -69,14 +69,15 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     labels = data.labels[rows]
     result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
     p = metrics.probabilities(logits)
+    called = p.argmax(1)
     if not runtime.is_main():
         return result
     rundir.write_rows(
         workdir / "eval" / f"{name}.csv",
         ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
         (
-            (data.ids[row], data.groups[row], data.classes[label], data.classes[q.argmax()], *map(float, q))
-            for row, label, q in zip(rows, labels, p, strict=True)
+            (data.ids[row], data.groups[row], data.classes[label], data.classes[best], *q.tolist())
+            for row, label, best, q in zip(rows, labels, called, p, strict=True)
         ),
     )
     result |= _thumbnails(data, rows, labels, p, workdir / "eval" / f"{name}-images")

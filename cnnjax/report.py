@@ -33,7 +33,7 @@ class _Files:
         self.summary = self._json("summary.json") or {}
         self.history = rundir.read_history(workdir)
         self.network = [types.SimpleNamespace(**row) for row in self._json("network.json") or []]
-        self.splits = splits.read(workdir / "splits.csv") if (workdir / "splits.csv").exists() else []
+        self.splits = splits.read(workdir / "splits.csv") if (workdir / "splits.csv").exists() else splits.NONE
         self.evaluations = {name: self._json(f"eval/{name}.json") for name in splits.NAMES}
         self.evaluations = {name: value for name, value in self.evaluations.items() if value}
         self.name = self.config["name"] or workdir.name
@@ -59,8 +59,9 @@ class _Files:
             return None
         positive = self.evaluations[self.judged]["positive"]
         with open(self.workdir / "eval" / f"{self.judged}.csv", newline="", encoding="utf-8") as file:
-            rows = [(row["label"] == positive, float(row[f"p_{positive}"])) for row in csv.DictReader(file)]
-        labels, scores = (np.array(column) for column in zip(*rows, strict=True))
+            rows = ((row["label"] == positive, float(row[f"p_{positive}"])) for row in csv.DictReader(file))
+            table = np.fromiter(rows, [("label", bool), ("score", float)])
+        labels, scores = table["label"], table["score"]
         return (labels, scores) if 0 < labels.sum() < len(labels) else None
 
 
@@ -86,7 +87,7 @@ def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
 
 
 def _subtitle(files: _Files) -> str:
-    classes = files.summary.get("classes") or sorted({row[1] for row in files.splits})
+    classes = files.summary.get("classes") or sorted(set(files.splits.labels))
     listed = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
     return f"Image classification: {listed}. {len(files.splits):,} images, {files.config['image.size']} pixels a side."
 
@@ -132,9 +133,9 @@ def _result(files: _Files) -> Section:
 def _data(files: _Files) -> Section:
     if not files.splits:
         return Section("Data", [])
-    classes = files.summary.get("classes") or sorted({row[1] for row in files.splits})
+    classes = files.summary.get("classes") or sorted(set(files.splits.labels))
     counts = collections.Counter((split, label) for _, label, _, split in files.splits)
-    groups = {name: {row[2] for row in files.splits if row[3] == name and row[2]} for name in splits.NAMES}
+    groups = {name: {group for _, _, group, split in files.splits if split == name and group} for name in splits.NAMES}
     used = [name for name in splits.NAMES if any(counts[name, c] for c in classes)]
     grouped = any(groups.values())
     header = ("split", "images", *(("groups",) if grouped else ()), *classes)
@@ -147,7 +148,7 @@ def _data(files: _Files) -> Section:
     source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
               "digits": "scikit-learn's digits", "demo": "Drawn cells"}[config["data.source"]]  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
-    both = splits.shared_groups([row[2] for row in files.splits], [row[3] for row in files.splits])
+    both = splits.shared_groups(files.splits.groups, files.splits.splits)
     if both:
         group, sides = min(both.items())
         blocks.append(Note(f"{len(both):,} groups are in more than one split, such as {group} in {' and '.join(sorted(sides))}: "

@@ -4,19 +4,23 @@ A source lists examples without decoding any; what it lists is the same for any 
 archive keeps its names, and the same for a folder and an archive of it.
 """
 
+import array
 import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
 import stat
+import struct
 import sys
 import tarfile
+import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +30,8 @@ from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+PART = 10_000  # files that are held as Python objects at once
+TEXTS = np.dtypes.StringDType()  # 16 bytes a text, and its letters where they are more than 15; a list takes 60 more
 OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -44,19 +50,83 @@ class Example:
     split: str  # train, val or test where the source itself says so, else ""
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples(Sequence):
+    """Examples as columns, of which each is made when it is asked for: a million of them take some 50 MB, not 500.
+
+    Attributes:
+        ids: `TEXTS` [n].
+        labels: int32 [n].
+        groups, splits: one text per example; equal ones are one object.
+    """
+
+    ids: np.ndarray
+    labels: np.ndarray
+    groups: list[str]
+    splits: list[str]
+
+    @classmethod
+    def of(cls, examples: Iterable[Example]) -> "Examples":
+        """The columns of what is read once and not kept."""
+        labels, groups, splits = array.array("i"), [], []
+
+        def ids() -> Iterator[str]:
+            for example in examples:
+                labels.append(example.label)
+                groups.append(sys.intern(example.group))
+                splits.append(sys.intern(example.split))
+                yield example.id
+
+        return cls(texts(ids()), np.array(labels, np.int32), groups, splits)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> Example:
+        return Example(self.ids[i], int(self.labels[i]), self.groups[i], self.splits[i])
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Those at int64 `rows`, in their order."""
+        return Examples(self.ids[rows], self.labels[rows], [self.groups[i] for i in rows], [self.splits[i] for i in rows])
+
+
+def texts(items: Iterable[str]) -> np.ndarray:
+    """Texts of any length as `TEXTS` [n]."""
+    return _joined((np.array(part, TEXTS) for part in _parts(items)), TEXTS)
+
+
+def _parts(items: Iterable) -> Iterator[list]:
+    iterator = iter(items)
+    return iter(lambda: list(itertools.islice(iterator, PART)), [])
+
+
+def _joined(parts: Iterable[np.ndarray], dtype) -> np.ndarray:
+    """`np.concatenate` that lets go of each part as it is copied."""
+    parts = list(parts)[::-1]
+    joined, at = np.empty(sum(map(len, parts)), dtype), 0
+    while parts:
+        part = parts.pop()
+        joined[at : at + len(part)] = part
+        at += len(part)
+    return joined
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Labelled examples, sorted by id."""
 
     classes: tuple[str, ...]
-    examples: tuple[Example, ...]
+    examples: Sequence[Example]
     fingerprint: str  # changes when any content changes
     stream: Callable[[], Iterator[tuple[int, Reference]]]  # (index into examples, reference), each once, any order
     rejected: tuple[tuple[str, str], ...] = ()  # (id, reason) of files that are never read
 
     def labels(self) -> np.ndarray:
         """int32 [examples]."""
-        return np.array([example.label for example in self.examples], np.int32)
+        return self.examples.labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -64,21 +134,41 @@ class FileReference:
     path: str
 
     def read(self) -> bytes:
-        return Path(self.path).read_bytes()
+        with open(self.path, "rb", 0) as file:
+            return file.read()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ZipReference:
     archive: str
     member: str
+    place: tuple[int, ...]  # as `ZIP_PLACE`
 
     def read(self) -> bytes:
-        return _open_zip(self.archive).read(self.member)
+        info = zipfile.ZipInfo(self.member)
+        for (name, _), value in zip(ZIP_PLACE, self.place, strict=True):
+            setattr(info, name, value)
+        if info.flag_bits & 1:
+            raise RuntimeError(f"File {self.member!r} is encrypted, password required for extraction")
+        return _open_zip(self.archive).read(info)
+
+
+ZIP_PLACE = [("file_size", "u8"), ("CRC", "u4"), ("header_offset", "i8"), ("compress_size", "u8"), ("flag_bits", "u2"),
+             ("compress_type", "u2")]  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)
 def _open_zip(archive: str) -> zipfile.ZipFile:
-    return zipfile.ZipFile(archive)
+    """Reads members that it is told where to find; it knows of none, for a directory takes a kilobyte for each."""
+    opened = zipfile.ZipFile(io.BytesIO(_zip_end(0, 0)))
+    opened.fp = open(archive, "rb")  # noqa: SIM115
+    weakref.finalize(opened, opened.fp.close)
+    return opened
+
+
+def _zip_end(count: int, size: int) -> bytes:
+    """What closes a zip archive whose directory has `count` members in `size` bytes."""
+    return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, 0, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,12 +221,12 @@ def _files(config, progress: Progress) -> Source:
     if not path.exists():
         raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
     if path.is_dir():
-        return _listed(config, str(path), *_list_folder(path))
+        return _listed(config, str(path), _list_folder(path))
     try:
         if zipfile.is_zipfile(path):
-            return _listed(config, str(path), *_list_zip(path))
+            return _listed(config, str(path), _list_zip(path))
         if tarfile.is_tarfile(path):
-            return _listed(config, str(path), *_list_tar(path))
+            return _listed(config, str(path), _list_tar(path))
     except DataError:
         raise
     except Exception as error:  # damage makes the readers raise anything, zlib.error and LZMAError among it
@@ -145,29 +235,63 @@ def _files(config, progress: Progress) -> Source:
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content")
 
 
-# A listing: {path below the root: (reference or None for a compressed tar, facts for the fingerprint)}, the rejected,
-# and for a compressed tar the function that streams it.
-def _list_folder(root: Path):
-    entries, rejected, above = {}, [], {}
-    for directory, names, files in os.walk(root, followlinks=True):
-        real, higher = os.path.realpath(directory), above.get(os.path.dirname(directory), ())
-        if real in higher:  # a link to a folder above would never end
-            names.clear()
-            continue
-        above[directory] = (*higher, real)
-        for name in files:
-            path = os.path.join(directory, name)
-            id = _text(PurePosixPath(Path(path).relative_to(root)).as_posix())
-            try:
-                facts = os.stat(path)
-            except OSError as error:
-                rejected.append((id, f"cannot be read ({error.strerror})"))
+@dataclasses.dataclass
+class _Files:
+    """The files of a folder or an archive, in its own order.
+
+    Attributes:
+        names: `TEXTS` [files], paths below the root with "/"; of one that comes more than once, the last counts.
+        places: structured [files], what the fingerprint depends on, and where to find the file.
+        facts: how many fields of `places` the fingerprint depends on.
+        rejected: (name, reason).
+        reference: (name, place) -> reference.
+        stream: of what can only be read from its beginning: () -> (number of the file, reference).
+    """
+
+    names: np.ndarray
+    places: np.ndarray
+    facts: int
+    rejected: list[tuple[str, str]]
+    reference: Callable[[str, tuple], Reference]
+    stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
+
+
+def _columns(rows: Iterable[tuple[str, tuple]], dtype: list) -> tuple[np.ndarray, np.ndarray]:
+    """(name, place) of each file -> `TEXTS` [files] and structured [files]."""
+    parts = [(np.array([name for name, _ in part], TEXTS), np.array([place for _, place in part], dtype))
+             for part in _parts(rows)]  # fmt: skip
+    return _joined((names for names, _ in parts), TEXTS), _joined((places for _, places in parts), dtype)
+
+
+def _list_folder(root: Path) -> _Files:
+    rejected, spelled, above = [], {}, {}
+
+    def rows() -> Iterator[tuple]:
+        for directory, names, files in os.walk(root, followlinks=True):
+            real, higher = os.path.realpath(directory), above.get(os.path.dirname(directory), ())
+            if real in higher:  # a link to a folder above would never end
+                names.clear()
                 continue
-            if not stat.S_ISREG(facts.st_mode):
-                rejected.append((id, "not a regular file"))
-                continue
-            entries[id] = FileReference(path), (facts.st_size, facts.st_mtime_ns)
-    return entries, rejected, None
+            above[directory] = (*higher, real)
+            below = os.path.relpath(directory, root)
+            for name in files:
+                path = os.path.join(directory, name)
+                relative = name if below == "." else f"{below}/{name}"
+                id = _text(relative)
+                if id != relative:
+                    spelled[id] = relative
+                try:
+                    facts = os.stat(path)
+                except OSError as error:
+                    rejected.append((id, f"cannot be read ({error.strerror})"))
+                    continue
+                if not stat.S_ISREG(facts.st_mode):
+                    rejected.append((id, "not a regular file"))
+                    continue
+                yield id, (facts.st_size, facts.st_mtime_ns)
+
+    columns = _columns(rows(), [("size", "i8"), ("changed", "i8")])
+    return _Files(*columns, 2, rejected, lambda name, _: FileReference(os.path.join(root, spelled.get(name, name))))
 
 
 def _text(name: str) -> str:
@@ -179,48 +303,81 @@ def _unsafe(name: str) -> bool:
     return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or bool(re.match("[A-Za-z]:", name))
 
 
-def _list_zip(path: Path):
-    entries, rejected = {}, []
-    for info in _open_zip(str(path)).infolist():
-        kind = info.external_attr >> 16
-        if info.is_dir():
-            continue
-        if _unsafe(info.filename):
-            rejected.append((info.filename, "points outside the archive"))
-        elif stat.S_ISLNK(kind):
-            rejected.append((info.filename, "a link inside an archive"))
-        else:
-            entries[info.filename] = ZipReference(str(path), info.filename), (info.file_size, info.CRC)
-    return entries, rejected, None
+def _list_zip(path: Path) -> _Files:
+    rejected, spelled = [], {}
+
+    def rows() -> Iterator[tuple]:
+        with open(path, "rb") as file:
+            for info in _zip_members(file):
+                if info.is_dir():
+                    continue
+                if _unsafe(info.filename):
+                    rejected.append((info.filename, "points outside the archive"))
+                elif stat.S_ISLNK(info.external_attr >> 16):
+                    rejected.append((info.filename, "a link inside an archive"))
+                else:
+                    if info.orig_filename != info.filename:
+                        spelled[info.filename] = info.orig_filename
+                    yield info.filename, tuple(getattr(info, name) for name, _ in ZIP_PLACE)
+
+    columns = _columns(rows(), ZIP_PLACE)
+    return _Files(*columns, 2, rejected, lambda name, place: ZipReference(str(path), spelled.get(name, name), place))
 
 
-def _list_tar(path: Path):
-    entries, rejected, last = {}, [], {}
+def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
+    """What `zipfile` says of each member, a part of the directory at a time. `ZipFile` keeps all, a kilobyte each."""
+    end = zipfile._EndRecData(file)  # private: the search for the end that `is_zipfile` has made
+    if not end:
+        raise zipfile.BadZipFile("File is not a zip file")
+    left, given = end[5], end[6]
+    start = end[9] - left - (76 if end[0] == b"PK\6\6" else 0)  # bytes of the end of a large archive (ZIP64)
+    if start < 0:
+        raise zipfile.BadZipFile("Bad offset for central directory")
+    file.seek(start)
+    while left > 0:
+        part, count = bytearray(), 0
+        while left > 0 and count < 1000:
+            head = file.read(46)
+            if len(head) < 46:
+                raise zipfile.BadZipFile("Truncated central directory")
+            entry = head + file.read(sum(struct.unpack_from("<3H", head, 28)))  # name, extra field, comment
+            part += entry
+            left, count = left - len(entry), count + 1
+        for info in zipfile.ZipFile(io.BytesIO(part + _zip_end(count, len(part)))).infolist():
+            info.header_offset += start - given  # where something stands before the archive
+            yield info
+
+
+def _list_tar(path: Path) -> _Files:
     changed = path.stat().st_mtime_ns  # the members of a reproducible tar all have one time
+    rejected = []
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
-        for number, info in enumerate(_members(archive)):
-            name = _text(info.name.removeprefix("./"))
-            if info.isdir():
-                continue
-            if _unsafe(info.name):
-                rejected.append((name, "points outside the archive"))
-            elif not info.isreg():
-                rejected.append((name, "a link or a device inside an archive"))
-            else:
-                reference = None if compressed else TarReference(str(path), info.offset_data, info.size)
-                entries[name] = reference, (info.size, info.mtime, changed)
-                last[name] = number
+        rows = ((name, (info.size, info.mtime, changed, info.offset_data)) for name, info in _tar_files(archive, rejected))
+        # The time is kept as it is, whole or not, because the fingerprint depends on it.
+        columns = _columns(rows, [("size", "i8"), ("time", "O"), ("changed", "i8"), ("offset", "i8")])
 
-    def stream() -> Iterator[tuple[str, Reference]]:
-        # A compressed tar can only be read from its beginning: once through, in its own order.
+    def stream() -> Iterator[tuple[int, Reference]]:
         with tarfile.open(path, "r|*") as archive:
-            for number, info in enumerate(_members(archive)):
-                name = _text(info.name.removeprefix("./"))
-                if last.get(name) == number:  # of a name that comes more than once, the last counts
-                    yield name, DataReference(archive.extractfile(info).read())
+            for number, (_, info) in enumerate(_tar_files(archive, [])):
+                yield number, DataReference(archive.extractfile(info).read())
 
-    return entries, rejected, stream if compressed else None
+    return _Files(*columns, 3, rejected, lambda _, place: TarReference(str(path), place[3], place[0]),
+                  stream if compressed else None)  # fmt: skip
+
+
+def _tar_files(archive: tarfile.TarFile, rejected: list) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Name and member of each file that may be read; the others are added to `rejected`."""
+    for info in _members(archive):
+        name = _text(info.name.removeprefix("./"))
+        if info.isdir():
+            continue
+        if _unsafe(info.name):
+            rejected.append((name, "points outside the archive"))
+        elif not info.isreg():
+            rejected.append((name, "a link or a device inside an archive"))
+        else:
+            yield name, info
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -230,11 +387,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.members.clear()
 
 
-def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source:
+def _listed(config, place: str, files: _Files) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-    names = [name for name in entries if not hidden.search(name)]
-    folders = {name.rpartition("/")[0] for name in names}
+    shown = np.fromiter((not hidden.search(name) for name in files.names), bool, len(files.names))
+    folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
     parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/
     while True:
@@ -254,30 +411,42 @@ def _listed(config, place: str, entries: dict, rejected: list, stream) -> Source
     if len(classes) < 2:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
-    label, chosen, examples = {name: i for i, name in enumerate(classes)}, [], []
-    for name in sorted(names):  # all begin with the same folders: sorted by id as well
-        p = name.split("/")
-        if len(p) > start + 1 and p[start] in label:
-            split = OFFICIAL[p[depth].lower()] if split_depth else ""
-            group = sys.intern(_group(config.group, "/".join(p[start + 1 :])))
-            examples.append(Example("/".join(p[depth:]) if depth else name, label[p[start]], group, split))
-            chosen.append(name)
-    if not examples:
+    label = {name: i for i, name in enumerate(classes)}
+    order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well
+    chosen = array.array("q")  # the number of each example's file
+
+    def examples() -> Iterator[Example]:
+        for i, after in itertools.zip_longest(order, order[1:]):
+            name = files.names[i]
+            p = name.split("/")
+            last = after is None or files.names[after] != name
+            if shown[i] and last and len(p) > start + 1 and p[start] in label:
+                split = OFFICIAL[p[depth].lower()] if split_depth else ""
+                chosen.append(i)
+                yield Example("/".join(p[depth:]), label[p[start]], _group(config.group, "/".join(p[start + 1 :])), split)
+
+    listed = Examples.of(examples())
+    if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
-    fingerprint = _digest((e.id, entries[name][1]) for e, name in zip(examples, chosen, strict=True))
-    if stream is None:
-        known = [entries[name][0] for name in chosen]
+    places, above = files.places[chosen], "".join(f"{part}/" for part in parts[0][:depth])
+    fingerprint = _digest((id, place.item()[: files.facts]) for id, place in zip(listed.ids, places, strict=True))
+    rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
+    if files.stream is None:
+        references = functools.partial(_references, files.reference, above, listed.ids, places)
     else:
-        position = {name: i for i, name in enumerate(chosen)}
+        position = np.full(len(files.names), -1)
+        position[chosen] = np.arange(len(chosen))
+        references = functools.partial(_known, files.stream, position)
+    return Source(classes, listed, fingerprint, references, rejected)
 
-    def references() -> Iterator[tuple[int, Reference]]:
-        if stream is None:
-            yield from enumerate(known)
-        else:
-            yield from ((position[name], reference) for name, reference in stream() if name in position)
 
-    rejected = tuple(sorted((name, reason) for name, reason in rejected if not hidden.search(name)))
-    return Source(classes, tuple(examples), fingerprint, references, rejected)
+def _references(reference: Callable, above: str, ids: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    for i, (id, place) in enumerate(zip(ids, places, strict=True)):
+        yield i, reference(above + id, place.item())
+
+
+def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    return ((int(position[number]), reference) for number, reference in stream() if position[number] >= 0)
 
 
 def _group(pattern: str, name: str) -> str:
@@ -299,13 +468,15 @@ def _digest(facts: Iterable) -> str:
 def _demo(config, progress: Progress) -> Source:
     from cnnjax import demo
 
-    examples = []
-    for id in demo.ids(0, config.demo_cells, config.demo_patients):
-        folder, _, name = id.partition("/")
-        examples.append(Example(id, demo.CLASSES.index(folder), _group(config.group, name), ""))
+    def examples() -> Iterator[Example]:
+        for id in demo.ids(0, config.demo_cells, config.demo_patients):
+            folder, _, name = id.partition("/")
+            yield Example(id, demo.CLASSES.index(folder), _group(config.group, name), "")
+
+    listed = Examples.of(examples())
     content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
-    return Source(demo.CLASSES, tuple(examples), _digest([content, len(examples), config.demo_patients]),
-                  lambda: ((i, DemoReference(0, e.id)) for i, e in enumerate(examples)))  # fmt: skip
+    return Source(demo.CLASSES, listed, _digest([content, len(listed), config.demo_patients]),
+                  lambda: ((i, DemoReference(0, id)) for i, id in enumerate(listed.ids)))  # fmt: skip
 
 
 def _digits(config, progress: Progress) -> Source:
@@ -313,8 +484,8 @@ def _digits(config, progress: Progress) -> Source:
 
     data = load_digits()
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
-    examples = tuple(Example(f"{label}/{i:04}", int(label), "", "") for i, label in enumerate(data.target))
-    return _arrays(tuple(map(str, data.target_names)), examples, [DataReference(p) for p in pixels],
+    examples = Examples.of(Example(f"{label}/{i:04}", int(label), "", "") for i, label in enumerate(data.target))
+    return _arrays(tuple(map(str, data.target_names)), examples, lambda: map(DataReference, pixels),
                    hashlib.sha256(pixels.tobytes()).hexdigest())  # fmt: skip
 
 
@@ -324,14 +495,16 @@ def _tfds(config, progress: Progress) -> Source:
     data_dir = str(Path(config.cache_dir).expanduser() / "tfds")
     archive = str(Path(config.path).expanduser()) if config.path else ""
     classes, rows, fingerprint = tfds.load(config.tfds, data_dir, archive=archive)
-    examples = tuple(Example(id, label, "", split) for id, label, split, _ in rows)
-    return _arrays(classes, examples, [reference for *_, reference in rows], fingerprint)
+    examples = Examples.of(Example(id, label, "", split) for id, label, split, _ in rows)
+    return _arrays(classes, examples, lambda: (reference for *_, reference in rows), fingerprint)
 
 
-def _arrays(classes: tuple[str, ...], examples: Sequence[Example], references: list, fingerprint: str) -> Source:
-    order = sorted(range(len(examples)), key=lambda i: examples[i].id)
-    return Source(classes, tuple(examples[i] for i in order), fingerprint,
-                  lambda: ((new, references[old]) for new, old in enumerate(order)))  # fmt: skip
+def _arrays(classes: tuple[str, ...], examples: Examples, references: Callable[[], Iterable[Reference]],
+            fingerprint: str) -> Source:  # fmt: skip
+    """Of examples in any order, and their references in the same."""
+    order = np.argsort(examples.ids, kind="stable")
+    rows = np.argsort(order)
+    return Source(classes, examples.take(order), fingerprint, lambda: zip(map(int, rows), references(), strict=True))
 
 
 SOURCES = {"files": _files, "demo": _demo, "digits": _digits, "tfds": _tfds}

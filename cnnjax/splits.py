@@ -5,17 +5,18 @@ the file system, the machine, the number of processes or a library's version.
 """
 
 import csv
+import dataclasses
 import hashlib
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from cnnjax import rundir
 from cnnjax.errors import DataError
-from cnnjax.sources import Example
+from cnnjax.sources import Example, texts
 
 NAMES = ("train", "val", "test")
 
@@ -39,8 +40,10 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
     return splits
 
 
-def _order(seed: int, names: Sequence[str]) -> list[str]:
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+def _order(seed: int, names: Iterable[str], count: int) -> np.ndarray:
+    """Positions of `count` names in the seed's order."""
+    digests = (hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names)
+    return np.fromiter(digests, "S32", count).argsort(kind="stable")
 
 
 def _stratified(examples: Sequence[Example], config) -> list[str]:
@@ -49,15 +52,17 @@ def _stratified(examples: Sequence[Example], config) -> list[str]:
 
 def _cut(examples: Sequence[Example], seed: int, **fractions: float) -> list[str]:
     """Each class is divided on its own, by rounded fractions of `val` and `test`."""
-    by_label = defaultdict(list)
-    for example in examples:
-        by_label[example.label].append(example.id)
-    split_of = {}
-    for ids in by_label.values():
-        val, test = (round(fractions[name] * len(ids)) for name in ("val", "test"))
-        for i, id in enumerate(_order(seed, ids)):
-            split_of[id] = "test" if i < test else "val" if i < test + val else "train"
-    return [split_of[example.id] for example in examples]
+    splits = ["train"] * len(examples)
+    labels = np.fromiter((example.label for example in examples), np.int32, len(examples))
+    for label in np.unique(labels):
+        own = np.flatnonzero(labels == label)
+        order = own[_order(seed, (examples[i].id for i in own), len(own))]
+        val, test = (round(fractions[name] * len(own)) for name in ("val", "test"))
+        for i in order[:test]:
+            splits[i] = "test"
+        for i in order[test : test + val]:
+            splits[i] = "val"
+    return splits
 
 
 def _grouped(examples: Sequence[Example], config) -> list[str]:
@@ -67,7 +72,8 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     if without:
         raise DataError(f"{len(without):,} images have no group, such as {without[0]!r}; set --config.data.group to a "
                         "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
-    groups = _order(config.seed, sorted({example.group for example in examples}))
+    groups = sorted({example.group for example in examples})
+    groups = [groups[i] for i in _order(config.seed, groups, len(groups))]
     used = [i for i, name in enumerate(NAMES) if config[name] > 0]
     if len(groups) < len(used):
         raise DataError(f"{len(groups)} groups ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
@@ -126,19 +132,26 @@ def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.nda
 
 def _tutorial(examples: Sequence[Example], config) -> list[str]:
     """Keras' `ImageDataGenerator(validation_split)`: the first names of each class, sorted, are validation."""
-    by_label = defaultdict(list)
-    for example in examples:
-        by_label[example.label].append(example.id)
-    val = {id for ids in by_label.values() for id in sorted(ids)[: int(config.val * len(ids))]}
-    return ["val" if example.id in val else "train" for example in examples]
+    counts = Counter(example.label for example in examples)
+    left = {label: int(config.val * count) for label, count in counts.items()}
+    splits = ["train"] * len(examples)
+    for i in np.argsort(texts(example.id for example in examples), kind="stable"):
+        label = examples[i].label
+        if left[label]:
+            splits[i], left[label] = "val", left[label] - 1
+    return splits
 
 
 def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
     """Keras' `image_dataset_from_directory(validation_split, seed)`: all names shuffled, the last are validation."""
-    order = sorted(range(len(examples)), key=lambda i: (examples[i].label, examples[i].id))
+    labels = np.fromiter((example.label for example in examples), np.int32, len(examples))
+    order = np.argsort(texts(example.id for example in examples), kind="stable")
+    order = order[np.argsort(labels[order], kind="stable")]
     np.random.RandomState(config.seed).shuffle(order)
-    val = set(order[len(order) - int(config.val * len(order)) :])
-    return ["val" if i in val else "train" for i in range(len(examples))]
+    splits = ["train"] * len(examples)
+    for i in order[len(order) - int(config.val * len(order)) :]:
+        splits[i] = "val"
+    return splits
 
 
 def _official(examples: Sequence[Example], config) -> list[str]:
@@ -175,19 +188,57 @@ def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classe
     rundir.write_rows(path, ("id", "label", "group", "split"), rows)
 
 
-def read(path: Path) -> list[tuple[str, str, str, str]]:
-    """Rows (id, label, group, split) of a frozen split. Raises DataError for a file that is not one."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """A frozen split as columns; iterated, it gives (id, label, group, split).
+
+    Attributes:
+        ids: `sources.TEXTS` [n].
+        labels, groups, splits: one text per image; equal ones are one object.
+    """
+
+    ids: np.ndarray
+    labels: list[str]
+    groups: list[str]
+    splits: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[str, str, str, str]]:
+        return zip(self.ids, self.labels, self.groups, self.splits, strict=True)
+
+
+NONE = Rows(texts([]), [], [], [])
+
+
+def read(path: Path) -> Rows:
+    """The rows of a frozen split. Raises DataError for a file that is not one."""
+    columns: tuple[list[str], ...] = ([], [], [])
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
         reader = csv.reader(file)
         if next(reader, None) != ["id", "label", "group", "split"]:
             raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
-        rows = [(row[0], *map(sys.intern, row[1:])) for row in reader if row]
-    wrong = [row for row in rows if len(row) != 4 or row[3] not in NAMES]
-    if wrong:
-        raise DataError(f"{path} has the row {','.join(wrong[0])}; the split must be one of {', '.join(NAMES)}")
-    return rows
+
+        def ids() -> Iterator[str]:
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != 4 or row[3] not in NAMES:
+                    raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
+                for column, text in zip(columns, row[1:], strict=True):
+                    column.append(sys.intern(text))
+                yield row[0]
+
+        return Rows(texts(ids()), *columns)
+
+
+def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:
+    """Split name -> those of int64 `rows` that are in it."""
+    return {name: rows[np.fromiter((split == name for split in splits), bool, len(rows))] for name in NAMES}
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a frozen split, stored with checkpoints."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

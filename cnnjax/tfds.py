@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -44,6 +44,27 @@ class Record:
         """The encoded image (content of a PNG or JPEG file), as TFDS stored it."""
         # The pid is part of the cache key because array_record's reader threads do not survive a fork.
         return _source(self.name, self.data_dir, self.split, os.getpid())[self.index]["image"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Items(Sequence):
+    """(id, label, split, record) of each labelled example of a prepared set, made when it is asked for.
+
+    Attributes:
+        name, data_dir: as of `Record`.
+        rows: (TFDS's name of the split, number, label), structured [n].
+    """
+
+    name: str
+    data_dir: str
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> tuple[str, int, str, Record]:
+        split, index, label = self.rows[i].item()
+        return f"{_SPLITS[split]}/{index:06d}", label, _SPLITS[split], Record(self.name, self.data_dir, split, index)
 
 
 @contextlib.contextmanager
@@ -83,8 +104,8 @@ def prepared(name: str, data_dir: str) -> bool:
 
 
 @_quiet()
-def load(name: str, data_dir: str, *, archive: str = "") -> tuple[tuple[str, ...], list[tuple[str, int, str, Record]], str]:
-    """Classes, [(id, label, split, record)] and a fingerprint of `name`; prepares the set when needed.
+def load(name: str, data_dir: str, *, archive: str = "") -> tuple[tuple[str, ...], Items, str]:
+    """Classes, examples and a fingerprint of `name`; prepares the set when needed.
 
     `archive` is a local copy of the set's archive (for a set of several files: a directory with them), used
     instead of downloading. Its checksum is not checked, so that a part of the original will do.
@@ -96,21 +117,19 @@ def load(name: str, data_dir: str, *, archive: str = "") -> tuple[tuple[str, ...
     if not builder.is_prepared():
         _prepare(name, data_dir, archive)
         builder = _builder(name, data_dir)
-    info, items = builder.info, []
+    info, parts = builder.info, []
     try:
         for split in [split for split in info.splits if split in _SPLITS]:
-            source, ours = _open(builder, split), _SPLITS[split]
+            source = _open(builder, split)
             batches = [range(len(source))[at : at + _BATCH] for at in range(0, len(source), _BATCH)]
-            labels = [int(example["label"]) for batch in batches for example in source.__getitems__(batch)]
-            items += [
-                (f"{ours}/{index:06d}", label, ours, Record(name, data_dir, split, index))
-                for index, label in enumerate(labels)
-                if label >= 0
-            ]
+            labels = (int(example["label"]) for batch in batches for example in source.__getitems__(batch))
+            rows = ((split, index, label) for index, label in enumerate(labels) if label >= 0)
+            parts.append(np.fromiter(rows, [("split", "U10"), ("index", "i4"), ("label", "i4")]))
     except Exception as error:
         raise TfdsError(
             f"cannot read {builder.data_dir} ({_line(error)}); delete it or choose another data directory, then run again"
         ) from error
+    items = Items(name, data_dir, np.concatenate(parts)) if parts else ()
     if not items:
         raise TfdsError(
             f"{name} has no labelled examples in its splits {', '.join(info.splits)}; "

@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax import images
+from cnnjax import images, pixels
 from cnnjax.images import ImageError
+
+compiled = pytest.mark.skipif(not pixels.available(), reason="cnnjax.pixels is not compiled")
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(height, width, rows, before=b"", compressed=b""):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = chunk(b"IDAT", compressed or zlib.compress(rows))
+    return images.PNG_SIGNATURE + chunk(b"IHDR", header) + before + pixels + chunk(b"IEND", b"")
 
 
 def noise(height=24, width=37, channels=3, seed=0):
@@ -33,11 +45,38 @@ def test_lossless_formats_give_the_pixels_that_were_saved(kind):
 
 
 def test_the_quick_png_decoder_gives_pillows_pixels():
-    if images.wuffs is None:
-        pytest.skip("pywuffs is not built for this platform")
+    if images.wuffs is None and not pixels.available():
+        pytest.skip("neither a compiler nor pywuffs was there")
     for size in ((1, 1), (3, 200), (97, 64)):
         data = encoded(noise(*size), "PNG")
         assert np.array_equal(images._quick_png(data), noise(*size))
+
+
+@compiled
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (3, 4), (4, 3), (5, 2), (9, 1), (23, 31)])
+def test_all_filters_of_png_in_any_order_are_undone(size):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        height, width = size
+        rows = rng.integers(0, 256, (height, 3 * width + 1), np.uint8)
+        rows[:, 0] = rng.integers(0, 5, height)
+        data = png(height, width, rows.tobytes())
+        assert np.array_equal(images._quick_png(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@compiled
+@pytest.mark.parametrize("fast", [True, False])
+def test_quick_png_decoder_leaves_to_pillow_what_is_not_whole(monkeypatch, fast):
+    if not fast:
+        monkeypatch.setattr(images, "deflate", None)
+    rows = bytes(4 * (3 * 5 + 1))
+    assert images._quick_png(png(4, 5, rows)).shape == (4, 5, 3)
+    checksum = bytearray(zlib.compress(rows))
+    checksum[-1] ^= 1
+    unknown = b"\5" + rows[1:]
+    for data in (png(4, 5, rows[:-1]), png(4, 5, rows + b"\0"), png(4, 5, unknown), png(4, 5, b"", compressed=bytes(checksum)),
+                 png(4, 5, b"", compressed=zlib.compress(rows)[:-3]), png(4, 5, rows) + b"x", png(4, 5, rows)[:-12]):  # fmt: skip
+        assert images._quick_png(data) is None
 
 
 @pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}])
@@ -67,6 +106,19 @@ def test_exif_orientation_is_applied(orientation):
     assert decoded.shape == upright.shape
     assert np.abs(decoded.astype(int) - upright).mean() < 12
     assert np.array_equal(images.decode(encoded(np.ascontiguousarray(stored), "PNG", exif=exif)), upright)
+
+
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><x tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def test_orientation_in_xmp_and_in_text_is_applied():
+    upright = smooth(32, 48)
+    assert images.decode(encoded(upright, "JPEG", xmp=XMP)).shape == (48, 32, 3)
+    assert images.decode(encoded(upright, "JPEG", xmp=b"<x:xmpmeta/>")).shape == (32, 48, 3)
+    exif = "4d4d002a00000008000101120003000000010006000000000000"  # orientation 6
+    profile = b"Raw profile type exif\0\nexif\n 26\n" + exif.encode()
+    for text in (chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP), chunk(b"tEXt", profile)):
+        assert images.decode(png(2, 3, bytes(2 * 10), text)).shape == (3, 2, 3)
 
 
 def test_transparency_is_laid_over_white():
@@ -143,21 +195,27 @@ def test_flipped_bytes_never_raise_anything_else():
 
 
 def test_decompression_bombs_are_refused():
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    bomb = images.PNG_SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
     with pytest.raises(ImageError, match="60000x60000 pixels"):
-        images.decode(bomb)
+        images.decode(png(60000, 60000, bytes(1000)))
 
 
-@pytest.mark.parametrize("shape", [(48, 64), (130, 124), (20, 20), (300, 50)])
-@pytest.mark.parametrize("size", [16, 32, 90])
-def test_bilinear_is_pillows_antialiased_bilinear(shape, size):
+@pytest.mark.parametrize("shape", [(48, 64), (130, 124), (20, 20), (300, 50), (1, 7), (2, 1)])
+@pytest.mark.parametrize("size", [1, 16, 32, 90])
+@pytest.mark.parametrize("native", [pytest.param(True, marks=compiled), False])
+def test_bilinear_is_pillows_antialiased_bilinear(monkeypatch, shape, size, native):
+    monkeypatch.setattr(pixels, "available", lambda: native)
     image = noise(*shape)
     expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
     assert np.abs(images.resize(image, size, "bilinear").astype(int) - expected).max() <= 2
+
+
+@compiled
+def test_resize_takes_rows_with_gaps_and_any_other_layout():
+    image = noise(40, 30)
+    gaps = np.zeros((40, 97), np.uint8)
+    gaps[:, 3:93] = image.reshape(40, 90)
+    for same in (gaps[:, 3:93].reshape(40, 30, 3), np.asfortranarray(image), np.ascontiguousarray(image[::-1])[::-1]):
+        assert np.array_equal(pixels.resize(same, 9, 14), pixels.resize(image, 9, 14))
 
 
 def test_nearest_is_pillows_nearest():

@@ -11,7 +11,7 @@ import cnnjax
 
 LAYERS = (
     ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "layers", "resnet", "models", "metrics",
-     "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
+     "pixels", "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),
@@ -20,7 +20,7 @@ LAYERS = (
 )  # fmt: skip
 VERBS = LAYERS[-1]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
-WITHOUT_JAX = ("config", "images", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
+WITHOUT_JAX = ("config", "images", "pixels", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
                "demo", "errors", "plots", "stopping", "remote", "validation", "early", "events", "tables", "pages", "report", "whitening")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
@@ -40,7 +40,7 @@ FORBIDDEN = {  # beside what a file is for
 }
 
 FILES = {path.stem: path for path in Path(cnnjax.__file__).parent.glob("*.py")}
-FILES["kernels"] = Path(cnnjax.__file__).parent / "kernels" / "__init__.py"
+FILES |= {name: Path(cnnjax.__file__).parent / name / "__init__.py" for name in ("kernels", "pixels")}
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 

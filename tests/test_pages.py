@@ -227,7 +227,7 @@ def test_a_directory_without_a_run_is_one_line(tmp_path):
 
 def test_groups_on_two_sides_are_warned_of(two, tmp_path):
     workdir = shutil.copytree(two.workdir, tmp_path / "leaky")
-    rows = splits.read(workdir / "splits.csv")
+    rows = list(splits.read(workdir / "splits.csv"))
     moved = next(row for row in rows if row[3] == "test")  # other images of its group stay where they were
     changed = [(*row[:3], "train" if row is moved else row[3]) for row in rows]
     rundir.write_rows(workdir / "splits.csv", ("id", "label", "group", "split"), changed)

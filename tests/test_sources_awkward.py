@@ -2,8 +2,11 @@
 
 import io
 import os
+import shutil
 import tarfile
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -194,3 +197,46 @@ def test_folders_named_by_numbers_can_be_put_in_order(tmp_path):
     assert opened(tmp_path, classes="7,1").classes == ("7", "1")
     with pytest.raises(DataError, match="no folder for 9"):
         opened(tmp_path, classes="9,1")
+
+
+def test_zip_of_several_thousand_members_with_something_in_front_of_it_is_whole(tmp_path):
+    members = {f"{'ab'[i % 2]}/{7919 * i % 4096:04}.png": b"%d" % i for i in range(4096)}
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    plain = opened(tmp_path / "x.zip")
+    (tmp_path / "y.zip").write_bytes(b"#!/bin/sh\n" * 100 + (tmp_path / "x.zip").read_bytes())
+    behind = opened(tmp_path / "y.zip")
+    assert contents(plain) == contents(behind) == members
+    assert [e.id for e in plain.examples] == sorted(members) and plain.fingerprint == behind.fingerprint
+
+
+def test_member_with_a_password_is_named_as_the_reason(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name in ("a/1.png", "b/1.png"):
+            archive.writestr(name, b"1")
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1  # of the first member
+    (tmp_path / "x.zip").write_bytes(data)
+    _, facts = cache.decode_chunk([reference for _, reference in opened(tmp_path / "x.zip").stream()], 8, "bilinear")
+    assert facts[0]["reason"] == "cannot be read (File 'a/1.png' is encrypted, password required for extraction)"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_listing_holds_no_objects_of_each_file(tmp_path, kind):
+    count = 3000
+    for i in range(count):
+        path = tmp_path / "x" / "ab"[i % 2] / f"a_name_of_some_length_{i:05}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+    where = tmp_path / "x"
+    if kind != "folder":
+        where = Path(shutil.make_archive(str(tmp_path / "y"), kind, where))
+    opened(where)  # what is imported and cached the first time
+    tracemalloc.start()
+    try:
+        source = opened(where)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(source.examples) == count and held < 300 * count  # a ZipInfo alone takes 500, a TarInfo more

@@ -38,7 +38,7 @@ def test_huge_group_is_for_training_and_leaves_the_others_for_validation_and_tes
 def test_written_split_is_read_back(tmp_path):
     examples = [Example('a/x,"y"\n.png', 0, "g", ""), Example("b/Zoë 图.png", 1, "", "")]
     splits.write(tmp_path / "splits.csv", examples, ["train", "val"], ("a", "b"))
-    assert splits.read(tmp_path / "splits.csv") == [
+    assert list(splits.read(tmp_path / "splits.csv")) == [
         ('a/x,"y"\n.png', "a", "g", "train"), ("b/Zoë 图.png", "b", "", "val")]  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["splits.csv"]
     assert (tmp_path / "splits.csv").read_text(encoding="utf-8").splitlines()[0] == "id,label,group,split"
@@ -47,7 +47,7 @@ def test_written_split_is_read_back(tmp_path):
 def test_split_saved_by_a_spreadsheet_with_a_byte_order_mark_is_read(tmp_path):
     path = tmp_path / "splits.csv"
     path.write_bytes(b"\xef\xbb\xbfid,label,group,split\r\na/1.png,a,,train\r\n")
-    assert splits.read(path) == [("a/1.png", "a", "", "train")]
+    assert list(splits.read(path)) == [("a/1.png", "a", "", "train")]
 
 
 @pytest.mark.parametrize("content", [b"", b"a,b\n", b"\xff\xfe\x00i", b"id,label,group,split\n1,a,,valid\n",

@@ -96,7 +96,8 @@ def test_malaria_from_an_archive(tmp_path, capfd):
     assert {item[2] for item in items} == {"train"}
     assert _contents(items) == expected
     os.remove(archive)
-    assert tfds.load("malaria", data_dir) == (classes, items, fingerprint)
+    again = tfds.load("malaria", data_dir)
+    assert (again[0], list(again[1]), again[2]) == (classes, list(items), fingerprint)
     assert fingerprint.startswith("tfds:malaria/1.0.0 train=11:")
     assert sorted(os.listdir(data_dir)) == ["downloads", "malaria"]
     assert not os.listdir(os.path.join(data_dir, "downloads"))
