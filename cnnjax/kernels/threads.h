@@ -45,7 +45,7 @@ class Helper {
   }
   void wait() const {
     for (int64_t turn = 0; busy_.load(std::memory_order_acquire); ++turn)
-      turn < kTurns ? pause() : std::this_thread::yield();
+      turn % 32 ? pause() : std::this_thread::yield();
   }
 
  private:
@@ -58,7 +58,7 @@ class Helper {
         busy_.store(false, std::memory_order_release);
         turn = 0;
       } else if (turn < kTurns) {
-        pause();
+        turn % 32 ? pause() : std::this_thread::yield();
       } else {
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
