@@ -36,7 +36,7 @@ ffi::Error wrong(const char* what) { return ffi::Error::InvalidArgument(std::str
 template <typename Work>
 ffi::Error run(ffi::ThreadPool& threads, const Work& work) {
   try {
-    work(Pool{threads.num_threads(), [&threads](std::function<void()> task) { threads.Schedule(std::move(task)); }});
+    work(Pool{threads.num_threads()});
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "cnnjax kernels: out of memory");
   }

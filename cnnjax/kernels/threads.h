@@ -1,4 +1,4 @@
-// Work for a pool of threads that somebody else owns, and memory that each of its threads keeps.
+// Helper threads for the kernels, and memory that each thread keeps.
 #pragma once
 
 #include <algorithm>
@@ -6,8 +6,6 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
-#include <memory>
 #include <mutex>
 #include <new>
 #include <thread>
@@ -16,8 +14,7 @@
 namespace cnnjax {
 
 struct Pool {
-  int64_t threads;
-  std::function<void(std::function<void()>)> schedule;
+  int64_t threads;  // that a call may use, its own among them
 };
 
 namespace {
