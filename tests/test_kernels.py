@@ -488,8 +488,6 @@ DRIVER = r"""
 #include <cstring>
 #include <memory>
 #include <random>
-#include <thread>
-#include <vector>
 #include "conv.h"
 #include "dense.h"
 using namespace cnnjax;
@@ -502,8 +500,7 @@ template <typename T> std::unique_ptr<T[]> array(int64_t n) {
   return p;
 }
 int main() {
-  std::vector<std::thread> threads;
-  Pool pool{4, [&](std::function<void()> task) { threads.emplace_back(std::move(task)); }};
+  Pool pool{4};
   const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96};
   for (int round = 0; round < ROUNDS; ++round) {
     Conv s{draw(1, 5), draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 16 * draw(1, 4), draw(0, 1), draw(0, 2),
@@ -525,8 +522,6 @@ int main() {
     auto dw = array<float>(k * n);
     dense_forward(pool, m, k, n, x.get(), w.get(), y.get());
     dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
-    for (auto& thread : threads) thread.join();
-    threads.clear();
   }
   std::puts("done");
 }
