@@ -11,19 +11,31 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <sched.h>
+#include <unistd.h>
+#endif
+
 namespace cnnjax {
 
 struct Pool {
   int64_t threads;  // that a call may use, its own among them
 };
 
-namespace {
-
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #else
   std::this_thread::yield();
+#endif
+}
+
+// The core that this thread runs on, -1 where the system does not say.
+inline int core() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
 #endif
 }
 
@@ -35,6 +47,7 @@ class Helper {
 
   void begin(void (*work)(void*), void* context) {
     work_ = work, context_ = context;
+    if (core_.load() == core()) leave_core();
     busy_.store(true);
     if (!asleep_.load()) return;
     std::lock_guard<std::mutex> lock(mutex_);
@@ -48,8 +61,22 @@ class Helper {
  private:
   static constexpr int64_t kTurns = 20000;  // some hundred microseconds
 
+  // Linux lets two threads take turns on one core for many milliseconds while another is idle: a third of a step's time.
+  void leave_core() {
+#if defined(__linux__)
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores)) return;
+    CPU_CLR(core(), &cores);
+    if (CPU_COUNT(&cores)) sched_setaffinity(thread_.load(), sizeof cores, &cores);
+#endif
+  }
+
   void serve() {
+#if defined(__linux__)
+    thread_.store(gettid());
+#endif
     for (int64_t turn = 0;; ++turn) {
+      if (turn % 32 == 0) core_.store(core());
       if (busy_.load(std::memory_order_acquire)) {
         work_(context_);
         busy_.store(false, std::memory_order_release);
@@ -66,13 +93,15 @@ class Helper {
   }
 
   std::atomic<bool> busy_{false}, asleep_{false};
+  std::atomic<int> core_{-2}, thread_{0};
   std::mutex mutex_;
   std::condition_variable wake_;
   void (*work_)(void*) = nullptr;
   void* context_ = nullptr;
 };
 
-// All helpers of this process; one call at a time has them.
+// All helpers of this process, for all kernels (so none of this lies in a nameless namespace, of which every source file has
+// its own: the helpers of two crews take the cores from each other); one call at a time has them.
 struct Crew {
   std::atomic<bool> taken{false};
   std::vector<Helper*> helpers;
@@ -88,6 +117,8 @@ struct Crew {
     return crew;
   }
 };
+
+namespace {
 
 // task(0) ... task(count - 1), in any order and at the same time; the caller works too. Throws std::bad_alloc where a task did.
 template <typename Task>
