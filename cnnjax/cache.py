@@ -102,7 +102,7 @@ def key(source: Source, config) -> str:
 
 
 def build(source: Source, config, directory: str | Path, progress: Progress, *, workers: int = 0,
-          stop: Callable[[], bool] = lambda: False) -> Cache:  # fmt: skip
+          stop: Callable[[], bool] = lambda: False, decoding: Callable[[], None] = lambda: None) -> Cache:  # fmt: skip
     """Opens the cache of `source` below `directory`, decoding everything first when it is not there.
 
     The files appear under their final name by one rename. Two runs that build the same cache at once both finish, and
@@ -115,6 +115,7 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         progress: gets a bar while images are decoded.
         workers: threads; 0: one per usable core.
         stop: polled between chunks.
+        decoding: called before anything is decoded, where it must be.
 
     Raises:
         DataError: no space, or a directory that cannot be written.
@@ -124,6 +125,7 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
     found = _open(final, len(source.examples), config.size, built=False)
     if found is not None:
         return found
+    decoding()
     if final.exists():
         progress.warn(f"the decoded images in {final} are damaged and are decoded again")
     advice = "name a directory with room with --config.data.cache_dir=DIR"

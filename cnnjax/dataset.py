@@ -17,6 +17,8 @@ from cnnjax import splits as splits_lib
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
+NAMES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of most images, in small letters
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -73,7 +75,8 @@ class Dataset:
 
 
 def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Callable[[], bool] = lambda: False,
-            classes: tuple[str, ...] | None = None) -> Dataset:  # fmt: skip
+            classes: tuple[str, ...] | None = None,
+            decoding: Callable[[int, int], None] = lambda classes, images: None) -> Dataset:  # fmt: skip
     """Opens the source, decodes what is not cached, and reads or makes the split.
 
     Args:
@@ -83,6 +86,8 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         freeze: write `splits.csv` and `quarantine.csv`.
         stop: polled while decoding.
         classes: names that must be found, in this order, such as a checkpoint's.
+        decoding: called before images are decoded, where any must be, with the number of classes and, as far as it can be told
+            without a look at them, of training images.
 
     Raises:
         DataError: too many bad files, a group on two sides of a grouped split, a split of other images, and what
@@ -92,8 +97,17 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if classes is not None and source.classes != classes:
         raise DataError(f"the data has the classes {', '.join(source.classes)}, the checkpoint {', '.join(classes)}; "
                         "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
+    path = workdir / "splits.csv"
+
+    def begin() -> None:
+        named = np.flatnonzero([id.lower().endswith(NAMES) for id in source.examples.ids])
+        likely = named if len(named) else np.arange(len(source.examples))
+        with contextlib.suppress(DataError):  # it is said once it is known which files are good
+            expected = _splits(path, source, likely, config.split, Progress(), write=False)
+            decoding(len(source.classes), len(expected["train"]))
+
     cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
-                            workers=config.runtime.workers, stop=stop)  # fmt: skip
+                            workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
     reasons = [fact["reason"] for fact in cache.facts]
     bad = [(source.examples[i].id, reason) for i, reason in enumerate(reasons) if reason]
     quarantine = sorted({*source.rejected, *bad})
@@ -111,17 +125,21 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
     good = np.flatnonzero([not reason for reason in reasons])
-    path = workdir / "splits.csv"
-    if path.exists():
-        splits = _frozen(path, source, good, config.split, progress)
-    else:
-        examples = source.examples.take(good) if bad else source.examples
-        assigned = splits_lib.assign(examples, source.classes, config.split)
-        if freeze:
-            splits_lib.write(path, examples, assigned, source.classes)
-        splits = splits_lib.by_split(good, assigned)
+    splits = _splits(path, source, good, config.split, progress, write=freeze)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
                    cache.facts, quarantine, source.stream)  # fmt: skip
+
+
+def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress, *, write: bool
+            ) -> dict[str, np.ndarray]:  # fmt: skip
+    """Rows of each split, by the file at `path` or made anew."""
+    if path.exists():
+        return _frozen(path, source, good, config, progress)
+    examples = source.examples if len(good) == len(source.examples) else source.examples.take(good)
+    assigned = splits_lib.assign(examples, source.classes, config)
+    if write:
+        splits_lib.write(path, examples, assigned, source.classes)
+    return splits_lib.by_split(good, assigned)
 
 
 def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:

@@ -131,7 +131,7 @@ class DeviceFeed:
 
     def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh, most: int):
         self._batches, self._whole, self.most, self._next = batches, runtime.replicated(mesh), most, 0
-        self._sharding = NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))
+        self._sharding = _in_rows(mesh)
         self._more = runtime.batched(mesh)
         self.resident = batches.on_devices(self._whole)
 
@@ -149,6 +149,31 @@ class DeviceFeed:
     def set_state(self, state: dict[str, int]) -> None:
         """As of `HostFeed`."""
         self._next = int(state["next_index"])
+
+
+def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> tuple[dict, dict | None]:
+    """What `take` and `resident` of a feed of one process hold, as shapes with their places.
+
+    Args:
+        mesh: where.
+        batch_size, size: images, pixels.
+        images: of the split, for a `DeviceFeed`; 0: for a `HostFeed`.
+    """
+
+    def pairs(count: int, sharding: NamedSharding) -> dict:
+        return {"image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=sharding),
+                "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)}  # fmt: skip
+
+    if not images:
+        return pairs(batch_size, runtime.batched(mesh)), None
+    whole = runtime.replicated(mesh)
+    places = jax.ShapeDtypeStruct((runtime.steps_at_once(mesh), batch_size), jnp.int32, sharding=_in_rows(mesh))
+    return {"place": places, "count": jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)}, pairs(images, whole)
+
+
+def _in_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Of one batch in each row."""
+    return NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))
 
 
 def put(batch, sharding: NamedSharding):

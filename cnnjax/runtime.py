@@ -125,15 +125,16 @@ def kernels(config) -> str:
 
 
 @functools.cache
-def compiler_options(platform: str) -> dict[str, str]:
-    """Options of XLA for steps on a kind of device.
+def compiler_options(platform: str, once: bool = False) -> dict[str, str | int]:
+    """Options of XLA for a kind of device: for steps, or for what a run computes `once`.
 
-    On a CPU convolutions are left to Eigen: the step of 32 images of 180 pixels takes 0.67 of the time, that of 32 pixels the same.
+    On a CPU convolutions are left to Eigen: the step of 32 images of 180 pixels takes 0.67 of the time, that of 32 pixels the
+    same. What runs once is compiled with less care, in a third of the time.
     """
     if platform != "cpu":
         return {}
     kinds = ",".join(f"LIBRARY_FUSION_TYPE_{kind}" for kind in ("INDIVIDUAL_DOT", "REDUCE"))
-    options = {"xla_cpu_experimental_ynn_fusion_type": kinds}
+    options = {"xla_backend_optimization_level": 1} if once else {"xla_cpu_experimental_ynn_fusion_type": kinds}
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:  # a version that has no such option

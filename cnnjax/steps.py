@@ -13,7 +13,7 @@ from jax import lax
 from cnnjax import runtime
 from cnnjax.augment import augment
 from cnnjax.mixing import Targets, mix
-from cnnjax.state import Network, TrainState, initial, shardings
+from cnnjax.state import Network, TrainState, initial, shardings, with_shardings
 
 
 def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -159,6 +159,18 @@ class Steps:
     logits: Callable[[dict, jax.Array], jax.Array]
 
 
+def compile_first(network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config
+                  ) -> tuple[TrainState, Callable[[], TrainState]]:  # fmt: skip
+    """What makes the state before the first step, and the state's shapes with their places on the mesh."""
+
+    def make():
+        return initial(network, tx, ema=bool(config.train.ema_decay))
+
+    abstract = with_shardings(jax.eval_shape(make), mesh)
+    options = runtime.compiler_options(mesh.devices.flat[0].platform, once=True)
+    return abstract, jax.jit(make, out_shardings=shardings(abstract, mesh), compiler_options=options)
+
+
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """`logits_step` for a mesh; the logits come whole to every device."""
     return jax.jit(lambda model, images: logits_step(model, images, network=network), out_shardings=runtime.replicated(mesh),
@@ -208,7 +220,7 @@ def compile_steps(
 ) -> Steps:
     """Both steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
-    abstract = jax.eval_shape(functools.partial(initial, network, tx, ema=bool(chosen.ema_decay)))
+    abstract, _ = compile_first(network, tx, mesh, config)
 
     def train(state, batch, resident=None):
         step = functools.partial(train_step, network=network, tx=tx, recipe=chosen)

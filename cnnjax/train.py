@@ -39,6 +39,7 @@ from cnnjax import (
 )
 from cnnjax.early import SPENT, Early
 from cnnjax.errors import DataError, Stopped, TrainingError
+from cnnjax.plan import Ahead, Plan
 from cnnjax.progress import Progress
 
 STOP, SAVE = 2, 1  # wishes of a process
@@ -86,7 +87,8 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
     with runtime.all_or_none():
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
         progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
-        data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop)
+        ahead = Ahead(config, mesh)
+        data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
     if main:
         rundir.claim(workdir, config)
@@ -95,7 +97,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
-            run = _Run(config, workdir, data, mesh, checkpoints, progress, stop)
+            run = _Run(config, workdir, data, ahead, mesh, checkpoints, progress, stop)
         try:
             stopped = run.loop()
         finally:
@@ -128,30 +130,34 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
 class _Run:
     """A run under way: the loop and what it keeps."""
 
-    def __init__(self, config, workdir: Path, data: dataset.Dataset, mesh, checkpoints, progress: Progress, stop):
+    def __init__(
+        self, config, workdir: Path, data: dataset.Dataset, ahead: Ahead, mesh, checkpoints, progress: Progress, stop
+    ):
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
-        self.checkpoints, self.progress, self.stop = checkpoints, progress, stop
+        self.checkpoints, self.progress, self.stop, self.ahead = checkpoints, progress, stop, ahead
         self.main = runtime.is_main()
         self.positive = _positive(config, data.classes)
         self.batch_size = config.data.batch_size
-        self.steps_per_epoch = math.ceil(len(data.splits["train"]) / self.batch_size)
+        plan = ahead.plan(len(data.classes), len(data.splits["train"]))
+        self.steps_per_epoch = plan.steps_per_epoch
         if self.batch_size > len(data.splits["train"]):
             progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
                           "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
-        self.network = state.network(config, len(data.classes))
+        self.network, self.rate, self.steps = plan.network, plan.rate, plan.steps
         if idle := validation.without_effect(config.model.name):
             progress.message(f"  {config.model.name} has no use for {', '.join(idle)}")
         self.table = models.table(self.network.model, config.image.size)
         self.parameters = sum(row.parameters for row in self.table)
-        self.rate = state.schedule(config.optimizer, self.steps_per_epoch, config.train.epochs)
-        tx = state.optimizer(config.optimizer, self.rate)
         self.augment = steps.compile_augmentation(config)
         self.whole = runtime.replicated(mesh)
         batches = pipeline.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=self.batch_size,
                                         seed=config.seed, process_index=jax.process_index(),
                                         process_count=jax.process_count())  # fmt: skip
-        self.feed = self._feed(batches)
-        self.steps = steps.compile_steps(self.network, tx, mesh, config, self.feed.most)
+        if plan.resident:
+            progress.message(f"  the training images lie on the device: {batches.nbytes / 1e6:,.0f} MB")
+            self.feed = pipeline.DeviceFeed(batches, mesh, runtime.steps_at_once(mesh))
+        else:
+            self.feed = pipeline.HostFeed(batches, mesh)
         self.early = Early()
         self.saved = -1  # step of the newest checkpoint
         self.saved_at = time.monotonic()
@@ -160,7 +166,7 @@ class _Run:
         self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
-        self._resume(tx)
+        self._resume(plan)
         self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
@@ -170,21 +176,10 @@ class _Run:
         self.events = events.open_events(config, workdir, self.step)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
-    def _feed(self, batches: pipeline.TrainBatches) -> pipeline.HostFeed | pipeline.DeviceFeed:
-        placement = self.config.data.placement
-        if placement == "device" or (placement == "auto" and batches.nbytes < runtime.room()):
-            self.progress.message(f"  the training images lie on the device: {batches.nbytes / 1e6:,.0f} MB")
-            return pipeline.DeviceFeed(batches, self.mesh, runtime.steps_at_once(self.mesh))
-        return pipeline.HostFeed(batches, self.mesh)
-
-    def _resume(self, tx) -> None:
-        def make():
-            return state.initial(self.network, tx, ema=bool(self.config.train.ema_decay))
-
-        abstract = state.with_shardings(jax.eval_shape(make), self.mesh)
-        restored = self.checkpoints.restore_newest(abstract, self.feed, self.progress.warn)
+    def _resume(self, plan: Plan) -> None:
+        restored = self.checkpoints.restore_newest(plan.abstract, self.feed, self.progress.warn)
         if restored is None:
-            self.state, self.step = jax.jit(make, out_shardings=state.shardings(abstract, self.mesh))(), 0
+            self.state, self.step = plan.first(), 0
             if self.config.image.zca:
                 self.progress.message("  fitting ZCA whitening to the training images")
                 fitted = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
@@ -247,6 +242,7 @@ class _Run:
                 if pending is not None and not self.compiled:
                     # The first step of a process waits for the compiler: speed counts from here.
                     self.compiled, clock, counted = True, time.monotonic(), 0
+                    self.ahead.import_modules()
                 pending = count, self.step, values
             with self.early.clock("step"):
                 self._log(*pending, counted / max(time.monotonic() - clock, 1e-9))

@@ -112,7 +112,11 @@ def test_bad_files_are_listed_counted_and_left_out(spoiled, tmp_path, isolated_c
     progress.warn = heard.append
     config = settings(spoiled, isolated_cache, **{"data.max_bad_fraction": 0.1})
     (tmp_path / "run").mkdir()
-    data = dataset.prepare(config, tmp_path / "run", progress, freeze=True)
+    expected = []
+    data = dataset.prepare(
+        config, tmp_path / "run", progress, freeze=True, decoding=lambda *numbers: expected.append(numbers)
+    )
+    assert expected == [(2, 57)] and abs(len(data.splits["train"]) - 57) <= 2  # two of the pictures turned out to be none
     with open(tmp_path / "run" / "quarantine.csv", newline="") as file:
         listed = {row["id"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(file)}
     assert len(listed) == 3 and listed["Thumbs.db"] == "not an image" and listed["C1_empty.png"] == "empty file"

@@ -15,7 +15,7 @@ LAYERS = (
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
     ("steps", "checkpoints"),
-    ("inference", "report"),
+    ("inference", "report", "plan"),
     ("train", "evaluate", "predict", "describe", "explore"),
 )  # fmt: skip
 VERBS = LAYERS[-1]
@@ -35,6 +35,7 @@ FORBIDDEN = {  # beside what a file is for
     "metrics": {"flax", "grain", "orbax", "optax"},
     "state": {"grain", "orbax"},
     "steps": {"grain", "orbax"},
+    "plan": {"flax", "grain", "orbax"},
     "pipeline": {"flax", "optax", "orbax"},
     "runtime": {"flax", "grain", "optax", "orbax"},
 }

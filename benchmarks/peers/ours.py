@@ -91,15 +91,12 @@ class Ours:
 
     def _start(self, config, most: int = 1):
         """Compiled steps, and a state with the weights of the package's own initialisation."""
-        import jax
-
         from cnnjax import state, steps
 
         network = state.network(config, self.settings.classes)
         tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 100, config.train.epochs))
-        abstract = jax.eval_shape(lambda: state.initial(network, tx))
-        fresh = jax.jit(lambda: state.initial(network, tx), out_shardings=state.shardings(abstract, self.mesh))()
-        return steps.compile_steps(network, tx, self.mesh, config, most), fresh
+        _, first = steps.compile_first(network, tx, self.mesh, config)
+        return steps.compile_steps(network, tx, self.mesh, config, most), first()
 
     def _with_weights(self, fresh):
         """A state with the weights that all sides share."""

@@ -1,0 +1,92 @@
+"""What of a run follows from its config, its classes and the number of its training images: nothing of it needs a pixel."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import importlib
+import math
+from collections.abc import Callable
+
+import jax
+import optax
+
+from cnnjax import pipeline, runtime, state, steps
+
+SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Of a training run.
+
+    Attributes:
+        classes: how many.
+        images: of the training split.
+        network, tx: what is trained, and how.
+        rate: step -> learning rate; drops on a plateau come on top.
+        steps_per_epoch: batches that show every training image.
+        resident: whether the training images lie on the device.
+        abstract: the state's shapes, with their places.
+        first: makes the state before the first step.
+        steps: the others.
+    """
+
+    classes: int
+    images: int
+    network: state.Network
+    tx: optax.GradientTransformation
+    rate: optax.Schedule
+    steps_per_epoch: int
+    resident: bool
+    abstract: state.TrainState
+    first: Callable[[], state.TrainState]
+    steps: steps.Steps
+
+
+def plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
+    """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
+    network = state.network(config, classes)
+    steps_per_epoch = math.ceil(images / config.data.batch_size)
+    rate = state.schedule(config.optimizer, steps_per_epoch, config.train.epochs)
+    tx = state.optimizer(config.optimizer, rate)
+    placement = config.data.placement
+    resident = placement == "device" or (placement == "auto" and images * config.image.size**2 * 3 < runtime.room())
+
+    abstract, first = steps.compile_first(network, tx, mesh, config)
+    most = runtime.steps_at_once(mesh) if resident else 1
+    return Plan(classes, images, network, tx, rate, steps_per_epoch, resident, abstract, first,
+                steps.compile_steps(network, tx, mesh, config, most))  # fmt: skip
+
+
+class Ahead:
+    """Does in a thread of its own what can be done before the main thread comes to it: first compilation, then slow imports."""
+
+    def __init__(self, config, mesh: jax.sharding.Mesh):
+        self._config, self._mesh = config, mesh
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._compiled: concurrent.futures.Future[Plan] | None = None
+
+    def compile(self, classes: int, images: int) -> None:
+        """Begins to compile what a run of so many training images begins with. Several processes compile together, later."""
+        if not runtime.several():
+            self._compiled = self._pool.submit(_compiled, self._config, self._mesh, classes, images)
+
+    def plan(self, classes: int, images: int) -> Plan:
+        """The plan of a run, compiled where these numbers are those that were expected."""
+        with contextlib.suppress(Exception):  # what is wrong is said below
+            found = self._compiled and self._compiled.result()
+            if found and (found.classes, found.images) == (classes, images):
+                return found
+        return plan(self._config, self._mesh, classes, images)
+
+    def import_modules(self) -> None:
+        """Begins to import what the end of an epoch needs."""
+        self._pool.submit(lambda: [importlib.import_module(name) for name in SLOW])
+
+
+def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
+    made = plan(config, mesh, classes, images)
+    made.first.lower().compile()
+    batch, resident = pipeline.shapes(mesh, config.data.batch_size, config.image.size, images if made.resident else 0)
+    made.steps.train.lower(made.abstract, batch, resident).compile()
+    return made
