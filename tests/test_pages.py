@@ -329,6 +329,7 @@ def test_tables_shade_and_fold(tmp_path):
     assert "0.38" in html and "more &amp; more" in html and "&lt;y&gt;" in html and "t &lt;1&gt;" in html
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_pages(two, three, cache, tmp_path):
     workdir = shutil.copytree(two.workdir, tmp_path / "run")
     (workdir / "report.html").unlink()

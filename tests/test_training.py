@@ -565,6 +565,7 @@ def test_a_checkpoint_of_eight_devices_evaluates_on_any_number(on_eight, devices
         assert len(set(ids)) == len(ids) == result[split]["images"] == np.sum(result[split]["confusion"])
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_train_alike_and_take_over_from_each_other(on_eight, cell_folder, cache, tmp_path):
     one = on_devices(1, TRAIN, cell_folder, cache, tmp_path / "one")
     for split in ("train", "val", "test"):
