@@ -17,7 +17,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS = Path("cnnjax/kernels")
+KERNELS, PIXELS = Path("cnnjax/kernels"), Path("cnnjax/pixels")
 SOURCES = ("conv.cc", "dense.cc", "handlers.cc")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
@@ -107,8 +107,9 @@ def extensions() -> list[Extension]:
     sources = [str(KERNELS / source) for source in SOURCES]
     kernels = [Extension(f"cnnjax.kernels.{name}", sources, extra_compile_args=list(flags), optional=True)
                for name, flags in SETS.items()]  # fmt: skip
-    flags = ["-ffp-contract=off"]  # the same pixels on every CPU
-    return [*kernels, Extension("cnnjax.pixels.rgb", ["cnnjax/pixels/rgb.cc"], extra_compile_args=flags, optional=True)]
+    flags = ["-ffp-contract=off", "-fwrapv"]  # the same pixels on every CPU, and of every damaged file
+    sources = [str(PIXELS / source) for source in ("images.cc", "jpeg.cc", "png.cc", "resize.cc")]
+    return [*kernels, Extension("cnnjax.pixels.images", sources, extra_compile_args=flags, optional=True)]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": Build})

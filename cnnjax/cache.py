@@ -23,7 +23,7 @@ from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 from cnnjax.sources import Reference, Source
 
-FORMAT = 2  # part of the key: raise it when decoded pixels change
+FORMAT = 3  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread
 ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "reason")
@@ -46,18 +46,32 @@ class Cache:
 
 def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
     """Reads and decodes in the calling thread: uint8 [n, size, size, 3], and `FACTS` of each."""
-    out = np.zeros((len(references), size, size, 3), np.uint8)
-    facts = []
-    for i, reference in enumerate(references):
-        reason, known = "", {}
-        try:
-            out[i], known = images_lib.decode_resized(reference.read(), size, method)
-        except images_lib.ImageError as error:
-            reason = str(error)
-        except Exception as error:  # a vanished file, a damaged archive member, a password
-            reason = f"cannot be read ({str(error) or type(error).__name__})"
-        facts.append({**dict.fromkeys(FACTS, ""), **known, "reason": reason})
+    files = [_read(reference) for reference in references]
+    out = np.empty((len(files), size, size, 3), np.uint8)
+    facts = images_lib.decode_plain(files, method, out)
+    for i, file in enumerate(files):
+        reason, known = "", facts[i] or {}
+        if not known:
+            try:
+                if isinstance(file, Exception):
+                    raise file
+                out[i], known = images_lib.decode_any(file, size, method)
+            except images_lib.ImageError as error:
+                reason = str(error)
+            except Exception as error:  # a vanished file, a damaged archive member, a password
+                reason = f"cannot be read ({str(error) or type(error).__name__})"
+            if reason:
+                out[i] = 0
+        facts[i] = {**dict.fromkeys(FACTS, ""), **known, "reason": reason}
     return out, facts
+
+
+def _read(reference: Reference):
+    """The file or its pixels, or what went wrong."""
+    try:
+        return reference.read()
+    except Exception as error:
+        return error
 
 
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0

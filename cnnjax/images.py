@@ -1,36 +1,16 @@
 """Bytes of an image file -> uint8 RGB, and the resize. The one place that decides what the network sees of a file."""
 
 import contextlib
+import functools
 import io
-import struct
-import threading
 import warnings
-import zlib
 
 import numpy as np
-import simplejpeg
 from PIL import Image, ImageOps
 
 from cnnjax import pixels as pixels_lib
 
-# Quicker than what stands in where one is not built for the platform: zlib for the first, Pillow for the others, which are used
-# where cnnjax.pixels is not compiled.
-try:
-    import deflate
-except ImportError:
-    deflate = None
-try:
-    import cykooz_resizer
-except ImportError:
-    cykooz_resizer = None
-try:
-    import pywuffs
-    from pywuffs import aux as wuffs
-except ImportError:
-    wuffs = None
-
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_FACTS = {b"tIME": 7, b"pHYs": 9, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"sBIT": 3, b"bKGD": 6}  # bytes; change no pixel
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -39,8 +19,6 @@ MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and s
 
 # Pillow's own limit would only warn up to twice its value; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-
-_own = threading.local()  # a decoder and a resizer for each thread: shared ones crash
 
 
 class ImageError(ValueError):
@@ -71,7 +49,10 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        return np.ascontiguousarray((_decode(data) if isinstance(data, bytes) else _from_pixels(data))[0])
+        if not isinstance(data, bytes):
+            return np.ascontiguousarray(_from_pixels(data)[0])
+        plain = pixels_lib.decode(data) if pixels_lib.available() else None
+        return _open(data)[0] if plain is None else plain
 
 
 def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
@@ -88,7 +69,36 @@ def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np
     Raises:
         ImageError: as in `decode`.
     """
-    pixels, facts = _decode(data) if isinstance(data, bytes) else _from_pixels(data)
+    out = np.empty((1, size, size, 3), np.uint8)
+    facts = decode_plain([data], method, out)[0]
+    return (out[0], facts) if facts else decode_any(data, size, method)
+
+
+def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]:
+    """`decode_resized` of the plain files among many, at once and without the interpreter.
+
+    Args:
+        files: what `decode_resized` takes, or anything else.
+        method: as there.
+        out: uint8 [files, size, size, 3], contiguous; gets the images.
+
+    Returns:
+        The facts of each, which is the same dict for equal ones; None for those that are left to `decode_any`.
+    """
+    if method == "nearest" or not pixels_lib.available():
+        return [None] * len(files)
+    encoded = [file if isinstance(file, bytes) else b"" for file in files]
+    return [_plain_facts(*found) if found[0] else None for found in pixels_lib.decode_resized(encoded, out, method == "pad")]
+
+
+@functools.lru_cache(4096)
+def _plain_facts(kind: int, height: int, width: int) -> dict:
+    return {"width": width, "height": height, "format": pixels_lib.KINDS[kind], "mode": "RGB"}
+
+
+def decode_any(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
+    """`decode_resized` by Pillow."""
+    pixels, facts = _open(data) if isinstance(data, bytes) else _from_pixels(data)
     return resize(pixels, size, method), facts
 
 
@@ -120,145 +130,11 @@ def resize(pixels: np.ndarray, size: int, method: str) -> np.ndarray:
 
 
 def _bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's BILINEAR: a triangle filter as wide as the reduction, within two levels of 255 of Pillow itself."""
-    if pixels_lib.available():
-        return pixels_lib.resize(pixels, height, width)
-    if cykooz_resizer is None:
-        return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    kind = cykooz_resizer.PixelType.U8x3
-    source = cykooz_resizer.ImageData(pixels.shape[1], pixels.shape[0], kind, pixels.tobytes())
-    target = cykooz_resizer.ImageData(width, height, kind)
-    _resizer().resize(source, target, _resize_options())
-    return np.frombuffer(target.get_buffer(), np.uint8).reshape(height, width, 3)
-
-
-def _resizer():
-    if not hasattr(_own, "resizer"):
-        _own.resizer = cykooz_resizer.Resizer()
-    return _own.resizer
-
-
-def _resize_options():
-    triangle = cykooz_resizer.ResizeAlg.convolution(cykooz_resizer.FilterType.bilinear)
-    return cykooz_resizer.ResizeOptions(resize_alg=triangle, use_alpha=False)
-
-
-def _decode(data: bytes) -> tuple[np.ndarray, dict]:
-    """The plain cases quickly, everything else, and every doubt, by Pillow; the pixels are the same."""
-    quick = _quick_png(data) if data[:8] == PNG_SIGNATURE else _quick_jpeg(data) if data[:3] == b"\xff\xd8\xff" else None
-    if quick is not None:
-        height, width = quick.shape[:2]
-        kind = "PNG" if data[:1] == b"\x89" else "JPEG"
-        return quick, {"width": width, "height": height, "format": kind, "mode": "RGB"}
-    image, facts = _open(data)
-    return np.asarray(image), facts
-
-
-def _quick_jpeg(data: bytes) -> np.ndarray | None:
-    """A three-colour JPEG that nothing turns: uint8 [h, w, 3], or None."""
-    try:
-        if _may_be_turned(data):
-            return None
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours != "YCbCr" or height * width > MAX_PIXELS:
-            return None
-        return simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return None
-
-
-def _may_be_turned(data: bytes) -> bool:
-    """Whether a segment before a JPEG's pixels, or XMP in one, may give an orientation; also what is not clear."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] >= b"\xc0":
-        end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        if data[at + 1] == 0xDA:  # the pixels
-            return False
-        if data[at + 1] == 0xE1 and (b"Exif" in data[at:end] or b"Orientation" in data[at:end]):
-            return True
-        at = end
-    return True
-
-
-def _quick_png(data: bytes) -> np.ndarray | None:
-    """An 8-bit RGB PNG with nothing but pixels, and facts that do not change them: uint8 [h, w, 3], or None."""
-    plain = _plain_png(data)
-    if plain is None:
-        return None
-    height, width, compressed = plain
-    if pixels_lib.available():
-        rows = _inflate(compressed, (3 * width + 1) * height)
-        return None if rows is None else pixels_lib.unfilter(rows, height, width)
-    if wuffs is None or not _png_is_whole(data):  # wuffs leaves checksums out by default, and its own check is slower
-        return None
-    result = _wuffs_png().decode(data)
-    if result.error_message or result.pixbuf.shape != (height, width, 3):
-        return None
-    return result.pixbuf
-
-
-def _plain_png(data: bytes) -> tuple[int, int, bytes | memoryview] | None:
-    """Height, width and the compressed pixels, where Pillow is sure to take the same from the file."""
-    if len(data) < 33 or data[8:16] != b"\0\0\0\rIHDR":
-        return None
-    width, height, *kind = struct.unpack_from(">IIBBBBB", data, 16)
-    if kind != [8, 2, 0, 0, 0] or not 0 < width * height <= MAX_PIXELS:
-        return None
-    view, at, parts, ended = memoryview(data), 8, [], False
-    while at + 12 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        start, end = at + 8, at + 8 + length
-        if end + 4 > len(data):
-            return None
-        if name == b"IDAT":  # without its checksum, as Pillow; what is inside has one of its own
-            if ended:
-                return None
-            parts.append(view[start:end])
-        elif name == b"IEND":
-            return (height, width, parts[0] if len(parts) == 1 else b"".join(parts)) if end + 4 == len(data) else None
-        else:
-            known = at == 8 or PNG_FACTS.get(name) == length
-            if not known or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
-                return None
-            ended = bool(parts)
-        at = end + 4
-    return None
-
-
-def _inflate(compressed: bytes | memoryview, size: int) -> bytearray | None:
-    """None unless it is whole and `size` bytes long."""
-    if deflate is None:
-        inflater = zlib.decompressobj()
-        try:
-            rows = bytearray(inflater.decompress(compressed, size + 1))
-        except zlib.error:
-            return None
-        return rows if inflater.eof and len(rows) == size else None
-    try:
-        rows = deflate.zlib_decompress(compressed, size)
-    except deflate.DeflateError:
-        return None
-    return rows if len(rows) == size else None
-
-
-def _png_is_whole(data: bytes) -> bool:
-    """Whether the checksums of all chunks are right."""
-    at = len(PNG_SIGNATURE)
-    while at < len(data):
-        end = at + 8 + int.from_bytes(data[at : at + 4])
-        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4]):
-            return False
-        at = end + 4
-    return True
-
-
-def _wuffs_png():
-    if not hasattr(_own, "wuffs"):
-        config = wuffs.ImageDecoderConfig()
-        config.enabled_decoders = [pywuffs.ImageDecoderType.PNG]
-        config.pixel_format = pywuffs.PixelFormat.RGB
-        _own.wuffs = wuffs.ImageDecoder(config)
-    return _own.wuffs
+    """Pillow's BILINEAR: a triangle filter as wide as the reduction, within one level of 255 of Pillow itself."""
+    resized = pixels_lib.resize(pixels, height, width) if pixels_lib.available() else None
+    if resized is None:
+        resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
+    return resized
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
@@ -269,7 +145,7 @@ def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
     return np.asarray(_to_rgb(image)), facts
 
 
-def _open(data: bytes) -> tuple[Image.Image, dict]:
+def _open(data: bytes) -> tuple[np.ndarray, dict]:
     if not data:
         raise ImageError("empty file")
     try:
@@ -280,7 +156,7 @@ def _open(data: bytes) -> tuple[Image.Image, dict]:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image)), facts
+        return np.asarray(_to_rgb(ImageOps.exif_transpose(image))), facts
     except ImageError:
         raise
     except Image.UnidentifiedImageError:

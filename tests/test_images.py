@@ -44,14 +44,6 @@ def test_lossless_formats_give_the_pixels_that_were_saved(kind):
     assert np.array_equal(images.decode(encoded(noise(), kind)), noise())
 
 
-def test_the_quick_png_decoder_gives_pillows_pixels():
-    if images.wuffs is None and not pixels.available():
-        pytest.skip("neither a compiler nor pywuffs was there")
-    for size in ((1, 1), (3, 200), (97, 64)):
-        data = encoded(noise(*size), "PNG")
-        assert np.array_equal(images._quick_png(data), noise(*size))
-
-
 @compiled
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 3), (3, 4), (4, 3), (5, 2), (9, 1), (23, 31)])
 def test_all_filters_of_png_in_any_order_are_undone(size):
@@ -61,30 +53,62 @@ def test_all_filters_of_png_in_any_order_are_undone(size):
         rows = rng.integers(0, 256, (height, 3 * width + 1), np.uint8)
         rows[:, 0] = rng.integers(0, 5, height)
         data = png(height, width, rows.tobytes())
-        assert np.array_equal(images._quick_png(data), np.asarray(Image.open(io.BytesIO(data))))
+        assert np.array_equal(pixels.decode(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
 @compiled
-@pytest.mark.parametrize("fast", [True, False])
-def test_quick_png_decoder_leaves_to_pillow_what_is_not_whole(monkeypatch, fast):
-    if not fast:
-        monkeypatch.setattr(images, "deflate", None)
+def test_png_that_is_not_whole_is_left_to_pillow():
     rows = bytes(4 * (3 * 5 + 1))
-    assert images._quick_png(png(4, 5, rows)).shape == (4, 5, 3)
+    assert pixels.decode(png(4, 5, rows)).shape == (4, 5, 3)
     checksum = bytearray(zlib.compress(rows))
     checksum[-1] ^= 1
     unknown = b"\5" + rows[1:]
     for data in (png(4, 5, rows[:-1]), png(4, 5, rows + b"\0"), png(4, 5, unknown), png(4, 5, b"", compressed=bytes(checksum)),
                  png(4, 5, b"", compressed=zlib.compress(rows)[:-3]), png(4, 5, rows) + b"x", png(4, 5, rows)[:-12]):  # fmt: skip
-        assert images._quick_png(data) is None
+        assert pixels.decode(data) is None
 
 
-@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 30}])
-def test_the_quick_jpeg_decoder_gives_pillows_pixels(options):
-    data = encoded(smooth(), "JPEG", **options)
-    quick = images._quick_jpeg(data)
-    assert quick is not None
-    assert np.abs(quick.astype(int) - np.asarray(Image.open(io.BytesIO(data)))).max() <= 1
+@compiled
+def test_png_in_several_parts():
+    rows = bytes([0, *range(15)] * 4)
+    whole = zlib.compress(rows)
+    parts = b"".join(chunk(b"IDAT", part) for part in (whole[:5], whole[5:9], whole[9:]))
+    data = png(4, 5, b"", before=parts, compressed=b"x")
+    data = data.replace(chunk(b"IDAT", b"x"), b"")
+    assert np.array_equal(pixels.decode(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@compiled
+@pytest.mark.parametrize("size", [(1, 5), (5, 6), (8, 8), (9, 17), (16, 16), (17, 33), (37, 250)])
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_baseline_jpeg_has_pillows_pixels(size, subsampling):
+    for image in (noise(*size), smooth(*size)):
+        for options in ({"quality": 75}, {"quality": 100}, {"quality": 5, "optimize": True}, {"restart_marker_blocks": 2}):
+            data = encoded(image, "JPEG", subsampling=subsampling, **options)
+            assert np.array_equal(pixels.decode(data), np.asarray(Image.open(io.BytesIO(data))))
+
+
+@compiled
+def test_jpeg_of_other_kinds_and_damaged_ones_are_left_to_pillow():
+    plain = encoded(smooth(), "JPEG")
+    grey, progressive = encoded(Image.new("L", (9, 9)), "JPEG"), encoded(smooth(), "JPEG", progressive=True)
+    half = plain[: len(plain) // 2]
+    narrow = encoded(smooth(20, 4), "JPEG")  # libjpeg smoothes no chroma of two columns
+    for data in (grey, progressive, half, narrow, plain[:-2], plain[:-6] + plain[-2:], plain[:-2] + bytes(2) + plain[-2:]):
+        assert pixels.decode(data) is None
+
+
+@compiled
+def test_many_files_at_once_are_decoded_as_each():
+    files = [encoded(smooth(30, 50), "PNG"), encoded(smooth(50, 30), "JPEG"), b"", b"x", encoded(noise(9, 9), "GIF"),
+             encoded(noise(7, 200), "PNG")]  # fmt: skip
+    for method in ("bilinear", "pad"):
+        out = np.full((len(files), 20, 20, 3), 7, np.uint8)
+        facts = images.decode_plain(files, method, out)
+        assert [bool(fact) for fact in facts] == [True, True, False, False, False, True]
+        for i in (0, 1, 5):
+            expected, known = images.decode_any(files[i], 20, method)
+            assert np.array_equal(out[i], expected) and facts[i] == known
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,16 +1,26 @@
-"""Rows of 8-bit RGB: the filters of PNG undone, and Pillow's bilinear resize, compiled when the package is installed.
+"""Plain PNG and JPEG files -> pixels, and Pillow's bilinear resize, compiled when the package is installed.
 
-Where `available` says no, for want of a compiler, Pillow and others do the work. The calls release the interpreter.
+Where `available` says no, for want of a compiler, and for every other file Pillow does the work. The calls release the
+interpreter, and threads may make them at once.
 """
 
 import ctypes
 import functools
 import hashlib
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 
 FOLDER = Path(__file__).parent
+KINDS = ("", "PNG", "JPEG")
+
+
+class _Inflater(ctypes.Structure):
+    """`Inflater` of pixels.h."""
+
+    NAMES = ("alloc_decompressor", "free_decompressor", "zlib_decompress", "crc32")
+    _fields_ = [(name, ctypes.c_void_p) for name in NAMES]
 
 
 def available() -> bool:
@@ -18,23 +28,40 @@ def available() -> bool:
     return _library() is not None
 
 
-def unfilter(rows: bytearray, height: int, width: int) -> np.ndarray | None:
-    """Undoes the filters of an 8-bit RGB PNG without interlace, in place.
-
-    Args:
-        rows: what the image data inflate to: for each row a byte with the filter and `width` pixels.
-        height, width: of the image, at least 1.
+def decode(file: bytes) -> np.ndarray | None:
+    """Decodes a plain file: PNG of 8-bit RGB, or baseline JPEG of three colours, that nothing turns.
 
     Returns:
-        uint8 [height, width, 3], a view of `rows` with a gap between its rows; None where a filter is none of the five.
+        uint8 [height, width, 3], equal to Pillow's; None: another kind, damage or any doubt.
     """
-    values = np.frombuffer(rows, np.uint8).reshape(height, 3 * width + 1)
-    if _library().cnnjax_unfilter(_address(values), height, width):
+    size = (ctypes.c_int32 * 2)()
+    if not _library().cnnjax_decode(file, len(file), _inflater(), size):
         return None
-    return values[:, 1:].reshape(height, width, 3)
+    out = np.empty((*size, 3), np.uint8)
+    _library().cnnjax_copy(_address(out))
+    return out
 
 
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+def decode_resized(files: list[bytes], out: np.ndarray, pad: bool) -> list[list[int]]:
+    """Decodes and resizes plain files, as `decode` and `resize`.
+
+    Args:
+        files: n encoded files.
+        out: gets the pixels: uint8 [n, size, size, 3], contiguous.
+        pad: keeps the aspect, centred on black.
+
+    Returns:
+        For each its index in `KINDS`, height and width; 0 where it is left to others.
+    """
+    assert out.flags.c_contiguous and out.dtype == np.uint8 and out.shape[0] == len(files) and out.shape[3] == 3
+    count = len(files)
+    found = np.zeros((count, 3), np.int32)
+    starts, sizes = (ctypes.c_char_p * count)(*files), (ctypes.c_long * count)(*map(len, files))
+    _library().cnnjax_decode_resized(count, starts, sizes, _inflater(), out.shape[1], pad, _address(out), _address(found))
+    return found.tolist()
+
+
+def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """Pillow's BILINEAR, within one level of 255.
 
     Args:
@@ -42,15 +69,13 @@ def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
         height, width: of the result.
 
     Returns:
-        uint8 [height, width, 3].
+        uint8 [height, width, 3]; None where the image is more than 128 times as large.
     """
     if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:
         pixels = np.ascontiguousarray(pixels)
     out = np.empty((height, width, 3), np.uint8)
     failed = _library().cnnjax_resize(_address(pixels), pixels.strides[0], *pixels.shape[:2], _address(out), height, width)
-    if failed:
-        raise MemoryError("no memory to resize an image")
-    return out
+    return None if failed else out
 
 
 def _address(values: np.ndarray) -> int:
@@ -58,15 +83,30 @@ def _address(values: np.ndarray) -> int:
 
 
 @functools.cache
-def _library() -> ctypes.CDLL | None:
-    """None where there is no library, or one that is older than its source."""
+def _inflater() -> ctypes.Array | None:
+    """libdeflate, as the package `deflate` brings it; None: PNG files are left to Pillow."""
     try:
-        library = ctypes.CDLL(str(FOLDER / "rgb.so"))
+        library = ctypes.CDLL(importlib.util.find_spec("deflate._deflate").origin)
+        functions = [ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p) for name in _Inflater.NAMES]
+    except (ImportError, AttributeError, OSError):
+        return None
+    return ctypes.pointer(_Inflater(*functions))
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """None where there is no library, or one that is older than its sources."""
+    try:
+        library = ctypes.CDLL(str(FOLDER / "images.so"))
         library.cnnjax_sources.restype = ctypes.c_char_p
-        if library.cnnjax_sources().decode() != hashlib.sha256((FOLDER / "rgb.cc").read_bytes()).hexdigest():
+        sources = b"".join(path.read_bytes() for path in sorted([*FOLDER.glob("*.cc"), *FOLDER.glob("*.h")]))
+        if library.cnnjax_sources().decode() != hashlib.sha256(sources).hexdigest():
             return None
-        pointer, number = ctypes.c_void_p, ctypes.c_long
-        library.cnnjax_unfilter.argtypes = [pointer, number, number]
+        pointer, number, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+        library.cnnjax_decode.argtypes = [ctypes.c_char_p, number, pointer, pointer]
+        library.cnnjax_copy.argtypes, library.cnnjax_copy.restype = [pointer], None
+        library.cnnjax_decode_resized.argtypes = [number, pointer, pointer, pointer, number, integer, pointer, pointer]
+        library.cnnjax_decode_resized.restype = None
         library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number]
     except (OSError, AttributeError):  # none, or none of ours
         return None

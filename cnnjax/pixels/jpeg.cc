@@ -1,0 +1,448 @@
+// Baseline JPEG of three colours with chroma of full or of half size, as libjpeg-turbo decodes it by default: the accurate
+// inverse DCT (jidctint.c), triangles between samples of chroma (jdsample.c), colours in 16-bit fixed point (jdcolor.c).
+
+#include "pixels.h"
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+namespace pixels {
+namespace {
+
+constexpr int QUICK = 10;  // bits of a code and its value that one look into a table decodes
+constexpr int PADDING = 2048;  // zeros behind the compressed bits: more than an MCU can read
+constexpr uint8_t NATURAL[80] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
+    6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
+    39, 46, 53, 60, 61, 54, 47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+
+using Ints = int32_t __attribute__((vector_size(32)));
+using Shorts = int16_t __attribute__((vector_size(16)));
+using Octet = uint8_t __attribute__((vector_size(8)));
+
+// The bits that follow, the next one on top.
+struct Bits {
+  const uint8_t* next;
+  uint64_t buffer = 0;
+  int count = 0;
+
+  INLINE void refill() {  // at least 56
+    uint64_t word;
+    std::memcpy(&word, next, 8);
+    buffer |= __builtin_bswap64(word) >> count;
+    next += (63 - count) >> 3;
+    count |= 56;
+  }
+  INLINE void skip(int bits) { buffer <<= bits, count -= bits; }
+  INLINE int take(int bits) {
+    const int value = buffer >> (64 - bits);
+    skip(bits);
+    return value;
+  }
+};
+
+INLINE int extended(int value, int bits) { return value < 1 << (bits - 1) ? value + 1 - (1 << bits) : value; }
+
+struct Huffman {
+  struct Entry {
+    int16_t value;   // not 0: of the whole symbol
+    uint8_t symbol;  // or, with a value, the run of zeros before it
+    uint8_t bits;    // of the code, with those of the value if there is one; 0: a code longer than QUICK
+  };
+  bool known = false;
+  Entry quick[1 << QUICK];
+  uint32_t limit[17];  // of codes of a length, as the top 16 bits
+  int offset[17];
+  uint8_t symbols[256];
+
+  // The counts of codes of 1 to 16 bits and their symbols; false where they make no code.
+  bool read(const uint8_t* counts, const uint8_t* given, int total, bool dc) {
+    std::memcpy(symbols, given, total);
+    std::memset(quick, 0, sizeof quick);
+    uint32_t code = 0;
+    for (int length = 1, i = 0; length <= 16; length++, code <<= 1) {
+      offset[length] = i - int(code);
+      for (int n = 0; n < counts[length - 1]; n++, i++, code++) {
+        if (code >> length || (dc && given[i] > 15)) return false;
+        if (length <= QUICK) enter(code, length, given[i]);
+      }
+      if (code >> length) return false;  // libjpeg: no code is all ones
+      limit[length] = code << (16 - length);
+    }
+    return known = true;
+  }
+
+  INLINE int slow(const Bits& bits, int& length) const {  // -1: no code
+    const uint32_t top = bits.buffer >> 48;
+    for (length = QUICK + 1; length <= 16; length++)
+      if (top < limit[length]) return symbols[((top >> (16 - length)) + offset[length]) & 255];
+    return -1;
+  }
+
+ private:
+  void enter(uint32_t code, int length, uint8_t symbol) {
+    const int free = QUICK - length, size = symbol & 15;
+    Entry* at = quick + (code << free);
+    for (int rest = 0; rest < 1 << free; rest++)
+      if (size && size <= free) at[rest] = {int16_t(extended(rest >> (free - size), size)), uint8_t(symbol >> 4), uint8_t(length + size)};
+      else at[rest] = {0, symbol, uint8_t(length)};
+  }
+};
+
+struct Component {
+  int across, down, dc, ac;  // samples per MCU in blocks; tables
+  Shorts quant[8];
+  int predicted;
+  long stride, width, height;  // of the plane in bytes, and of the samples that count
+  std::vector<uint8_t> plane;
+};
+
+// The coefficients of a block of zeros; the number of the last one, or -1.
+INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& predicted, int16_t* block) {
+  Bits bits = given;
+  bits.refill();
+  int length;
+  Huffman::Entry entry = dc.quick[bits.buffer >> (64 - QUICK)];
+  if (entry.value) {
+    bits.skip(entry.bits);
+    predicted += entry.value;
+  } else {
+    int size = entry.symbol;
+    if (!(length = entry.bits) && (size = dc.slow(bits, length)) < 0) return -1;
+    bits.skip(length);
+    if (size) predicted += extended(bits.take(size), size);
+  }
+  block[0] = int16_t(predicted);
+  int last = 0, k = 1;
+  auto quick = [&]() __attribute__((always_inline)) {
+    entry = ac.quick[bits.buffer >> (64 - QUICK)];
+    if (!entry.value) return false;
+    bits.skip(entry.bits);
+    k += entry.symbol;
+    block[NATURAL[last = k++]] = entry.value;
+    return true;
+  };
+  while (k < 64) {
+    bits.refill();  // enough for two quick ones and another of any kind: the bits wait for each other, and a refill for them
+    if (quick() && k < 64 && quick() && k < 64 && quick()) continue;
+    if (k >= 64) break;
+    int symbol = entry.symbol;
+    if (!(length = entry.bits) && (symbol = ac.slow(bits, length)) < 0) return -1;
+    bits.skip(length);
+    const int size = symbol & 15;
+    k += symbol >> 4;
+    if (size) {
+      block[NATURAL[last = k++]] = int16_t(extended(bits.take(size), size));
+    } else if (symbol == 0xF0) {
+      k++;
+    } else {
+      break;
+    }
+  }
+  given = bits;
+  return last < 64 ? last : -1;
+}
+
+INLINE void transpose(Shorts* x) {
+  for (int step = 0; step < 3; step++) {
+    Shorts y[8];
+    for (int i = 0; i < 4; i++) {
+      y[2 * i] = SHUFFLE(Shorts, x[i], x[i + 4], 0, 8, 1, 9, 2, 10, 3, 11);
+      y[2 * i + 1] = SHUFFLE(Shorts, x[i], x[i + 4], 4, 12, 5, 13, 6, 14, 7, 15);
+    }
+    std::copy(y, y + 8, x);
+  }
+}
+
+INLINE Shorts packed(Ints x) {  // as libjpeg-turbo keeps them between the directions: the nearest of 16 bits
+#ifdef __SSE2__
+  __m128i halves[2];
+  std::memcpy(halves, &x, sizeof x);
+  return (Shorts)_mm_packs_epi32(halves[0], halves[1]);
+#else
+  x = x < -32768 ? Ints{} - 32768 : x;
+  return __builtin_convertvector(x > 32767 ? Ints{} + 32767 : x, Shorts);
+#endif
+}
+
+INLINE Octet levels(Shorts x) {  // from differences to the middle
+#ifdef __SSE2__
+  const __m128i bytes = _mm_packs_epi16((__m128i)x, (__m128i)x);
+  Octet low;
+  std::memcpy(&low, &bytes, sizeof low);
+#else
+  x = x < -128 ? Shorts{} - 128 : x;
+  const Octet low = __builtin_convertvector(x > 127 ? Shorts{} + 127 : x, Octet);
+#endif
+  return low ^ 128;
+}
+
+// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits.
+INLINE void inverse_dct(Ints* x, int shift) {
+  const Ints even = (x[2] + x[6]) * 4433, low = even - x[6] * 15137, high = even + x[2] * 6270;
+  const Ints sum = (x[0] + x[4]) << 13, difference = (x[0] - x[4]) << 13;
+  const Ints a = sum + high, b = difference + low, c = difference - low, d = sum - high;
+  const Ints z5 = (x[7] + x[3] + x[5] + x[1]) * 9633;
+  const Ints z1 = (x[7] + x[1]) * -7373, z2 = (x[5] + x[3]) * -20995;
+  const Ints z3 = (x[7] + x[3]) * -16069 + z5, z4 = (x[5] + x[1]) * -3196 + z5;
+  const Ints p = x[7] * 2446 + z1 + z3, q = x[5] * 16819 + z2 + z4, r = x[3] * 25172 + z2 + z3, s = x[1] * 12299 + z1 + z4;
+  const int half = 1 << (shift - 1);
+  x[0] = (a + s + half) >> shift, x[7] = (a - s + half) >> shift;
+  x[1] = (b + r + half) >> shift, x[6] = (b - r + half) >> shift;
+  x[2] = (c + q + half) >> shift, x[5] = (c - q + half) >> shift;
+  x[3] = (d + p + half) >> shift, x[4] = (d - p + half) >> shift;
+}
+
+FOR_EACH_CPU void store_block(const Shorts* block, const Shorts* quant, uint8_t* out, long stride) {
+  Shorts rows[8];
+  Ints x[8];
+  for (int i = 0; i < 8; i++) x[i] = __builtin_convertvector(block[i] * quant[i], Ints);
+  for (int shift : {11, 18}) {
+    inverse_dct(x, shift);
+    for (int i = 0; i < 8; i++) rows[i] = packed(x[i]);
+    transpose(rows);
+    for (int i = 0; i < 8; i++) x[i] = __builtin_convertvector(rows[i], Ints);
+  }
+  for (int i = 0; i < 8; i++) {
+    const Octet row = levels(rows[i]);
+    std::memcpy(out + i * stride, &row, 8);
+  }
+}
+
+void store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
+  const int level = std::clamp(((value * 4 + 16) >> 5) + 128, 0, 255);
+  for (int i = 0; i < 8; i++) std::memset(out + i * stride, level, 8);
+}
+
+// Twice as many samples as `near`; `far` is the row on the other side, or the same for no rows between.
+FOR_EACH_CPU void widen_both(const uint8_t* near, const uint8_t* far, long width, int16_t* sums, uint8_t* out) {
+  for (long i = 0; i < width; i++) sums[i + 1] = 3 * near[i] + far[i];
+  sums[0] = sums[1], sums[width + 1] = sums[width];
+  for (long i = 0; i < width; i++) {
+    out[2 * i] = uint8_t((3 * sums[i + 1] + sums[i] + 8) >> 4);
+    out[2 * i + 1] = uint8_t((3 * sums[i + 1] + sums[i + 2] + 7) >> 4);
+  }
+}
+
+FOR_EACH_CPU void widen_rows(const uint8_t* row, long width, int16_t* sums, uint8_t* out) {
+  for (long i = 0; i < width; i++) sums[i + 1] = row[i];
+  sums[0] = sums[1], sums[width + 1] = sums[width];
+  for (long i = 0; i < width; i++) {
+    out[2 * i] = uint8_t((3 * sums[i + 1] + sums[i] + 1) >> 2);
+    out[2 * i + 1] = uint8_t((3 * sums[i + 1] + sums[i + 2] + 2) >> 2);
+  }
+}
+
+INLINE int16_t high(int16_t a, int16_t b) { return int16_t(int32_t(a) * b >> 16); }
+
+INLINE uint32_t level(int16_t value) { return value < 0 ? 0 : value > 255 ? 255 : value; }
+
+FOR_EACH_CPU void to_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, uint32_t* out, long width) {
+  for (long i = 0; i < width; i++) {  // rounded halves of products with twice the difference: 16 bits are enough
+    const int16_t y = luma[i], b = blue[i] - 128, r = red[i] - 128;
+    const int16_t to_red = r + ((high(2 * r, 26345) + 1) >> 1), to_blue = 2 * b + ((high(2 * b, -14942) + 1) >> 1);
+    const int16_t to_green = int16_t((b * -22554 + r * 18734 + 32768) >> 16) - r;
+    out[i] = level(y + to_red) | level(y + to_green) << 8 | level(y + to_blue) << 16;
+  }
+}
+
+class Decoder {
+ public:
+  __attribute__((noinline)) bool decode(const uint8_t* data, long size, Pixels& out) {
+    at = data, end = data + size, interval = 0, adobe = 1, sized = false;
+    for (auto& tables : huffman)
+      for (Huffman& table : tables) table.known = false;
+    for (bool& known : quantised) known = false;
+    if (size < 4 || big16(at) != 0xFFD8) return false;
+    at += 2;
+    while (end - at >= 4 && at[0] == 0xFF) {
+      const int marker = at[1];
+      const long length = big16(at + 2);
+      if (length < 2 || length > end - at - 2) return false;
+      const uint8_t *content = at + 4, *after = at + 2 + length;
+      at = after;
+      if (marker == 0xDA) return sized && read_scan_header(content, after) && read_scan() && combine(out);
+      if (marker == 0xDB ? !read_quantisation(content, after)
+          : marker == 0xC4 ? !read_huffman(content, after)
+          : marker == 0xC0 ? !read_frame(content, after)
+          : marker == 0xDD ? length != 4 || (interval = big16(content), false)
+          : marker == 0xE1 ? may_turn(content, after)
+          : marker == 0xEE ? !read_adobe(content, after)
+          : marker != 0xFE && (marker & 0xF0) != 0xE0)
+        return false;
+    }
+    return false;
+  }
+
+  void forget() {
+    for (Component& each : components)
+      if (each.plane.size() > LARGE) each.plane = {};
+    if (bits.size() > LARGE) bits = {};
+  }
+
+ private:
+  const uint8_t *at, *end;
+  long interval, height, width, across, down;  // across, down: MCUs
+  int adobe;
+  bool sized, quantised[4];
+  uint8_t ids[3], tables[3];
+  uint16_t quant[4][64];
+  Huffman huffman[2][4];
+  Component components[3];
+  std::vector<uint8_t> bits, line[2];
+  std::vector<int16_t> sums;
+
+  static bool contains(const uint8_t* from, const uint8_t* to, const char* text) {
+    return std::search(from, to, text, text + std::strlen(text)) != to;
+  }
+
+  // Whether Exif or XMP may give an orientation; also what is not clear.
+  static bool may_turn(const uint8_t* from, const uint8_t* to) {
+    return contains(from, to, "Exif") || contains(from, to, "Orientation");
+  }
+
+  bool read_adobe(const uint8_t* from, const uint8_t* to) const {  // the colours are YCbCr
+    return to - from < 12 || std::memcmp(from, "Adobe", 5) || from[11] == 1;
+  }
+
+  bool read_quantisation(const uint8_t* from, const uint8_t* to) {
+    for (; to - from >= 65; from += 65) {
+      if (*from > 3) return false;
+      for (int k = 0; k < 64; k++) quant[*from][NATURAL[k]] = from[1 + k];
+      quantised[*from] = true;
+    }
+    return from == to;
+  }
+
+  bool read_huffman(const uint8_t* from, const uint8_t* to) {
+    while (to - from >= 17) {
+      const int kind = *from >> 4, number = *from & 15;
+      int total = 0;
+      for (int i = 1; i <= 16; i++) total += from[i];
+      if (kind > 1 || number > 3 || total > 256 || total > to - from - 17) return false;
+      if (!huffman[kind][number].read(from + 1, from + 17, total, !kind)) return false;
+      from += 17 + total;
+    }
+    return from == to;
+  }
+
+  bool read_frame(const uint8_t* from, const uint8_t* to) {
+    if (sized || to - from != 15 || from[0] != 8 || from[5] != 3) return false;
+    height = big16(from + 1), width = big16(from + 3);
+    if (!height || !width || height * width > MAX_PIXELS) return false;
+    for (int i = 0; i < 3; i++) {
+      ids[i] = from[6 + 3 * i], tables[i] = from[8 + 3 * i];
+      components[i].across = from[7 + 3 * i] >> 4, components[i].down = from[7 + 3 * i] & 15;
+      if (ids[i] != i + 1 || tables[i] > 3 || (i && from[7 + 3 * i] != 0x11)) return false;
+    }
+    const Component& luma = components[0];
+    if (luma.across > 2 || luma.down > luma.across || !luma.across || !luma.down) return false;
+    across = (width + 8 * luma.across - 1) / (8 * luma.across), down = (height + 8 * luma.down - 1) / (8 * luma.down);
+    for (Component& each : components) {
+      each.stride = 8 * across * each.across;
+      each.width = (width * each.across + luma.across - 1) / luma.across;
+      each.height = (height * each.down + luma.down - 1) / luma.down;
+    }
+    // libjpeg repeats the samples of the narrowest images instead.
+    return sized = luma.across == 1 || components[1].width > 2;
+  }
+
+  bool read_scan_header(const uint8_t* from, const uint8_t* to) {
+    if (to - from != 10 || from[0] != 3 || from[7] != 0 || from[8] != 63 || from[9] != 0) return false;
+    for (int i = 0; i < 3; i++) {
+      Component& each = components[i];
+      each.dc = from[2 + 2 * i] >> 4, each.ac = from[2 + 2 * i] & 15;
+      if (from[1 + 2 * i] != ids[i] || each.dc > 3 || each.ac > 3 || !quantised[tables[i]]) return false;
+      if (!huffman[0][each.dc].known || !huffman[1][each.ac].known) return false;
+      for (int k = 0; k < 64; k++) each.quant[k / 8][k % 8] = int16_t(quant[tables[i]][k]);
+      const size_t bytes = each.stride * down * 8 * each.down;
+      if (each.plane.size() < bytes) each.plane.resize(bytes);
+    }
+    return true;
+  }
+
+  // The bits up to the next marker, which is returned, or 0; `length` is theirs in bytes.
+  int read_bits(long& length) {
+    if (long(bits.size()) < end - at + PADDING) bits.resize(end - at + PADDING);
+    uint8_t* to = bits.data();
+    while (true) {
+      const auto* found = static_cast<const uint8_t*>(std::memchr(at, 0xFF, end - at));
+      if (!found || end - found < 2) return 0;
+      std::memcpy(to, at, found - at);
+      to += found - at;
+      at = found + 2;
+      if (found[1]) {
+        length = to - bits.data();
+        std::memset(to, 0, PADDING);
+        return found[1];
+      }
+      *to++ = 0xFF;
+    }
+  }
+
+  bool read_scan() {
+    const long all = across * down, each = interval ? interval : all;
+    for (long done = 0; done < all; done += each) {
+      long length;
+      const bool final = done + each >= all;
+      if (read_bits(length) != (final ? 0xD9 : 0xD0 + done / each % 8)) return false;
+      Bits from{bits.data()};
+      for (Component& component : components) component.predicted = 0;
+      const uint8_t* behind = bits.data() + length + 8;
+      for (long mcu = done; mcu < std::min(done + each, all); mcu++)
+        if (!read_mcu(from, mcu / across, mcu % across) || from.next > behind) return false;
+      const long left = 8 * length - (8 * (from.next - bits.data()) - from.count);
+      if (left < 0 || left >= 8) return false;
+    }
+    return true;
+  }
+
+  bool read_mcu(Bits& from, long y, long x) {
+    for (Component& each : components)
+      for (int v = 0; v < each.down; v++)
+        for (int h = 0; h < each.across; h++) {
+          Shorts block[8];
+          for (Shorts& row : block) row = Shorts{};
+          uint8_t* to = each.plane.data() + 8 * ((y * each.down + v) * each.stride + x * each.across + h);
+          const int last = read_block(from, huffman[0][each.dc], huffman[1][each.ac], each.predicted, reinterpret_cast<int16_t*>(block));
+          if (last < 0) return false;
+          if (last) store_block(block, each.quant, to, each.stride);
+          else store_level(int16_t(block[0][0] * each.quant[0][0]), to, each.stride);
+        }
+    return true;
+  }
+
+  bool combine(Pixels& out) {
+    const Component& luma = components[0];
+    auto* to = reinterpret_cast<uint32_t*>(out.room(height, width));
+    sums.resize(components[1].width + 2);
+    for (auto& each : line) each.resize(2 * components[1].width);
+    for (long y = 0; y < height; y++, to += width) {
+      const uint8_t* rows[2];
+      for (int i = 0; i < 2; i++) {
+        const Component& chroma = components[i + 1];
+        const long near = luma.down == 2 ? y / 2 : y, far = std::clamp(y % 2 ? near + 1 : near - 1, 0L, chroma.height - 1);
+        rows[i] = chroma.plane.data() + near * chroma.stride;
+        if (luma.across == 1) continue;
+        if (luma.down == 2)
+          widen_both(rows[i], chroma.plane.data() + far * chroma.stride, chroma.width, sums.data(), line[i].data());
+        else widen_rows(rows[i], chroma.width, sums.data(), line[i].data());
+        rows[i] = line[i].data();
+      }
+      to_rgb(luma.plane.data() + y * luma.stride, rows[0], rows[1], to, width);
+    }
+    return true;
+  }
+};
+
+}  // namespace
+
+bool decode_jpeg(const uint8_t* data, long size, Pixels& out) {
+  static thread_local Decoder decoder;
+  const bool done = decoder.decode(data, size, out);
+  decoder.forget();
+  return done;
+}
+
+}  // namespace pixels
