@@ -18,10 +18,9 @@ int64_t band(int64_t wide, int64_t rows) {
   return ((rows + bands - 1) / bands + 1) / 2 * 2;
 }
 
-// Where products are of float32 and channels fill vectors, tiles of 2x2 save more than they cost.
-template <typename M>
+// Where channels fill vectors, tiles of 2x2 save more than they cost.
 bool in_tiles(const Conv& s) {
-  return M::kPack == 1 && s.ci % kBlock == 0 && std::min(s.conv_rows(), s.conv_columns()) >= 4;
+  return s.ci % kBlock == 0 && !s.bytes && std::min(s.conv_rows(), s.conv_columns()) >= 4;
 }
 
 template <typename M>
@@ -59,20 +58,26 @@ std::vector<float> pack_weights(const float* w, int64_t ci, int64_t co, float sc
   return packed;
 }
 
-// scale * w as [block][16 frequencies][inputs][16]; flipped as above.
+// scale * w as words [block][16 frequencies][inputs][16]; flipped as above.
+template <typename M>
 std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scale, bool flipped) {
-  const int64_t in = flipped ? co : ci, out = flipped ? ci : co;
-  std::vector<float> packed(kFrequencies * in * out);
+  const int64_t in = flipped ? co : ci, out = flipped ? ci : co, step = in / M::kPack * kBlock;
+  std::vector<float> packed(kFrequencies * step * blocks(out));
   for (int64_t o = 0; o < out; o += kLanes)
-    for (int64_t i = 0; i < in; ++i) {
-      auto kernel = [&](int row, int column) {
-        if (!flipped) return scale * load(w + ((row * 3 + column) * ci + i) * co + o);
-        Vec values;
-        for (int j = 0; j < kLanes; ++j) values[j] = scale * w[((8 - row * 3 - column) * ci + o + j) * co + i];
-        return values;
-      };
-      float* to = packed.data() + (o / kBlock * kFrequencies * in + i) * kBlock + o % kBlock;
-      kernel_tile(kernel, [&](int frequency, Vec word) { store(to + frequency * in * kBlock, word); });
+    for (int64_t i = 0; i < in; i += M::kPack) {
+      Vec words[M::kPack][kFrequencies];
+      for (int p = 0; p < M::kPack; ++p) {
+        auto kernel = [&](int row, int column) {
+          if (!flipped) return scale * load(w + ((row * 3 + column) * ci + i + p) * co + o);
+          Vec values;
+          for (int j = 0; j < kLanes; ++j) values[j] = scale * w[((8 - row * 3 - column) * ci + o + j) * co + i + p];
+          return values;
+        };
+        kernel_tile(kernel, [&](int frequency, Vec word) { words[p][frequency] = word; });
+      }
+      float* to = packed.data() + o / kBlock * kFrequencies * step + i / M::kPack * kBlock + o % kBlock;
+      for (int f = 0; f < kFrequencies; ++f)
+        store_pairs<M>(reinterpret_cast<char*>(to + f * step), words[0][f], words[M::kPack - 1][f]);
     }
   return packed;
 }
@@ -107,7 +112,7 @@ template <typename M, int kKernel, int kChannels, int kPixels>
 void conv_tile(const char* x, int64_t x_row, int64_t channels, const float* w, const float* bias, float* y,
                int64_t y_pixel) {
   const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack;
-  const int64_t words = kKernel == 3 ? words_in_kernel_row<M>(ci) : ci;
+  const int64_t words = kKernel == 3 ? words_in_kernel_row<M>(ci) : ci / M::kPack;
   Vec sum[kPixels][kVecs];
   UNROLL for (int p = 0; p < kPixels; ++p)
     UNROLL for (int v = 0; v < kVecs; ++v) sum[p][v] = bias ? load(bias + v * kLanes) : Vec{};
@@ -157,28 +162,24 @@ void conv_row(const ConvTile* tiles, const char* x, int64_t x_row, int64_t ci, c
     }
 }
 
-// Rows of pixels, four of them from `x` on, of which `have` exist; those beyond are read, too, but do not count.
-struct FourRows {
-  const float* rows[4];
-  FourRows(const char* x, int64_t x_row, int64_t have) {
-    for (int i = 0; i < 4; ++i) rows[i] = reinterpret_cast<const float*>(x + std::min<int64_t>(i, have - 1) * x_row);
-  }
-};
-
 // Two rows as of conv_row, from weights of pack_tiles; lower may be null.
+template <typename M>
 void conv_rows(const ConvTile* tiles, const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias,
                int64_t width, float* upper, float* lower) {
-  const int64_t count = tiles_in(width), step = count * ci, parts = (count + kTilePixels - 1) / kTilePixels;
-  float *v = scratch(Scratch::kTiles, kFrequencies * step), *sums = scratch(Scratch::kSums, kFrequencies * count * kBlock);
-  input_tiles(x.rows, ci, count, v, step);
-  for (int64_t block = 0; block < out; block += kBlock) {
-    for (int f = 0; f < kFrequencies; ++f, w += ci * kBlock)
-      for (int64_t part = 0; part < parts; ++part) {
-        const int64_t t = count * part / parts, pixels = count * (part + 1) / parts - t;
-        tiles[pixels - 1](reinterpret_cast<const char*>(v + f * step + t * ci), 0, ci, w, nullptr,
-                          sums + (f * count + t) * kBlock, kBlock);
-      }
-    output_tiles(sums, count, bias ? bias + block : nullptr, width, out, upper + block, lower ? lower + block : nullptr);
+  const int64_t count = tiles_in(width), parts = (count + kTilePixels - 1) / kTilePixels;
+  const int64_t most = (count + parts - 1) / parts, block_words = ci / M::kPack * kBlock;
+  char* v = scratch_bytes(Scratch::kTiles, kFrequencies * most * ci * 4 / M::kPack);
+  float* sums = scratch(Scratch::kSums, kFrequencies * most * kBlock);
+  for (int64_t part = 0; part < parts; ++part) {  // so few that what is computed on the way stays in the first-level cache
+    const int64_t t = count * part / parts, some = count * (part + 1) / parts - t, step = some * ci * 4 / M::kPack;
+    input_tiles<M, false>(x, ci, 2 * t, some, v, step);
+    const float* words = w;
+    for (int64_t block = 0; block < out; block += kBlock) {
+      for (int f = 0; f < kFrequencies; ++f, words += block_words)
+        tiles[some - 1](v + f * step, 0, ci, words, nullptr, sums + f * some * kBlock, kBlock);
+      const int64_t to = 2 * t * out + block;
+      output_tiles(sums, some, bias ? bias + block : nullptr, width - 2 * t, out, upper + to, lower ? lower + to : nullptr);
+    }
   }
 }
 
@@ -201,22 +202,39 @@ void pool_row(const float* upper, const float* lower, int64_t co, int64_t stride
     }
 }
 
+// The rows of image n that a pair of rows from r on looks at.
+FourRows image_rows(const Conv& s, const float* x, int64_t n, int64_t r, const float* zeros) {
+  FourRows four{{}, s.padding, s.w};
+  for (int i = 0; i < 4; ++i) {
+    const int64_t row = r + i - s.padding;
+    four.rows[i] = row < 0 || row >= s.h ? zeros : x + (n * s.h + row) * s.w * s.ci;
+  }
+  return four;
+}
+
+float* zero_row(const Conv& s) {
+  float* zeros = scratch(Scratch::kInput, s.w * s.ci);
+  std::fill_n(zeros, s.w * s.ci, 0.f);
+  return zeros;
+}
+
 template <typename M>
 void forward(const Pool& pool, const Conv& s, const void* x, const float* w, const float* b, float* y, uint8_t* code) {
-  const bool tiled = in_tiles<M>(s);
-  const auto weights = tiled ? pack_tiles(w, s.ci, s.co, s.scale, false) : pack_weights<M>(w, s.ci, s.co, s.scale, false);
+  const bool tiled = in_tiles(s);
+  const auto weights = tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, false) : pack_weights<M>(w, s.ci, s.co, s.scale, false);
   const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.ci) : choose_tiles<M, 3>(s.ci);
   const int64_t stride = std::max<int64_t>(1, s.pool_stride), window = s.pool_stride ? 2 : 1;
   const int64_t rows = s.rows(), columns = s.columns(), y_row = columns * s.co, x_row = s.padded_row() * 4 / M::kPack;
   const int64_t width = (columns - 1) * stride + window;  // columns of the convolution that somebody looks at
   const int64_t height = band(s.padded_row() * stride, rows), bands = (rows + height - 1) / height;
-  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes && !tiled;  // tiles look at a pixel beyond
+  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
 
   parallel_for(pool, s.n * bands, [&](int64_t job) {
     const int64_t n = job / bands, y0 = job % bands * height, y1 = std::min(rows, y0 + height);
     const int64_t r0 = y0 * stride, r1 = (y1 - 1) * stride + window;  // rows of the convolution
+    const float* zeros = tiled ? zero_row(s) : nullptr;
     const char* in = static_cast<const char*>(x) + (n * s.h + r0) * x_row;
-    if (!in_place) {
+    if (!in_place && !tiled) {
       char* copy = scratch_bytes(Scratch::kInput, x_row * (r1 - r0 + 2) + s.ci * 4);
       load_rows<M, false>(s, x, n, r0 - s.padding, r1 - s.padding + 2, copy);
       in = copy;
@@ -224,12 +242,11 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
     float* ring = s.pool_stride ? scratch(Scratch::kConvolved, 4 * width * s.co) : nullptr;  // the last four rows
     auto row = [&](int64_t r) { return ring ? ring + (r & 3) * width * s.co : y + (n * rows + r) * y_row; };
     for (int64_t r = r0; r < r1; ++r) {
-      const char* from = in + (r - r0) * x_row;
       if (!tiled)
-        conv_row<M>(tiles, from, x_row, s.ci, weights.data(), s.co, b, width, row(r));
+        conv_row<M>(tiles, in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, width, row(r));
       else if ((r - r0) % 2 == 0)
-        conv_rows(tiles, {from, x_row, r1 + 2 - r}, s.ci, weights.data(), s.co, b, width, row(r),
-                  r + 1 < r1 ? row(r + 1) : nullptr);
+        conv_rows<M>(tiles, image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b, width,
+                     row(r), r + 1 < r1 ? row(r + 1) : nullptr);
       const int64_t upper = r - r0 - 1;
       if (!s.pool_stride || upper < 0 || upper % stride) continue;
       const int64_t o = (n * rows + y0 + upper / stride) * y_row;
@@ -321,30 +338,30 @@ void weight_band(const char* x, int64_t x_row, int64_t ci, const char* dz, int64
   }
 }
 
-// The same in tiles, from rows of x and dz that belong to each other: dw as [block][16 frequencies][ci][16]. An odd row or
-// column of dz is followed by zeros.
-void weight_rows(const char* x, int64_t x_row, int64_t ci, const char* dz, int64_t z_row, int64_t co, int64_t rows,
-                 int64_t width, float* dw) {
+// The same in tiles, from pairs of rows of dz and the four(pair) rows of x that belong to each: dw as
+// [block][16 frequencies][ci][16]. An odd row of dz is followed by zeros.
+template <typename M, typename Four>
+void weight_rows(const Four& four, int64_t ci, const float* dz, int64_t z_row, int64_t co, int64_t rows, int64_t width,
+                 float* dw) {
   constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
   constexpr int64_t kTiles = 64;  // sums are kept in registers for so many
-  const int64_t count = tiles_in(width), pairs = tiles_in(rows), most = std::max<int64_t>(1, kTiles / count);
-  const int64_t v_step = most * count * ci, z_step = most * count * co;
-  float *v = scratch(Scratch::kTiles, kFrequencies * v_step), *z = scratch(Scratch::kSums, kFrequencies * z_step);
+  const int64_t tiles = tiles_in(width), words = (tiles + M::kPack - 1) / M::kPack, pairs = tiles_in(rows);
+  const int64_t most = std::max<int64_t>(1, kTiles / tiles), v_step = most * words * ci * 4, z_step = most * words * co * 4;
+  char *v = scratch_bytes(Scratch::kTiles, kFrequencies * v_step), *z = scratch_bytes(Scratch::kSums, kFrequencies * z_step);
   for (int64_t first = 0; first < pairs; first += most) {
-    const int64_t last = std::min(pairs, first + most), steps = (last - first) * count;
+    const int64_t last = std::min(pairs, first + most), steps = (last - first) * words;
     for (int64_t pair = first; pair < last; ++pair) {
-      const int64_t at = (pair - first) * count, r = 2 * pair;
-      input_tiles(FourRows(x + r * x_row, x_row, rows + 2 - r).rows, ci, count, v + at * ci, v_step);
-      const char* upper = dz + r * z_row;
-      gradient_tiles(reinterpret_cast<const float*>(upper), reinterpret_cast<const float*>(upper + z_row), co, count,
-                     z + at * co, z_step);
+      const int64_t at = (pair - first) * words * 4;
+      const float* upper = dz + 2 * pair * z_row;
+      input_tiles<M, true>(four(pair), ci, 0, tiles, v + at * ci, v_step);
+      gradient_tiles<M>(upper, upper + z_row, width, co, z + at * co, z_step);
     }
     float* to = dw;
     for (int64_t block = 0; block < co; block += kBlock)
       for (int f = 0; f < kFrequencies; ++f)
         for (int64_t i = 0; i < ci; i += kTaps, to += kTaps * kBlock)
-          weight_tile<Float32, 0, kTaps, 1>(reinterpret_cast<const char*>(v + f * v_step + i), 0, ci,
-                                            reinterpret_cast<const char*>(z + f * z_step + block), 0, co, 1, steps, to);
+          weight_tile<M, 0, kTaps, 1>(v + f * v_step + i * 4, 0, ci / M::kPack, z + f * z_step + block * 4, 0, co, 1, steps,
+                                      to);
   }
 }
 
@@ -363,20 +380,20 @@ void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
 template <typename M>
 void backward(const Pool& pool, const Conv& s, const void* x, const float* w, const void* kept, const float* g, float* dw,
               float* db, float* dx) {
-  constexpr bool kRounded = M::kPack == 2;
-  const bool tiled = in_tiles<M>(s) && dx;
+  const bool tiled = in_tiles(s) && dx;
+  const bool rounded = M::kPack == 2 && !tiled;  // tiles round what they have transformed
   const int64_t taps = (tiled ? kFrequencies : 9) * s.ci, height = s.conv_rows(), width = s.conv_columns(), out = blocks(s.ci) * kBlock;
   const int64_t z_padding = dx ? 2 - s.padding : 0;          // of the convolution that gives dx
   const int64_t steps = (width + M::kPack - 1) / M::kPack;   // pixels, or pairs of pixels, in a row of dz
   const int64_t z_edge = z_padding * s.co, z_wide = width * s.co + 2 * z_edge;
-  const int64_t x_row = s.padded_row() * 4, z_row = z_wide * 4 / M::kPack;  // bytes
-  const int64_t pair_row = kRounded ? steps * s.co * 4 : z_row;
+  const int64_t x_row = s.padded_row() * 4, z_row = rounded ? z_wide * 2 : z_wide * 4;  // bytes
+  const int64_t pair_row = rounded ? steps * s.co * 4 : z_row;
   const auto weights = !dx     ? std::vector<float>()
-                       : tiled ? pack_tiles(w, s.ci, s.co, s.scale, true)
+                       : tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, true)
                                : pack_weights<M>(w, s.ci, s.co, s.scale, true);
   const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.co) : choose_tiles<M, 3>(s.co);
   const int64_t rows = band(std::max(s.padded_row(), z_wide), s.h);
-  const bool in_place = !kRounded && !s.padding && !s.bytes && !tiled;
+  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
 
   // Each group of images has sums of its own, so that the result does not depend on the number of threads.
   const int64_t part = (taps + 1) * s.co, most = std::clamp<int64_t>(kPartialSums / part, 1, 64);
@@ -394,7 +411,7 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
         const int64_t i1 = std::min(s.h, i0 + rows), z0 = i0 - z_padding, z1 = dx ? i1 + 2 - z_padding : i1;
         const int64_t own = std::max<int64_t>(0, std::min(i1, height) - i0);
         char* z_taps = scratch_bytes(Scratch::kGradient, z_row * (z1 - z0) + s.co * 4);
-        char* z_pairs = kRounded ? scratch_bytes(Scratch::kGradientPairs, pair_row * own)
+        char* z_pairs = rounded ? scratch_bytes(Scratch::kGradientPairs, pair_row * own)
                                  : z_taps + z_padding * z_row + z_edge * 4;
         for (int64_t r = z0; r < z1; ++r) {
           char* z = z_taps + (r - z0) * z_row;
@@ -402,20 +419,24 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
             std::memset(z, 0, z_row);
             continue;
           }
-          float* line = kRounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
+          float* line = rounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
           float* middle = line + z_edge;
           std::fill_n(line, z_edge, 0.f);
           unpool_row(s, r, g + image, y, code, middle);
-          std::fill_n(middle + width * s.co, kRounded ? std::max(z_edge, s.co) : z_edge, 0.f);
+          std::fill_n(middle + width * s.co, rounded ? std::max(z_edge, s.co) : z_edge, 0.f);
           const bool mine = r >= i0 && r < i0 + own;
           if (mine) add_columns(middle, width, s.co, sum_b);
-          if (kRounded && dx) to_taps<M>(line, z_wide, z);
-          if (kRounded && mine)
+          if (rounded && dx) to_taps<M>(line, z_wide, z);
+          if (rounded && mine)
             for (int64_t q = 0; q < steps; ++q)
               to_pairs<M>(middle + 2 * q * s.co, middle + (2 * q + 1) * s.co, s.co,
                           z_pairs + (r - i0) * pair_row + q * s.co * 4);
         }
-        if (own) {
+        if (own && tiled) {
+          const float* zeros = zero_row(s);
+          auto four = [&](int64_t pair) { return image_rows(s, static_cast<const float*>(x), n, i0 + 2 * pair, zeros); };
+          weight_rows<M>(four, s.ci, reinterpret_cast<const float*>(z_pairs), z_wide, s.co, own, width, sum_w);
+        } else if (own) {
           const char* in = static_cast<const char*>(x) + (n * s.h + i0) * x_row;
           if (!in_place) {
             char* copy = scratch_bytes(Scratch::kInput, x_row * (own + 2) + s.ci * 4);
@@ -423,16 +444,15 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
             std::memset(copy + x_row * (own + 2), 0, s.ci * 4);  // the pixel beyond
             in = copy;
           }
-          if (tiled)
-            weight_rows(in, x_row, s.ci, z_pairs, pair_row, s.co, own, width, sum_w);
-          else
-            weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
+          weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
         }
         if (!dx) continue;
         for (int64_t i = i0; tiled && i < i1; i += 2) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;
-          conv_rows(tiles, {z_taps + (i - i0) * z_row, z_row, i1 + 2 - i}, s.co, weights.data(), s.ci, nullptr, s.w, row,
-                    i + 1 < i1 ? row + s.w * s.ci : nullptr);
+          FourRows four{{}, 0, s.w + 2};
+          for (int k = 0; k < 4; ++k)  // a row beyond the last does not count
+            four.rows[k] = reinterpret_cast<const float*>(z_taps) + std::min(i - i0 + k, i1 + 1 - i0) * z_wide;
+          conv_rows<M>(tiles, four, s.co, weights.data(), s.ci, nullptr, s.w, row, i + 1 < i1 ? row + s.w * s.ci : nullptr);
         }
         for (int64_t i = i0; !tiled && i < i1; ++i) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;

@@ -146,5 +146,31 @@ void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* 
   std::memcpy(dst, a, n * sizeof(float));
 }
 
+// The same of a vector: kLanes values in sequence, or words {a[i], b[i]}.
+template <typename M>
+void store_taps(char* p, Vec v) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+    return;
+  }
+#endif
+  std::memcpy(p, &v, sizeof v);
+}
+
+template <typename M>
+void store_pairs(char* p, Vec a, [[maybe_unused]] Vec b) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a);
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                           20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi16(order, both));
+    return;
+  }
+#endif
+  std::memcpy(p, &a, sizeof a);
+}
+
 }  // namespace
 }  // namespace cnnjax

@@ -17,27 +17,44 @@ constexpr int kFrequencies = 16;
 
 inline int64_t tiles_in(int64_t pixels) { return (pixels + 1) / 2; }
 
-// Four rows of pixels with `channels` each -> v [16][tiles][channels]; `step`: numbers from one frequency to the next.
-void input_tiles(const float* const rows[4], int64_t channels, int64_t tiles, float* v, int64_t step) {
+// Four rows of `pixels` each; before the first pixel come `before` zeros, after the last as many as are asked for.
+struct FourRows {
+  const float* rows[4];
+  int64_t before, pixels;
+};
+
+// Tiles from pixel `begin` on -> v [16][tiles][channels] as words of M; `step`: bytes from one frequency to the next.
+// kPairs: the values of two neighbouring tiles share a word, else those of two channels.
+template <typename M, bool kPairs>
+void input_tiles(const FourRows& x, int64_t channels, int64_t begin, int64_t tiles, char* v, int64_t step) {
+  constexpr int kPack = kPairs ? M::kPack : 1, kValue = kPairs ? 4 : 4 / M::kPack;  // tiles at once; bytes
   for (int64_t c = 0; c < channels; c += kLanes) {
-    Vec column[4][4];
+    Vec column[2 + 2 * kPack][4];
     auto read = [&](int64_t pixel, Vec* to) {
-      const int64_t i = pixel * channels + c;
-      const Vec a = load(rows[0] + i), b = load(rows[1] + i), d = load(rows[2] + i), e = load(rows[3] + i);
+      if (pixel < x.before || pixel >= x.before + x.pixels) {
+        to[0] = to[1] = to[2] = to[3] = Vec{};
+        return;
+      }
+      const int64_t i = (pixel - x.before) * channels + c;
+      const Vec a = load(x.rows[0] + i), b = load(x.rows[1] + i), d = load(x.rows[2] + i), e = load(x.rows[3] + i);
       to[0] = a - d, to[1] = b + d, to[2] = d - b, to[3] = b - e;
     };
-    read(0, column[0]);
-    read(1, column[1]);
-    float* to = v + c;
-    for (int64_t t = 0; t < tiles; ++t, to += channels) {
-      read(2 * t + 2, column[2]);
-      read(2 * t + 3, column[3]);
+    read(begin, column[0]);
+    read(begin + 1, column[1]);
+    char* to = v + c * kValue;
+    for (int64_t t = 0; t < tiles; t += kPack, to += channels * kValue) {
+      UNROLL for (int j = 2; j < 2 + 2 * kPack; ++j) read(begin + 2 * t + j, column[j]);
       UNROLL for (int i = 0; i < 4; ++i) {
-        store(to + (4 * i) * step, column[0][i] - column[2][i]);
-        store(to + (4 * i + 1) * step, column[1][i] + column[2][i]);
-        store(to + (4 * i + 2) * step, column[2][i] - column[1][i]);
-        store(to + (4 * i + 3) * step, column[1][i] - column[3][i]);
-        column[0][i] = column[2][i], column[1][i] = column[3][i];
+        Vec tile[kPack][4];
+        UNROLL for (int p = 0; p < kPack; ++p) {
+          const Vec a = column[2 * p][i], b = column[2 * p + 1][i], d = column[2 * p + 2][i], e = column[2 * p + 3][i];
+          tile[p][0] = a - d, tile[p][1] = b + d, tile[p][2] = d - b, tile[p][3] = b - e;
+        }
+        UNROLL for (int j = 0; j < 4; ++j) {
+          char* word = to + (4 * i + j) * step;
+          kPairs ? store_pairs<M>(word, tile[0][j], tile[kPack - 1][j]) : store_taps<M>(word, tile[0][j]);
+        }
+        column[0][i] = column[2 * kPack][i], column[1][i] = column[2 * kPack + 1][i];
       }
     }
   }
@@ -68,19 +85,28 @@ void output_tiles(const float* sums, int64_t tiles, const float* bias, int64_t w
     }
 }
 
-// Two rows of gradients of outputs -> z [16][tiles][channels].
-void gradient_tiles(const float* upper, const float* lower, int64_t channels, int64_t tiles, float* z, int64_t step) {
-  for (int64_t t = 0; t < tiles; ++t)
+// Two rows of `width` gradients of outputs -> z [16][tiles][channels] as words of M, of neighbouring tiles.
+template <typename M>
+void gradient_tiles(const float* upper, const float* lower, int64_t width, int64_t channels, char* z, int64_t step) {
+  constexpr int kPack = M::kPack;
+  const int64_t tiles = tiles_in(width);
+  for (int64_t t = 0; t < tiles; t += kPack)
     for (int64_t c = 0; c < channels; c += kLanes) {
-      const int64_t i = 2 * t * channels + c;
-      const Vec a = load(upper + i), b = load(upper + i + channels), d = load(lower + i), e = load(lower + i + channels);
-      const Vec left[4] = {a, a + d, a - d, -d}, right[4] = {b, b + e, b - e, -e};
-      float* to = z + t * channels + c;
+      Vec left[kPack][4], right[kPack][4];
+      auto read = [&](int64_t pixel, Vec* to) {
+        const bool exists = pixel < width;
+        const Vec a = exists ? load(upper + pixel * channels + c) : Vec{};
+        const Vec b = exists ? load(lower + pixel * channels + c) : Vec{};
+        to[0] = a, to[1] = a + b, to[2] = a - b, to[3] = -b;
+      };
+      UNROLL for (int p = 0; p < kPack; ++p) read(2 * (t + p), left[p]), read(2 * (t + p) + 1, right[p]);
+      char* to = z + (t / kPack * channels + c) * 4;
       UNROLL for (int k = 0; k < 4; ++k) {
-        store(to + (4 * k) * step, left[k]);
-        store(to + (4 * k + 1) * step, left[k] + right[k]);
-        store(to + (4 * k + 2) * step, left[k] - right[k]);
-        store(to + (4 * k + 3) * step, -right[k]);
+        const Vec *a = left[0], *b = right[0], *d = left[kPack - 1], *e = right[kPack - 1];
+        store_pairs<M>(to + (4 * k) * step, a[k], d[k]);
+        store_pairs<M>(to + (4 * k + 1) * step, a[k] + b[k], d[k] + e[k]);
+        store_pairs<M>(to + (4 * k + 2) * step, a[k] - b[k], d[k] - e[k]);
+        store_pairs<M>(to + (4 * k + 3) * step, -b[k], -e[k]);
       }
     }
 }
