@@ -176,7 +176,7 @@ def _strengthen(name: str, value: jax.Array, strength: jax.Array, sign: jax.Arra
     return value * (1 + sign * strength) if NUMBERS[name].identity else value + sign * strength
 
 
-def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = None) -> jax.Array:
+def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = None, *, native: bool = False) -> jax.Array:
     """Applies drawn, or chosen, numbers; an operation without a number is left out.
 
     Args:
@@ -184,13 +184,14 @@ def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = N
         numbers: from `draw`, or some of its entries; of a crop all four, or its area alone.
         config: the `augment` section; its interpolation, fill and the ranges that are the same for all images.
         key: random key of the noise; needed where "noise" is among the numbers.
+        native: use `cnnjax.kernels` where they fit.
 
     Returns:
         float32 [b, h, w, 3] in [0, 255].
     """
     if numbers.keys() & set(GEOMETRY):
         matrices = compose(numbers, images.shape[1:3], config)
-        images = geometry.sample(images, matrices, interpolation=config.interpolation, fill=config.fill)
+        images = geometry.sample(images, matrices, interpolation=config.interpolation, fill=config.fill, native=native)
     images = images.astype(jnp.float32)
     for name in ("brightness", "contrast"):
         if name in numbers:
@@ -271,11 +272,14 @@ def _boxes(name: str, numbers: Numbers, height: int, width: int) -> jax.Array:
     return jnp.stack([top, left, top + tall, left + wide], -1).astype(jnp.int32)
 
 
-def augment(key: jax.Array, images: jax.Array, config) -> jax.Array:
-    """Augments each image of uint8 [b, h, w, 3] by the `augment` section: float32 in [0, 255], or the input where all is off."""
+def augment(key: jax.Array, images: jax.Array, config, *, native: bool = False) -> jax.Array:
+    """Augments each image of uint8 [b, h, w, 3] by the `augment` section: float32 in [0, 255], or the input where all is off.
+
+    `native`: as of `apply`.
+    """
     if not active(config):
         return images
-    return apply(images, draw(key, images.shape[0], config), config, jax.random.fold_in(key, 2))
+    return apply(images, draw(key, images.shape[0], config), config, jax.random.fold_in(key, 2), native=native)
 
 
 def extremes(config) -> dict[str, list[tuple[str, Numbers]]]:

@@ -38,7 +38,8 @@ def training_losses(logits: jax.Array, targets: Targets, classes: int, smoothing
     return optax.softmax_cross_entropy(logits, p)
 
 
-def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int) -> tuple[jax.Array, Targets]:
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
+                    ) -> tuple[jax.Array, Targets]:  # fmt: skip
     """What the network is shown in the update after `step` updates; a pure function of the seed, the step and the batch.
 
     Args:
@@ -46,12 +47,13 @@ def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int) 
         batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
         augment_config: the `augment` section.
         seed: of the run.
+        native: use `cnnjax.kernels` where they fit.
 
     Returns:
         Images [b, size, size, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
     """
     key = jax.random.split(_step_key(step, seed))[0]
-    return mix(key, augment(key, batch["image"], augment_config), batch["label"], augment_config)
+    return mix(key, augment(key, batch["image"], augment_config, native=native), batch["label"], augment_config)
 
 
 def _step_key(step: jax.Array, seed: int) -> jax.Array:
@@ -70,6 +72,7 @@ class Recipe:
         accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
             batch normalisation sees one part at a time.
         ema_decay: of the moving average of the parameters; 0: none.
+        native: use `cnnjax.kernels` in augmentation where they fit; of the layers the network knows it.
     """
 
     augment: object
@@ -77,11 +80,13 @@ class Recipe:
     smoothing: float = 0.0
     accumulate: int = 1
     ema_decay: float = 0.0
+    native: bool = False
 
 
 def recipe(config) -> Recipe:
     """That of a whole config."""
-    return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay)
+    return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
+                  native=runtime.kernels(config) != "xla")  # fmt: skip
 
 
 def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.GradientTransformation,
@@ -99,7 +104,9 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.Gr
         class that most of it shows); and the largest wish.
     """
     dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
-    images, targets = training_images(state.step, batch, augment_config=recipe.augment, seed=recipe.seed)
+    images, targets = training_images(
+        state.step, batch, augment_config=recipe.augment, seed=recipe.seed, native=recipe.native
+    )
     plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
     shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
 
@@ -179,7 +186,8 @@ def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict,
 
 def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
     """`training_images` of a run's config by itself, to look at and to time: (step, batch) -> images and targets."""
-    return jax.jit(functools.partial(training_images, augment_config=config.augment, seed=config.seed))
+    chosen = recipe(config)
+    return jax.jit(functools.partial(training_images, augment_config=chosen.augment, seed=chosen.seed, native=chosen.native))
 
 
 def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: int, step: Callable, mesh: jax.sharding.Mesh

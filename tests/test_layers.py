@@ -10,7 +10,7 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "layers", "resnet", "models", "metrics",
+    ("errors", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "sampling", "layers", "resnet", "models", "metrics",
      "pixels", "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
@@ -29,6 +29,7 @@ FORBIDDEN = {  # beside what a file is for
     "mixing": {"flax", "optax", "grain", "orbax"},
     "augment": {"flax", "optax", "grain", "orbax"},
     "kernels": {"flax", "optax", "grain", "orbax"},
+    "sampling": {"flax", "optax", "grain", "orbax"},
     "layers": {"optax", "grain", "orbax"},
     "resnet": {"optax", "grain", "orbax"},
     "models": {"optax", "grain", "orbax"},
@@ -42,6 +43,7 @@ FORBIDDEN = {  # beside what a file is for
 
 FILES = {path.stem: path for path in Path(cnnjax.__file__).parent.glob("*.py")}
 FILES |= {name: Path(cnnjax.__file__).parent / name / "__init__.py" for name in ("kernels", "pixels")}
+FILES["sampling"] = Path(cnnjax.__file__).parent / "kernels" / "sampling.py"
 TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
 
 

@@ -1,4 +1,5 @@
-"""Kernels for the CPU: blocks of a 3x3 convolution, ReLU and a max-pool, and wide dense layers, called through XLA's FFI.
+"""Kernels for the CPU: blocks of a 3x3 convolution, ReLU and a max-pool, and wide dense layers, called through XLA's FFI; the
+sampling of augmentation is in sampling.py.
 
 They are compiled when the package is installed, once for each instruction set; the best that this CPU has is loaded by the
 first question or call. Where `available` or the `supports_` functions say no, JAX itself does the work. How the kernels
@@ -30,6 +31,7 @@ HANDLERS = {
     "conv_backward": "CnnjaxConvBackward",
     "dense_forward": "CnnjaxDenseForward",
     "dense_backward": "CnnjaxDenseBackward",
+    "sample": "CnnjaxSample",
 }
 # By machine: the library that every CPU of the kind can load. It knows the instruction sets of this one.
 PLAIN = {"x86_64": "sse2", "amd64": "sse2", "aarch64": "neon", "arm64": "neon"}

@@ -4,6 +4,7 @@
 
 #include "conv.h"
 #include "dense.h"
+#include "sample.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -122,6 +123,21 @@ ffi::Error DenseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Resu
   });
 }
 
+ffi::Error Sample(ffi::ThreadPool threads, ffi::AnyBuffer images, ffi::Buffer<ffi::S32> factors, ffi::Result<F32> y,
+                  int64_t bits, bool nearest, int64_t fill) {
+  const Dims d = images.dimensions();
+  const bool bytes = images.element_type() == ffi::U8;
+  if (!bytes && images.element_type() != ffi::F32) return wrong("images must be float32 or uint8");
+  if (d.size() != 4 || !sane(d) || d[1] * d[2] > INT32_MAX / d[3]) return wrong("sizes of images out of range");
+  if (!equal(factors.dimensions(), {d[0], 2, 3}) || !equal(y->dimensions(), {d[0], d[1], d[2], d[3]}))
+    return wrong("images, factors and output do not fit");
+  if (bits < 1 || bits > 30 || fill < 0 || fill > 3) return wrong("bits are 1 to 30, fill is 0 to 3");
+  const Sampling sampling{d[0], d[1], d[2], d[3], bits, bytes, nearest, static_cast<Fill>(fill)};
+  return run(threads, [&](const Pool& pool) {
+    sample(pool, sampling, images.untyped_data(), factors.typed_data(), y->typed_data());
+  });
+}
+
 }  // namespace
 }  // namespace cnnjax
 
@@ -132,6 +148,7 @@ EXPORTED XLA_FFI_Error* CnnjaxConvForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxConvBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxSample(XLA_FFI_CallFrame*);
 EXPORTED const char* CnnjaxCpu();
 EXPORTED const char* CnnjaxSources();
 }
@@ -151,6 +168,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
                                   .Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
+                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>()
+                                  .Ret<cnnjax::F32>().Attr<int64_t>("bits").Attr<bool>("nearest").Attr<int64_t>("fill"));
 
 // A digest of the files that this library is made of.
 const char* CnnjaxSources() { return CNNJAX_SOURCES; }
