@@ -233,6 +233,49 @@ void pool_row(const float* upper, const float* lower, int64_t co, int64_t stride
     }
 }
 
+// kPooled windows of a pool of stride 2: of each the four sums of conv_tile, in registers all together.
+template <typename M, int kChannels, int kPooled>
+void pooled_tile(const char* x, int64_t x_row, int64_t channels, const float* w, const float* bias, int64_t co, float* y,
+                 uint8_t* code) {
+  const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack, words = words_in_kernel_row<M>(ci);
+  Vec sum[2][2 * kPooled];
+  UNROLL for (int p = 0; p < 2 * kPooled; ++p) sum[0][p] = sum[1][p] = load(bias);
+  for (int row = 0; row < 3; ++row, x += x_row)
+    for (int64_t k = 0; k < words; ++k, w += kBlock) {
+      const Vec weight = load(w);
+      UNROLL for (int lower = 0; lower < 2; ++lower)
+        UNROLL for (int p = 0; p < 2 * kPooled; ++p)
+          sum[lower][p] = M::multiply_add(sum[lower][p], weight, x + lower * x_row + p * x_pixel + 4 * k);
+    }
+  UNROLL for (int p = 0; p < kPooled; ++p) {
+    const Vec v0 = relu(sum[0][2 * p]), v1 = relu(sum[0][2 * p + 1]), v2 = relu(sum[1][2 * p]), v3 = relu(sum[1][2 * p + 1]);
+    pool_four(v0, v1, v2, v3, y + p * co, code ? code + p * co : nullptr);
+  }
+}
+
+using PooledTile = void (*)(const char*, int64_t, int64_t, const float*, const float*, int64_t, float*, uint8_t*);
+
+template <typename M, int kChannels, int... kIndex>
+const PooledTile* pooled_tiles_of(std::integer_sequence<int, kIndex...>) {
+  static constexpr PooledTile table[] = {pooled_tile<M, kChannels, kIndex + 1>...};
+  return table;  // [p - 1]: of p windows
+}
+
+// A row of `columns` pooled values, where a vector is a block.
+template <typename M>
+void pooled_row(const char* x, int64_t x_row, int64_t ci, const float* w, int64_t out, const float* bias, int64_t columns,
+                float* y, uint8_t* code) {
+  constexpr int kMost = kTilePixels / 2;
+  const auto sizes = std::make_integer_sequence<int, kMost>{};
+  const PooledTile* tiles = ci == 3 ? pooled_tiles_of<M, 3>(sizes) : pooled_tiles_of<M, 0>(sizes);
+  const int64_t count = (columns + kMost - 1) / kMost, block_words = 3 * words_in_kernel_row<M>(ci) * kBlock;
+  for (int64_t block = 0; block < out; block += kBlock, w += block_words)
+    for (int64_t t = 0; t < count; ++t) {  // of nearly equal width
+      const int64_t q = columns * t / count, windows = columns * (t + 1) / count - q, to = q * out + block;
+      tiles[windows - 1](x + 2 * q * ci * 4 / M::kPack, x_row, ci, w, bias + block, out, y + to, code ? code + to : nullptr);
+    }
+}
+
 // The rows of image n that a pair of rows from r on looks at.
 FourRows image_rows(const Conv& s, const float* x, int64_t n, int64_t r, const float* zeros) {
   auto row = [&](int64_t r) { return r < 0 || r >= s.h ? zeros : x + (n * s.h + r) * s.w * s.ci; };
@@ -281,6 +324,14 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
                      });
         continue;
       }
+      if constexpr (kVecs == 1)
+        if (!tiled && s.pool_stride == 2) {
+          const int64_t to = (n * rows + r / 2) * y_row;
+          if ((r - r0) % 2 == 0)
+            pooled_row<M>(in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, columns, y + to,
+                          code ? code + to : nullptr);
+          continue;
+        }
       if (!tiled)
         conv_row<M>(tiles, in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, width, row(r));
       else if ((r - r0) % 2 == 0)
@@ -320,6 +371,23 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
       }
       store(dz, sum);
     }
+}
+
+// The same for a pool of stride 2, as pairs of pixels, which are the two of a window; sum[c] += all of them.
+template <typename M>
+void unpool_pairs(const Conv& s, int64_t r, const float* g, const uint8_t* code, int64_t pairs, char* dz, float* sum) {
+  const int64_t columns = r / 2 < s.rows() ? s.columns() : 0, position = r % 2 * 2;
+  for (int64_t c = 0; c < s.co; c += kLanes) {
+    Vec total{};
+    for (int64_t q = 0; q < pairs; ++q) {
+      const int64_t o = (r / 2 * s.columns() + q) * s.co + c;
+      const Vec left = q < columns ? select(g + o, code + o, position) : Vec{};
+      const Vec right = q < columns ? select(g + o, code + o, position + 1) : Vec{};
+      total += left + right;
+      store_pairs<M>(dz + (q * s.co + c) * 4, left, right);
+    }
+    store(sum + c, load(sum + c) + total);
+  }
 }
 
 // The gradient of kTaps taps x 16 channels in each of kRows kernel rows, summed over a band.
@@ -457,6 +525,10 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
           char* z = z_taps + (r - z0) * z_row;
           if (r < 0 || r >= height) {
             std::memset(z, 0, z_row);
+            continue;
+          }
+          if (rounded && !dx && s.pool_stride == 2) {
+            unpool_pairs<M>(s, r, g + image, code, steps, z_pairs + (r - i0) * pair_row, sum_b);
             continue;
           }
           float* line = rounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
