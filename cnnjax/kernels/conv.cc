@@ -58,14 +58,14 @@ std::vector<float> pack_weights(const float* w, int64_t ci, int64_t co, float sc
   return packed;
 }
 
-// scale * w as words [block][16 frequencies][inputs][16]; flipped as above.
+// scale * w as words [block][4 rows of frequencies][inputs][4][16]; flipped as above.
 template <typename M>
 std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scale, bool flipped) {
-  const int64_t in = flipped ? co : ci, out = flipped ? ci : co, step = in / M::kPack * kBlock;
-  std::vector<float> packed(kFrequencies * step * blocks(out));
+  const int64_t in = flipped ? co : ci, out = flipped ? ci : co, words = in / M::kPack;
+  std::vector<float> packed(kFrequencies * words * out);
   for (int64_t o = 0; o < out; o += kLanes)
     for (int64_t i = 0; i < in; i += M::kPack) {
-      Vec words[M::kPack][kFrequencies];
+      Vec tile[M::kPack][kFrequencies];
       for (int p = 0; p < M::kPack; ++p) {
         auto kernel = [&](int row, int column) {
           if (!flipped) return scale * load(w + ((row * 3 + column) * ci + i + p) * co + o);
@@ -73,11 +73,12 @@ std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scal
           for (int j = 0; j < kLanes; ++j) values[j] = scale * w[((8 - row * 3 - column) * ci + o + j) * co + i + p];
           return values;
         };
-        kernel_tile(kernel, [&](int frequency, Vec word) { words[p][frequency] = word; });
+        kernel_tile(kernel, [&](int frequency, Vec word) { tile[p][frequency] = word; });
       }
-      float* to = packed.data() + o / kBlock * kFrequencies * step + i / M::kPack * kBlock + o % kBlock;
-      for (int f = 0; f < kFrequencies; ++f)
-        store_pairs<M>(reinterpret_cast<char*>(to + f * step), words[0][f], words[M::kPack - 1][f]);
+      for (int f = 0; f < kFrequencies; ++f) {
+        const int64_t word = ((o / kBlock * 4 + f / 4) * words + i / M::kPack) * 4 + f % 4;
+        store_pairs<M>(reinterpret_cast<char*>(packed.data() + word * kBlock + o % kBlock), tile[0][f], tile[M::kPack - 1][f]);
+      }
     }
   return packed;
 }
@@ -108,15 +109,15 @@ void load_rows(const Conv& s, const void* x, int64_t n, int64_t begin, int64_t e
 }
 
 // kPixels pixels x 16 channels, see docs/kernels.md. x: the window of the first pixel; kChannels: 0 for any number.
-template <typename M, int kKernel, int kChannels, int kPixels>
+template <typename M, int kChannels, int kPixels>
 void conv_tile(const char* x, int64_t x_row, int64_t channels, const float* w, const float* bias, float* y,
                int64_t y_pixel) {
   const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack;
-  const int64_t words = kKernel == 3 ? words_in_kernel_row<M>(ci) : ci / M::kPack;
+  const int64_t words = words_in_kernel_row<M>(ci);
   Vec sum[kPixels][kVecs];
   UNROLL for (int p = 0; p < kPixels; ++p)
     UNROLL for (int v = 0; v < kVecs; ++v) sum[p][v] = bias ? load(bias + v * kLanes) : Vec{};
-  for (int row = 0; row < kKernel; ++row, x += x_row)
+  for (int row = 0; row < 3; ++row, x += x_row)
     for (int64_t k = 0; k < words; ++k, w += kBlock) {
       Vec weight[kVecs];
       UNROLL for (int v = 0; v < kVecs; ++v) weight[v] = load(w + v * kLanes);
@@ -131,22 +132,22 @@ void conv_tile(const char* x, int64_t x_row, int64_t channels, const float* w, c
 
 using ConvTile = void (*)(const char*, int64_t, int64_t, const float*, const float*, float*, int64_t);
 
-template <typename M, int kKernel, int kChannels, int... kIndex>
+template <typename M, int kChannels, int... kIndex>
 const ConvTile* tiles_of(std::integer_sequence<int, kIndex...>) {
-  static constexpr ConvTile table[] = {conv_tile<M, kKernel, kChannels, kIndex + 1>...};
+  static constexpr ConvTile table[] = {conv_tile<M, kChannels, kIndex + 1>...};
   return table;  // [p - 1]: of p pixels
 }
 
-// With the number of channels known, offsets are part of the instructions. kKernel: 3, or 1 for a product of matrices.
-template <typename M, int kKernel>
+// With the number of channels known, offsets are part of the instructions.
+template <typename M>
 const ConvTile* choose_tiles(int64_t channels) {
   const auto sizes = std::make_integer_sequence<int, kTilePixels>{};
   switch (channels) {
-    case 3: return tiles_of<M, kKernel, 3>(sizes);
-    case 16: return tiles_of<M, kKernel, 16>(sizes);
-    case 32: return tiles_of<M, kKernel, 32>(sizes);
-    case 64: return tiles_of<M, kKernel, 64>(sizes);
-    default: return tiles_of<M, kKernel, 0>(sizes);
+    case 3: return tiles_of<M, 3>(sizes);
+    case 16: return tiles_of<M, 16>(sizes);
+    case 32: return tiles_of<M, 32>(sizes);
+    case 64: return tiles_of<M, 64>(sizes);
+    default: return tiles_of<M, 0>(sizes);
   }
 }
 
@@ -162,54 +163,124 @@ void conv_row(const ConvTile* tiles, const char* x, int64_t x_row, int64_t ci, c
     }
 }
 
-// Two rows as of conv_row, from weights of pack_tiles; lower may be null.
-template <typename M>
-void conv_rows(const ConvTile* tiles, const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias,
-               int64_t width, float* upper, float* lower) {
-  const int64_t count = tiles_in(width), parts = (count + kTilePixels - 1) / kTilePixels;
-  const int64_t most = (count + parts - 1) / parts, block_words = ci / M::kPack * kBlock;
-  char* v = scratch_bytes(Scratch::kTiles, kFrequencies * most * ci * 4 / M::kPack);
-  float* sums = scratch(Scratch::kSums, kFrequencies * most * kBlock);
-  for (int64_t part = 0; part < parts; ++part) {  // so few that what is computed on the way stays in the first-level cache
-    const int64_t t = count * part / parts, some = count * (part + 1) / parts - t, step = some * ci * 4 / M::kPack;
-    input_tiles<M, false>(x, ci, 2 * t, some, v, step);
-    const float* words = w;
+using TileProducts = void (*)(const char*, int64_t, int64_t, const float*, int64_t, float*);
+
+template <typename M, int... kIndex>
+const TileProducts* products_of(std::integer_sequence<int, kIndex...>) {
+  static constexpr TileProducts table[] = {tile_products<M, kIndex + 1>...};
+  return table;  // [t - 1]: of t tiles
+}
+
+// A pair of rows of the convolution in `count` tiles, from weights of pack_tiles: calls put(tile, channel, four outputs) as
+// output_tiles does. A few tiles at a time, so that what is computed on the way stays in the first-level cache.
+template <typename M, typename Put>
+void conv_rows(const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count, const Put& put) {
+  const TileProducts* products = products_of<M>(std::make_integer_sequence<int, kProductTiles>{});
+  const int64_t parts = (count + 2 * kProductTiles - 1) / (2 * kProductTiles), most = (count + parts - 1) / parts;
+  const int64_t tile = 4 * kBlock * 4 / M::kPack, block_words = kFrequencies * ci / M::kPack * kBlock;
+  char* v = scratch_bytes(Scratch::kTiles, most * tile * 4 * blocks(ci));
+  float* sums = scratch(Scratch::kSums, 8 * most * kBlock);
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t first = count * part / parts, some = count * (part + 1) / parts - first;
+    const int64_t turns = (some + kProductTiles - 1) / kProductTiles;
+    product_tiles<M>(x, ci, 2 * first, some, v);
     for (int64_t block = 0; block < out; block += kBlock) {
-      for (int f = 0; f < kFrequencies; ++f, words += block_words)
-        tiles[some - 1](v + f * step, 0, ci, words, nullptr, sums + f * some * kBlock, kBlock);
-      const int64_t to = 2 * t * out + block;
-      output_tiles(sums, some, bias ? bias + block : nullptr, width - 2 * t, out, upper + to, lower ? lower + to : nullptr);
+      for (int64_t turn = 0; turn < turns; ++turn) {
+        const int64_t t = some * turn / turns, tiles = some * (turn + 1) / turns - t;
+        products[tiles - 1](v + t * tile, some, ci, w + block / kBlock * block_words, some, sums + t * kBlock);
+      }
+      output_tiles(sums, some, bias ? bias + block : nullptr, [&](int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) {
+        put(first + t, block + c, v0, v1, v2, v3);
+      });
     }
   }
 }
 
+// The outputs of conv_rows as two rows of `width` pixels; lower may be null.
+struct PutRows {
+  float *upper, *lower;
+  int64_t width, out;
+  void operator()(int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) const {
+    const int64_t i = 2 * t * out + c;
+    const bool both = 2 * t + 1 < width;
+    store(upper + i, v0);
+    if (both) store(upper + i + out, v1);
+    if (!lower) return;
+    store(lower + i, v2);
+    if (both) store(lower + i + out, v3);
+  }
+};
+
 // 2x2 maximum of two rows that have been through ReLU. At a tie the gradient goes up, then to the left: as where first
 // the rows and then the columns are compared.
+void pool_four(Vec v0, Vec v1, Vec v2, Vec v3, float* y, uint8_t* code) {
+  const Vec left = larger(v0, v2), right = larger(v1, v3), most = larger(left, right);
+  const Vec total = (v0 + v1) + (v2 + v3);  // nothing is negative: NaN where one of them is
+  const Vec pooled = total == total ? most : total;
+  store(y, pooled);
+  if (!code) return;
+  const IntVec in_left = 2 + 2 * (v0 >= v2), in_right = 3 + 2 * (v1 >= v3);  // true is -1
+  const IntVec best = left >= right ? in_left : in_right;
+  store_codes(code, pooled > Vec{} ? best : IntVec{} + 4);
+}
+
 void pool_row(const float* upper, const float* lower, int64_t co, int64_t stride, int64_t width, float* y, uint8_t* code) {
   for (int64_t q = 0; q < width; ++q)
     for (int64_t c = 0; c < co; c += kLanes, y += kLanes) {
       const int64_t i = q * stride * co + c;
-      const Vec v0 = load(upper + i), v1 = load(upper + i + co), v2 = load(lower + i), v3 = load(lower + i + co);
-      const Vec left = larger(v0, v2), right = larger(v1, v3), most = larger(left, right);
-      const Vec total = (v0 + v1) + (v2 + v3);  // nothing is negative: NaN where one of them is
-      const Vec pooled = total == total ? most : total;
-      store(y, pooled);
-      if (!code) continue;
-      const IntVec in_left = 2 + 2 * (v0 >= v2), in_right = 3 + 2 * (v1 >= v3);  // true is -1
-      const IntVec best = left >= right ? in_left : in_right;
-      store_codes(code, pooled > Vec{} ? best : IntVec{} + 4);
-      code += kLanes;
+      pool_four(load(upper + i), load(upper + i + co), load(lower + i), load(lower + i + co), y, code);
+      if (code) code += kLanes;
+    }
+}
+
+// kPooled windows of a pool of stride 2: of each the four sums of conv_tile, in registers all together.
+template <typename M, int kChannels, int kPooled>
+void pooled_tile(const char* x, int64_t x_row, int64_t channels, const float* w, const float* bias, int64_t co, float* y,
+                 uint8_t* code) {
+  const int64_t ci = kChannels ? kChannels : channels, x_pixel = ci * 4 / M::kPack, words = words_in_kernel_row<M>(ci);
+  Vec sum[2][2 * kPooled];
+  UNROLL for (int p = 0; p < 2 * kPooled; ++p) sum[0][p] = sum[1][p] = load(bias);
+  for (int row = 0; row < 3; ++row, x += x_row)
+    for (int64_t k = 0; k < words; ++k, w += kBlock) {
+      const Vec weight = load(w);
+      UNROLL for (int lower = 0; lower < 2; ++lower)
+        UNROLL for (int p = 0; p < 2 * kPooled; ++p)
+          sum[lower][p] = M::multiply_add(sum[lower][p], weight, x + lower * x_row + p * x_pixel + 4 * k);
+    }
+  UNROLL for (int p = 0; p < kPooled; ++p) {
+    const Vec v0 = relu(sum[0][2 * p]), v1 = relu(sum[0][2 * p + 1]), v2 = relu(sum[1][2 * p]), v3 = relu(sum[1][2 * p + 1]);
+    pool_four(v0, v1, v2, v3, y + p * co, code ? code + p * co : nullptr);
+  }
+}
+
+using PooledTile = void (*)(const char*, int64_t, int64_t, const float*, const float*, int64_t, float*, uint8_t*);
+
+template <typename M, int kChannels, int... kIndex>
+const PooledTile* pooled_tiles_of(std::integer_sequence<int, kIndex...>) {
+  static constexpr PooledTile table[] = {pooled_tile<M, kChannels, kIndex + 1>...};
+  return table;  // [p - 1]: of p windows
+}
+
+// A row of `columns` pooled values, where a vector is a block.
+template <typename M>
+void pooled_row(const char* x, int64_t x_row, int64_t ci, const float* w, int64_t out, const float* bias, int64_t columns,
+                float* y, uint8_t* code) {
+  constexpr int kMost = kTilePixels / 2;
+  const auto sizes = std::make_integer_sequence<int, kMost>{};
+  const PooledTile* tiles = ci == 3 ? pooled_tiles_of<M, 3>(sizes) : pooled_tiles_of<M, 0>(sizes);
+  const int64_t count = (columns + kMost - 1) / kMost, block_words = 3 * words_in_kernel_row<M>(ci) * kBlock;
+  for (int64_t block = 0; block < out; block += kBlock, w += block_words)
+    for (int64_t t = 0; t < count; ++t) {  // of nearly equal width
+      const int64_t q = columns * t / count, windows = columns * (t + 1) / count - q, to = q * out + block;
+      tiles[windows - 1](x + 2 * q * ci * 4 / M::kPack, x_row, ci, w, bias + block, out, y + to, code ? code + to : nullptr);
     }
 }
 
 // The rows of image n that a pair of rows from r on looks at.
 FourRows image_rows(const Conv& s, const float* x, int64_t n, int64_t r, const float* zeros) {
-  FourRows four{{}, s.padding, s.w};
-  for (int i = 0; i < 4; ++i) {
-    const int64_t row = r + i - s.padding;
-    four.rows[i] = row < 0 || row >= s.h ? zeros : x + (n * s.h + row) * s.w * s.ci;
-  }
-  return four;
+  auto row = [&](int64_t r) { return r < 0 || r >= s.h ? zeros : x + (n * s.h + r) * s.w * s.ci; };
+  r -= s.padding;
+  return {{row(r), row(r + 1), row(r + 2), row(r + 3)}, {row(r + 4), row(r + 5)}, s.padding, s.w};
 }
 
 float* zero_row(const Conv& s) {
@@ -222,7 +293,7 @@ template <typename M>
 void forward(const Pool& pool, const Conv& s, const void* x, const float* w, const float* b, float* y, uint8_t* code) {
   const bool tiled = in_tiles(s);
   const auto weights = tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, false) : pack_weights<M>(w, s.ci, s.co, s.scale, false);
-  const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.ci) : choose_tiles<M, 3>(s.ci);
+  const ConvTile* tiles = choose_tiles<M>(s.ci);
   const int64_t stride = std::max<int64_t>(1, s.pool_stride), window = s.pool_stride ? 2 : 1;
   const int64_t rows = s.rows(), columns = s.columns(), y_row = columns * s.co, x_row = s.padded_row() * 4 / M::kPack;
   const int64_t width = (columns - 1) * stride + window;  // columns of the convolution that somebody looks at
@@ -242,14 +313,31 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
     float* ring = s.pool_stride ? scratch(Scratch::kConvolved, 4 * width * s.co) : nullptr;  // the last four rows
     auto row = [&](int64_t r) { return ring ? ring + (r & 3) * width * s.co : y + (n * rows + r) * y_row; };
     for (int64_t r = r0; r < r1; ++r) {
+      const int64_t upper = r - r0 - 1, o = (n * rows + y0 + upper / stride) * y_row;
+      if (tiled && s.pool_stride == 2) {  // a tile is what a pool looks at
+        if ((r - r0) % 2) continue;
+        const int64_t to = (n * rows + r / 2) * y_row;
+        conv_rows<M>(image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b, columns,
+                     [&](int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) {
+                       const int64_t i = to + t * s.co + c;
+                       pool_four(v0, v1, v2, v3, y + i, code ? code + i : nullptr);
+                     });
+        continue;
+      }
+      if constexpr (kVecs == 1)
+        if (!tiled && s.pool_stride == 2) {
+          const int64_t to = (n * rows + r / 2) * y_row;
+          if ((r - r0) % 2 == 0)
+            pooled_row<M>(in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, columns, y + to,
+                          code ? code + to : nullptr);
+          continue;
+        }
       if (!tiled)
         conv_row<M>(tiles, in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, width, row(r));
       else if ((r - r0) % 2 == 0)
-        conv_rows<M>(tiles, image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b, width,
-                     row(r), r + 1 < r1 ? row(r + 1) : nullptr);
-      const int64_t upper = r - r0 - 1;
+        conv_rows<M>(image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b,
+                     tiles_in(width), PutRows{row(r), r + 1 < r1 ? row(r + 1) : nullptr, width, s.co});
       if (!s.pool_stride || upper < 0 || upper % stride) continue;
-      const int64_t o = (n * rows + y0 + upper / stride) * y_row;
       pool_row(row(r - 1), row(r), s.co, stride, columns, y + o, code ? code + o : nullptr);
     }
   });
@@ -283,6 +371,23 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
       }
       store(dz, sum);
     }
+}
+
+// The same for a pool of stride 2, as pairs of pixels, which are the two of a window; sum[c] += all of them.
+template <typename M>
+void unpool_pairs(const Conv& s, int64_t r, const float* g, const uint8_t* code, int64_t pairs, char* dz, float* sum) {
+  const int64_t columns = r / 2 < s.rows() ? s.columns() : 0, position = r % 2 * 2;
+  for (int64_t c = 0; c < s.co; c += kLanes) {
+    Vec total{};
+    for (int64_t q = 0; q < pairs; ++q) {
+      const int64_t o = (r / 2 * s.columns() + q) * s.co + c;
+      const Vec left = q < columns ? select(g + o, code + o, position) : Vec{};
+      const Vec right = q < columns ? select(g + o, code + o, position + 1) : Vec{};
+      total += left + right;
+      store_pairs<M>(dz + (q * s.co + c) * 4, left, right);
+    }
+    store(sum + c, load(sum + c) + total);
+  }
 }
 
 // The gradient of kTaps taps x 16 channels in each of kRows kernel rows, summed over a band.
@@ -344,16 +449,19 @@ template <typename M, typename Four>
 void weight_rows(const Four& four, int64_t ci, const float* dz, int64_t z_row, int64_t co, int64_t rows, int64_t width,
                  float* dw) {
   constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
-  constexpr int64_t kTiles = 64;  // sums are kept in registers for so many
+  constexpr int64_t kTiles = 128;  // sums are kept in registers for so many
   const int64_t tiles = tiles_in(width), words = (tiles + M::kPack - 1) / M::kPack, pairs = tiles_in(rows);
-  const int64_t most = std::max<int64_t>(1, kTiles / tiles), v_step = most * words * ci * 4, z_step = most * words * co * 4;
+  const int64_t most = std::max<int64_t>(1, kTiles / tiles);
+  // An odd number of lines, so that frequencies do not compete for places in the first-level cache.
+  auto odd = [](int64_t bytes) { return (bytes / 64 | 1) * 64; };
+  const int64_t v_step = odd(most * words * ci * 4), z_step = odd(most * words * co * 4);
   char *v = scratch_bytes(Scratch::kTiles, kFrequencies * v_step), *z = scratch_bytes(Scratch::kSums, kFrequencies * z_step);
   for (int64_t first = 0; first < pairs; first += most) {
     const int64_t last = std::min(pairs, first + most), steps = (last - first) * words;
     for (int64_t pair = first; pair < last; ++pair) {
       const int64_t at = (pair - first) * words * 4;
       const float* upper = dz + 2 * pair * z_row;
-      input_tiles<M, true>(four(pair), ci, 0, tiles, v + at * ci, v_step);
+      weight_tiles<M>(four(pair), ci, tiles, v + at * ci, v_step);
       gradient_tiles<M>(upper, upper + z_row, width, co, z + at * co, z_step);
     }
     float* to = dw;
@@ -391,7 +499,7 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
   const auto weights = !dx     ? std::vector<float>()
                        : tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, true)
                                : pack_weights<M>(w, s.ci, s.co, s.scale, true);
-  const ConvTile* tiles = tiled ? choose_tiles<M, 1>(s.co) : choose_tiles<M, 3>(s.co);
+  const ConvTile* tiles = choose_tiles<M>(s.co);
   const int64_t rows = band(std::max(s.padded_row(), z_wide), s.h);
   const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
 
@@ -417,6 +525,10 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
           char* z = z_taps + (r - z0) * z_row;
           if (r < 0 || r >= height) {
             std::memset(z, 0, z_row);
+            continue;
+          }
+          if (rounded && !dx && s.pool_stride == 2) {
+            unpool_pairs<M>(s, r, g + image, code, steps, z_pairs + (r - i0) * pair_row, sum_b);
             continue;
           }
           float* line = rounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
@@ -449,10 +561,12 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
         if (!dx) continue;
         for (int64_t i = i0; tiled && i < i1; i += 2) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;
-          FourRows four{{}, 0, s.w + 2};
-          for (int k = 0; k < 4; ++k)  // a row beyond the last does not count
-            four.rows[k] = reinterpret_cast<const float*>(z_taps) + std::min(i - i0 + k, i1 + 1 - i0) * z_wide;
-          conv_rows<M>(tiles, four, s.co, weights.data(), s.ci, nullptr, s.w, row, i + 1 < i1 ? row + s.w * s.ci : nullptr);
+          auto z = [&](int64_t k) {  // a row beyond the last does not count
+            return reinterpret_cast<const float*>(z_taps) + std::min(i - i0 + k, i1 + 1 - i0) * z_wide;
+          };
+          const FourRows four{{z(0), z(1), z(2), z(3)}, {z(4), z(5)}, 0, s.w + 2};
+          conv_rows<M>(four, s.co, weights.data(), s.ci, nullptr, tiles_in(s.w),
+                       PutRows{row, i + 1 < i1 ? row + s.w * s.ci : nullptr, s.w, s.ci});
         }
         for (int64_t i = i0; !tiled && i < i1; ++i) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;

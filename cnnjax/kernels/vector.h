@@ -59,6 +59,27 @@ inline Vec larger(Vec a, Vec b) {
 }
 inline Vec relu(Vec a) { return larger(Vec{}, a); }  // NaN stays NaN
 
+// a + b and a - b with `one` of ones(): as multiplications and additions, for the units that are idle while others add.
+#if defined(__FMA__) || defined(__aarch64__)
+inline Vec ones() {
+  Vec one = Vec{} + 1.f;
+#if defined(__AVX512F__)
+  asm("" : "+v"(one));  // or the compiler would see that nothing is multiplied
+#elif defined(__x86_64__)
+  asm("" : "+x"(one));
+#else
+  asm("" : "+w"(one));
+#endif
+  return one;
+}
+inline Vec add(Vec a, Vec b, Vec one) { return a * one + b; }
+inline Vec subtract(Vec a, Vec b, Vec one) { return a - b * one; }
+#else
+inline Vec ones() { return Vec{}; }
+inline Vec add(Vec a, Vec b, Vec) { return a + b; }
+inline Vec subtract(Vec a, Vec b, Vec) { return a - b; }
+#endif
+
 // keep: v where the mask is set, else 0. select: g where the code is `position`, else 0, whatever g is there.
 #if defined(__AVX512F__)
 inline Vec keep(IntVec mask, Vec v) { return (Vec)_mm512_maskz_mov_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)v); }
@@ -146,18 +167,20 @@ void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* 
   std::memcpy(dst, a, n * sizeof(float));
 }
 
-// The same of a vector: kLanes values in sequence, or words {a[i], b[i]}.
+// Four vectors, of kBlock values each in sequence.
 template <typename M>
-void store_taps(char* p, Vec v) {
+void store_four(char* p, const Vec* v) {
 #if defined(__AVX512BF16__)
   if constexpr (M::kPack == 2) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]));
+    _mm512_storeu_si512(p + 64, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[3], (__m512)v[2]));
     return;
   }
 #endif
-  std::memcpy(p, &v, sizeof v);
+  for (int j = 0; j < 4; ++j) std::memcpy(p + j * kBlock * 4, v + j, sizeof *v);
 }
 
+// A vector of words {a[i], b[i]}; in float32 just a[i].
 template <typename M>
 void store_pairs(char* p, Vec a, [[maybe_unused]] Vec b) {
 #if defined(__AVX512BF16__)
