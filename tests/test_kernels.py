@@ -490,6 +490,7 @@ DRIVER = r"""
 #include <random>
 #include "conv.h"
 #include "dense.h"
+#include "sample.h"
 using namespace cnnjax;
 std::mt19937 rng(0);
 int64_t draw(int64_t a, int64_t b) { return std::uniform_int_distribution<int64_t>(a, b)(rng); }
@@ -522,6 +523,17 @@ int main() {
     auto dw = array<float>(k * n);
     dense_forward(pool, m, k, n, x.get(), w.get(), y.get());
     dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
+
+    Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 30), draw(0, 1) == 0, draw(0, 1) == 0,
+               static_cast<Fill>(draw(0, 3))};
+    const int64_t nt = t.n * t.h * t.w * t.c, most = draw(0, 1) ? int64_t(1) << t.bits : int64_t(INT32_MAX);
+    auto values = array<float>(nt), sampled = array<float>(nt);
+    auto levels = array<uint8_t>(nt);
+    auto factors = array<int32_t>(6 * t.n);
+    for (int64_t i = 0; i < 6 * t.n; ++i) factors[i] = draw(-most, most);
+    sample(pool, t, t.bytes ? static_cast<void*>(levels.get()) : values.get(), factors.get(), sampled.get());
+    for (int64_t i = 0; i < nt; ++i)
+      if (!(sampled[i] >= 0 && sampled[i] <= 9.001f)) return 1;
   }
   std::puts("done");
 }
@@ -540,7 +552,7 @@ def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
     (tmp_path / "driver.cc").write_text(DRIVER)
     command = [COMPILER, "-std=c++17", "-O1", "-g", "-w", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
                "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc", source / "conv.cc", source / "dense.cc",
-               "-o", tmp_path / "driver"]  # fmt: skip
+               source / "sample.cc", "-o", tmp_path / "driver"]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find" in built.stderr:
         pytest.skip(f"the compiler has no sanitizer: {built.stderr.splitlines()[0]}")
