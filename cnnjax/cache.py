@@ -24,7 +24,8 @@ from cnnjax.progress import Progress
 from cnnjax.sources import Reference, Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
-CHUNK = 64  # images per task of a thread
+CHUNK = 64  # images per task of a thread, fewer where they take more than
+CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
 ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "reason")
 
@@ -87,8 +88,8 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images.
     """
-    chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
-    iterator = iter(references)
+    iterator, most = iter(references), max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
     if count <= ALONE or workers == 1:
