@@ -124,8 +124,10 @@ void resize_rows(const Rows<2>& rows, long width, long count, const Taps& column
 
 INLINE __m256i load4(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
 
-// The same numbers for four rows.
-void resize_rows(const Rows<4>& rows, long width, long count, const Taps& columns, uint16_t* sums) {
+// The same numbers for four rows; FEW pixels under both triangles, or 0: of any number.
+template <long FEW>
+void resize_rows(const Rows<4>& rows, long width, long given, const Taps& columns, uint16_t* sums) {
+  const long count = FEW ? FEW : given, taps = FEW ? FEW : columns.count, last = columns.wanted - 1;
   const __m256i half = _mm256_set1_epi16(short(count / 2)), rounded = _mm256_set1_epi16(short(columns.count / 2 + 128));
   for (long x = 0; x < width; x += 8) {
     __m256i low[4] = {}, high[4] = {};
@@ -148,7 +150,6 @@ void resize_rows(const Rows<4>& rows, long width, long count, const Taps& column
       }
     }
   }
-  const long taps = columns.count, last = columns.wanted - 1;
   auto pixel = [&](long x) __attribute__((always_inline)) {
     const uint16_t *from = sums + 16 * columns.from[x], *weights = &columns.weights[x * taps * LANES];
     __m256i total{};
@@ -168,6 +169,10 @@ void resize_rows(const Rows<4>& rows, long width, long count, const Taps& column
       if (x + 3 <= last) std::memcpy(rows.to[row] + 3 * x, &bytes[row], 12);
       else std::memcpy(rows.to[row] + 3 * x, &bytes[row], 3 * (last + 1 - x));
   }
+}
+
+void resize_rows(const Rows<4>& rows, long width, long count, const Taps& columns, uint16_t* sums) {
+  (count == 3 && columns.count == 3 ? resize_rows<3> : resize_rows<0>)(rows, width, count, columns, sums);
 }
 
 #pragma GCC pop_options
