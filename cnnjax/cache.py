@@ -5,6 +5,7 @@ import collections
 import csv
 import dataclasses
 import errno
+import functools
 import hashlib
 import itertools
 import json
@@ -24,7 +25,8 @@ from cnnjax.progress import Progress
 from cnnjax.sources import Reference, Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
-CHUNK = 64  # images per task of a thread
+CHUNK = 64  # images per task of a thread, fewer where they take more than
+CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
 ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "reason")
 
@@ -44,14 +46,17 @@ class Cache:
     built: bool
 
 
-def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[np.ndarray, list[dict]]:
-    """Reads and decodes in the calling thread: uint8 [n, size, size, 3], and `FACTS` of each."""
+def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None
+                 ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
+    """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
     files = [_read(reference) for reference in references]
-    out = np.empty((len(files), size, size, 3), np.uint8)
-    facts = images_lib.decode_plain(files, method, out)
-    for i, file in enumerate(files):
-        reason, known = "", facts[i] or {}
-        if not known:
+    out = np.empty((len(files), size, size, 3), np.uint8) if out is None else out[: len(files)]
+    plain = images_lib.decode_plain(files, method, out)
+    facts = []
+    for i, (file, known) in enumerate(zip(files, plain, strict=True)):
+        reason = ""
+        if known is None:
+            known = dict.fromkeys(FACTS[:-1], "")
             try:
                 if isinstance(file, Exception):
                     raise file
@@ -62,8 +67,14 @@ def decode_chunk(references: list[Reference], size: int, method: str) -> tuple[n
                 reason = f"cannot be read ({str(error) or type(error).__name__})"
             if reason:
                 out[i] = 0
-        facts[i] = {**dict.fromkeys(FACTS, ""), **known, "reason": reason}
+        facts.append(_facts(reason, *known.values()))
     return out, facts
+
+
+@functools.lru_cache(4096)
+def _facts(reason: str, *known) -> dict:
+    """One dict for all images of the same size and kind."""
+    return dict(zip(FACTS, (*known, reason), strict=True))
 
 
 def _read(reference: Reference):
@@ -85,10 +96,10 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
         workers: threads; 0: one per usable core.
 
     Yields:
-        What `decode_chunk` returns, for up to `CHUNK` images.
+        What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
     """
-    chunks = iter(lambda: list(itertools.islice(iterator, CHUNK)), [])
-    iterator = iter(references)
+    iterator, most = iter(references), max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
     if count <= ALONE or workers == 1:
@@ -96,12 +107,13 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
             yield from (decode_chunk(chunk, size, method) for chunk in chunks)
         return
     # Threads: the decoders and the resize release the interpreter, and nothing is started or copied.
-    pool, pending = ThreadPoolExecutor(workers), collections.deque()
+    pool, pending, ahead = ThreadPoolExecutor(workers), collections.deque(), 3 * workers
+    rooms = [np.empty((most, size, size, 3), np.uint8) for _ in range(ahead + 1)]
     try:
         with images_lib.quiet():
-            for chunk in chunks:
-                pending.append(pool.submit(decode_chunk, chunk, size, method))
-                if len(pending) > 3 * workers:
+            for chunk, room in zip(chunks, itertools.cycle(rooms), strict=False):
+                pending.append(pool.submit(decode_chunk, chunk, size, method, room))
+                if len(pending) > ahead:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

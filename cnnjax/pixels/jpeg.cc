@@ -3,10 +3,6 @@
 
 #include "pixels.h"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 namespace pixels {
 namespace {
 
@@ -16,6 +12,23 @@ constexpr uint8_t NATURAL[80] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
     39, 46, 53, 60, 61, 54, 47, 55, 62, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63, 63};
+
+// Of a coefficient among two blocks, which lie row beside row.
+struct Places {
+  uint8_t of[80];
+  constexpr Places() : of() {
+    for (int k = 0; k < 80; k++) of[k] = uint8_t(NATURAL[k] / 8 * 16 + NATURAL[k] % 8);
+  }
+  constexpr uint8_t operator[](int k) const { return of[k]; }
+};
+constexpr Places PLACE;
+
+// Two blocks on their way from coefficients to pixels.
+struct Pair {
+  alignas(32) int16_t values[8][2][8], quant[8][2][8];
+  uint8_t* to[2];
+  long stride[2];
+};
 
 using Ints = int32_t __attribute__((vector_size(32)));
 using Shorts = int16_t __attribute__((vector_size(16)));
@@ -92,7 +105,7 @@ struct Huffman {
 
 struct Component {
   int across, down, dc, ac;  // samples per MCU in blocks; tables
-  Shorts quant[8];
+  int16_t quant[64];
   int predicted;
   long stride, width, height;  // of the plane in bytes, and of the samples that count
   std::vector<uint8_t> plane;
@@ -100,6 +113,9 @@ struct Component {
 
 // The coefficients of a block of zeros; the number of the last one, or -1.
 INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& predicted, int16_t* block) {
+  auto set = [&](int k, int value) __attribute__((always_inline)) {  // row by row, of 2 * 8
+    block[PLACE[k]] = int16_t(value);
+  };
   Bits bits = given;
   bits.refill();
   int length;
@@ -113,14 +129,14 @@ INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& pr
     bits.skip(length);
     if (size) predicted += extended(bits.take(size), size);
   }
-  block[0] = int16_t(predicted);
+  set(0, predicted);
   int last = 0, k = 1;
   auto quick = [&]() __attribute__((always_inline)) {
     entry = ac.quick[bits.buffer >> (64 - QUICK)];
     if (!entry.value) return false;
     bits.skip(entry.bits);
     k += entry.symbol;
-    block[NATURAL[last = k++]] = entry.value;
+    set(last = k++, entry.value);
     return true;
   };
   while (k < 64) {
@@ -133,7 +149,7 @@ INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& pr
     const int size = symbol & 15;
     k += symbol >> 4;
     if (size) {
-      block[NATURAL[last = k++]] = int16_t(extended(bits.take(size), size));
+      set(last = k++, extended(bits.take(size), size));
     } else if (symbol == 0xF0) {
       k++;
     } else {
@@ -194,10 +210,13 @@ INLINE void inverse_dct(Ints* x, int shift) {
   x[3] = (d + p + half) >> shift, x[4] = (d - p + half) >> shift;
 }
 
-FOR_EACH_CPU void store_block(const Shorts* block, const Shorts* quant, uint8_t* out, long stride) {
-  Shorts rows[8];
+FOR_EACH_CPU void store_block(const Pair& pair, int side) {
+  Shorts rows[8], quant;
   Ints x[8];
-  for (int i = 0; i < 8; i++) x[i] = __builtin_convertvector(block[i] * quant[i], Ints);
+  for (int i = 0; i < 8; i++) {
+    std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[i][side], sizeof quant);
+    x[i] = __builtin_convertvector(rows[i] * quant, Ints);
+  }
   for (int shift : {11, 18}) {
     inverse_dct(x, shift);
     for (int i = 0; i < 8; i++) rows[i] = packed(x[i]);
@@ -206,9 +225,64 @@ FOR_EACH_CPU void store_block(const Shorts* block, const Shorts* quant, uint8_t*
   }
   for (int i = 0; i < 8; i++) {
     const Octet row = levels(rows[i]);
-    std::memcpy(out + i * stride, &row, 8);
+    std::memcpy(pair.to[side] + i * pair.stride[side], &row, 8);
   }
 }
+
+#ifdef WITH_AVX2
+#pragma GCC push_options
+#pragma GCC target("avx2")
+
+// The same for two blocks, one in each half of the registers, with products that are added in pairs.
+void store_both(const Pair& pair) {
+  __m256i x[8];
+  auto numbers = [](int a, int b) { return _mm256_set1_epi32((a & 0xFFFF) | b << 16); };
+  for (int i = 0; i < 8; i++)
+    x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
+  for (int shift : {11, 18}) {
+    const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
+    const __m256i z3 = _mm256_add_epi16(x[7], x[3]), z4 = _mm256_add_epi16(x[5], x[1]);
+    __m256i y[8][2];
+    for (int i = 0; i < 2; i++) {
+      auto both = [&](__m256i a, __m256i b) { return i ? _mm256_unpackhi_epi16(a, b) : _mm256_unpacklo_epi16(a, b); };
+      const __m256i far = both(x[2], x[6]), near = both(x[0], x[4]), z = both(z3, z4), outer = both(x[7], x[1]), inner = both(x[5], x[3]);
+      const __m256i high = _mm256_madd_epi16(far, numbers(4433 + 6270, 4433)), low = _mm256_madd_epi16(far, numbers(4433, 4433 - 15137));
+      const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(near, numbers(8192, 8192)), half);
+      const __m256i difference = _mm256_add_epi32(_mm256_madd_epi16(near, numbers(8192, -8192)), half);
+      const __m256i a = _mm256_add_epi32(sum, high), d = _mm256_sub_epi32(sum, high);
+      const __m256i b = _mm256_add_epi32(difference, low), c = _mm256_sub_epi32(difference, low);
+      const __m256i even = _mm256_madd_epi16(z, numbers(9633 - 16069, 9633)), odd = _mm256_madd_epi16(z, numbers(9633, 9633 - 3196));
+      const __m256i p = _mm256_add_epi32(_mm256_madd_epi16(outer, numbers(2446 - 7373, -7373)), even);
+      const __m256i s = _mm256_add_epi32(_mm256_madd_epi16(outer, numbers(-7373, 12299 - 7373)), odd);
+      const __m256i q = _mm256_add_epi32(_mm256_madd_epi16(inner, numbers(16819 - 20995, -20995)), odd);
+      const __m256i r = _mm256_add_epi32(_mm256_madd_epi16(inner, numbers(-20995, 25172 - 20995)), even);
+      const __m256i sums[4][2] = {{a, s}, {b, r}, {c, q}, {d, p}};
+      for (int k = 0; k < 4; k++) {
+        y[k][i] = _mm256_srai_epi32(_mm256_add_epi32(sums[k][0], sums[k][1]), shift);
+        y[7 - k][i] = _mm256_srai_epi32(_mm256_sub_epi32(sums[k][0], sums[k][1]), shift);
+      }
+    }
+    for (int k = 0; k < 8; k++) x[k] = _mm256_packs_epi32(y[k][0], y[k][1]);
+    for (int step = 0; step < 3; step++) {  // transposed
+      __m256i next[8];
+      for (int k = 0; k < 4; k++)
+        next[2 * k] = _mm256_unpacklo_epi16(x[k], x[k + 4]), next[2 * k + 1] = _mm256_unpackhi_epi16(x[k], x[k + 4]);
+      std::copy(next, next + 8, x);
+    }
+  }
+  for (int i = 0; i < 8; i += 2) {
+    const __m256i rows = _mm256_xor_si256(_mm256_packs_epi16(x[i], x[i + 1]), _mm256_set1_epi8(char(128)));
+    const __m128i halves[2] = {_mm256_castsi256_si128(rows), _mm256_extracti128_si256(rows, 1)};
+    for (int side = 0; side < 2; side++) {
+      uint8_t* to = pair.to[side] + i * pair.stride[side];
+      std::memcpy(to, &halves[side], 8);
+      std::memcpy(to + pair.stride[side], reinterpret_cast<const char*>(&halves[side]) + 8, 8);
+    }
+  }
+}
+
+#pragma GCC pop_options
+#endif
 
 void store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
   const int level = std::clamp(((value * 4 + 16) >> 5) + 128, 0, 255);
@@ -247,10 +321,43 @@ FOR_EACH_CPU void to_rgb(const uint8_t* luma, const uint8_t* blue, const uint8_t
   }
 }
 
+#ifdef WITH_AVX2
+#pragma GCC push_options
+#pragma GCC target("avx2")
+
+// The same for 16 pixels at once; what is left over is left.
+long to_rgb_16(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, uint32_t* out, long width) {
+  auto all = [](int value) { return _mm256_set1_epi16(short(value)); };
+  auto levels = [](const uint8_t* at) { return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)at)); };
+  auto rounded = [&](__m256i twice, int factor) {
+    return _mm256_srai_epi16(_mm256_add_epi16(_mm256_mulhi_epi16(twice, all(factor)), all(1)), 1);
+  };
+  const __m256i factors = _mm256_set1_epi32((-22554 & 0xFFFF) | 18734 << 16), half = _mm256_set1_epi32(32768);
+  long i = 0;
+  for (; i + 16 <= width; i += 16) {
+    const __m256i y = levels(luma + i), b = _mm256_sub_epi16(levels(blue + i), all(128)), r = _mm256_sub_epi16(levels(red + i), all(128));
+    const __m256i twice_b = _mm256_add_epi16(b, b), twice_r = _mm256_add_epi16(r, r);
+    const __m256i to_red = _mm256_add_epi16(r, rounded(twice_r, 26345)), to_blue = _mm256_add_epi16(twice_b, rounded(twice_b, -14942));
+    const __m256i low = _mm256_srai_epi32(_mm256_add_epi32(_mm256_madd_epi16(_mm256_unpacklo_epi16(b, r), factors), half), 16);
+    const __m256i high = _mm256_srai_epi32(_mm256_add_epi32(_mm256_madd_epi16(_mm256_unpackhi_epi16(b, r), factors), half), 16);
+    const __m256i to_green = _mm256_sub_epi16(_mm256_packs_epi32(low, high), r);
+    const __m256i reds = _mm256_add_epi16(y, to_red), greens = _mm256_add_epi16(y, to_green), blues = _mm256_add_epi16(y, to_blue);
+    const __m256i red_blue = _mm256_packus_epi16(reds, blues), green_none = _mm256_packus_epi16(greens, __m256i{});
+    const __m256i red_green = _mm256_unpacklo_epi8(red_blue, green_none), blue_none = _mm256_unpackhi_epi8(red_blue, green_none);
+    const __m256i near = _mm256_unpacklo_epi16(red_green, blue_none), far = _mm256_unpackhi_epi16(red_green, blue_none);
+    _mm256_storeu_si256((__m256i*)(out + i), _mm256_permute2x128_si256(near, far, 0x20));
+    _mm256_storeu_si256((__m256i*)(out + i + 8), _mm256_permute2x128_si256(near, far, 0x31));
+  }
+  return i;
+}
+
+#pragma GCC pop_options
+#endif
+
 class Decoder {
  public:
   __attribute__((noinline)) bool decode(const uint8_t* data, long size, Pixels& out) {
-    at = data, end = data + size, interval = 0, adobe = 1, sized = false;
+    at = data, end = data + size, interval = 0, exif = sized = false;
     for (auto& tables : huffman)
       for (Huffman& table : tables) table.known = false;
     for (bool& known : quantised) known = false;
@@ -284,12 +391,17 @@ class Decoder {
  private:
   const uint8_t *at, *end;
   long interval, height, width, across, down;  // across, down: MCUs
-  int adobe;
-  bool sized, quantised[4];
+  bool exif, sized, quantised[4];
   uint8_t ids[3], tables[3];
   uint16_t quant[4][64];
   Huffman huffman[2][4];
   Component components[3];
+  Pair pair;
+  int waiting;  // blocks in it
+  const Component* quantised_by[2];
+#ifdef WITH_AVX2
+  const bool wide = __builtin_cpu_supports("avx2");
+#endif
   std::vector<uint8_t> bits, line[2];
   std::vector<int16_t> sums;
 
@@ -298,8 +410,23 @@ class Decoder {
   }
 
   // Whether Exif or XMP may give an orientation; also what is not clear.
-  static bool may_turn(const uint8_t* from, const uint8_t* to) {
-    return contains(from, to, "Exif") || contains(from, to, "Orientation");
+  bool may_turn(const uint8_t* from, const uint8_t* to) {
+    if (contains(from, to, "Orientation")) return true;
+    if (!contains(from, to, "Exif")) return false;
+    const uint8_t* tiff = from + 6;
+    if (exif || to - from < 14 || std::memcmp(from, "Exif\0", 6)) return true;
+    exif = true;
+    const bool little = !std::memcmp(tiff, "II*\0", 4);
+    if (!little && std::memcmp(tiff, "MM\0*", 4)) return true;
+    auto two = [&](const uint8_t* at) { return little ? at[0] | at[1] << 8 : big16(at); };
+    auto four = [&](const uint8_t* at) { return little ? two(at) | uint32_t(two(at + 2)) << 16 : big32(at); };
+    const long first = four(tiff + 4);
+    if (first < 8 || first + 2 > to - tiff) return true;
+    const long count = two(tiff + first);
+    if (first + 2 + 12 * count > to - tiff) return true;
+    for (const uint8_t *entry = tiff + first + 2, *last = entry + 12 * count; entry < last; entry += 12)
+      if (two(entry) == 0x112) return two(entry + 2) != 3 || four(entry + 4) != 1 || two(entry + 8) != 1;
+    return false;
   }
 
   bool read_adobe(const uint8_t* from, const uint8_t* to) const {  // the colours are YCbCr
@@ -355,7 +482,7 @@ class Decoder {
       each.dc = from[2 + 2 * i] >> 4, each.ac = from[2 + 2 * i] & 15;
       if (from[1 + 2 * i] != ids[i] || each.dc > 3 || each.ac > 3 || !quantised[tables[i]]) return false;
       if (!huffman[0][each.dc].known || !huffman[1][each.ac].known) return false;
-      for (int k = 0; k < 64; k++) each.quant[k / 8][k % 8] = int16_t(quant[tables[i]][k]);
+      for (int k = 0; k < 64; k++) each.quant[k] = int16_t(quant[tables[i]][k]);
       const size_t bytes = each.stride * down * 8 * each.down;
       if (each.plane.size() < bytes) each.plane.resize(bytes);
     }
@@ -383,6 +510,8 @@ class Decoder {
 
   bool read_scan() {
     const long all = across * down, each = interval ? interval : all;
+    waiting = 0, quantised_by[0] = quantised_by[1] = nullptr;
+    clear();
     for (long done = 0; done < all; done += each) {
       long length;
       const bool final = done + each >= all;
@@ -395,6 +524,7 @@ class Decoder {
       const long left = 8 * length - (8 * (from.next - bits.data()) - from.count);
       if (left < 0 || left >= 8) return false;
     }
+    flush();
     return true;
   }
 
@@ -402,15 +532,40 @@ class Decoder {
     for (Component& each : components)
       for (int v = 0; v < each.down; v++)
         for (int h = 0; h < each.across; h++) {
-          Shorts block[8];
-          for (Shorts& row : block) row = Shorts{};
           uint8_t* to = each.plane.data() + 8 * ((y * each.down + v) * each.stride + x * each.across + h);
-          const int last = read_block(from, huffman[0][each.dc], huffman[1][each.ac], each.predicted, reinterpret_cast<int16_t*>(block));
+          int16_t* block = pair.values[0][waiting];
+          const int last = read_block(from, huffman[0][each.dc], huffman[1][each.ac], each.predicted, block);
           if (last < 0) return false;
-          if (last) store_block(block, each.quant, to, each.stride);
-          else store_level(int16_t(block[0][0] * each.quant[0][0]), to, each.stride);
+          if (!last) {
+            store_level(int16_t(*block * each.quant[0]), to, each.stride);
+            *block = 0;
+            continue;
+          }
+          pair.to[waiting] = to, pair.stride[waiting] = each.stride;
+          if (quantised_by[waiting] != &each) {
+            for (int i = 0; i < 8; i++) std::memcpy(pair.quant[i][waiting], each.quant + 8 * i, sizeof pair.quant[i][waiting]);
+            quantised_by[waiting] = &each;
+          }
+          if (++waiting == 2) flush();
         }
     return true;
+  }
+
+  void flush() {
+#ifdef WITH_AVX2
+    if (waiting == 2 && wide) {
+      store_both(pair);
+      waiting = 0;
+    }
+#endif
+    for (int side = 0; side < waiting; side++) store_block(pair, side);
+    waiting = 0;
+    clear();
+  }
+
+  void clear() {
+    for (auto& row : pair.values)
+      for (auto& side : row) std::memset(side, 0, sizeof side);
   }
 
   bool combine(Pixels& out) {
@@ -430,7 +585,12 @@ class Decoder {
         else widen_rows(rows[i], chroma.width, sums.data(), line[i].data());
         rows[i] = line[i].data();
       }
-      to_rgb(luma.plane.data() + y * luma.stride, rows[0], rows[1], to, width);
+      const uint8_t* bright = luma.plane.data() + y * luma.stride;
+      long done = 0;
+#ifdef WITH_AVX2
+      if (wide) done = to_rgb_16(bright, rows[0], rows[1], to, width);
+#endif
+      to_rgb(bright + done, rows[0] + done, rows[1] + done, to + done, width - done);
     }
     return true;
   }

@@ -7,6 +7,13 @@
 #include <cstring>
 #include <vector>
 
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define WITH_AVX2 1  // in parts of files, between #pragma GCC target
+#endif
+
 // The loader takes the best that the CPU has; integers alone, so that the pixels are the same on all. Clang and other C
 // libraries: what every CPU of the kind has.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__)
@@ -34,14 +41,14 @@ inline uint8_t* room(std::vector<uint8_t>& bytes, size_t size) {
   return bytes.data();
 }
 
-// Red, green, blue and a byte without meaning; rows follow each other without gaps, and 16 bytes follow them.
+// Red, green, blue and a byte without meaning; rows follow each other without gaps, and 32 bytes follow them.
 struct Pixels {
   std::vector<uint8_t> bytes;
   long height = 0, width = 0;
 
   uint8_t* room(long rows, long columns) {
     height = rows, width = columns;
-    return pixels::room(bytes, 4 * rows * columns + 16);
+    return pixels::room(bytes, 4 * rows * columns + 32);
   }
 };
 

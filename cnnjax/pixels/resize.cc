@@ -4,14 +4,11 @@
 
 #include "pixels.h"
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 namespace pixels {
 namespace {
 
 constexpr long MOST = 256;  // pixels under a triangle: the error of each product adds up
+constexpr long LANES = 16;  // copies of a weight
 using Bytes = uint8_t __attribute__((vector_size(16)));
 using Half = uint8_t __attribute__((vector_size(8)));
 using Levels = uint16_t __attribute__((vector_size(16)));  // two pixels
@@ -46,7 +43,7 @@ INLINE Levels high_pixels(Bytes pixels) {
 struct Taps {
   long size = 0, wanted = 0, count = 0;
   std::vector<long> from;
-  std::vector<Levels> weights;
+  std::vector<uint16_t> weights;  // [wanted, count, LANES]
 
   // Pillow's precompute_coeffs (src/libImaging/Resample.c) for its triangle filter.
   void set(long pixels, long result) {
@@ -54,7 +51,8 @@ struct Taps {
     size = 0;  // of nothing, should memory end here
     const double scale = double(pixels) / result, support = std::max(scale, 1.0);
     count = std::min(long(std::ceil(2 * support)), pixels);
-    from.resize(result), weights.resize(result * count);
+    if (count > MOST) return;
+    from.resize(result), weights.resize(result * count * LANES);
     for (long i = 0; i < result; i++) {
       const double centre = (i + 0.5) * scale;
       const long begin = std::max(long(centre - support + 0.5), 0L), end = std::min(long(centre + support + 0.5), pixels);
@@ -67,7 +65,7 @@ struct Taps {
       for (long k = 0, given = 0; k < count; k++) {
         before += weight(from[i] + k);
         const long now = std::lround(before / total * 65535);
-        weights[i * count + k] = Levels{} + uint16_t(now - given);
+        std::fill_n(&weights[(i * count + k) * LANES], LANES, uint16_t(now - given));
         given = now;
       }
     }
@@ -75,64 +73,143 @@ struct Taps {
   }
 };
 
-// The weighted sums of `count` rows, for two rows of the result at once: pixel by pixel, one beside the other.
-FOR_EACH_CPU void add_rows(const uint8_t* first, const uint8_t* second, long width, long count, const Levels* one, const Levels* two,
-                     Levels* out) {
+INLINE Levels load(const uint16_t* at) {
+  Levels levels;
+  std::memcpy(&levels, at, sizeof levels);
+  return levels;
+}
+
+// Some rows of the result: the weighted sums of rows, pixel by pixel one beside the other, then those of pixels.
+template <int ROWS>
+struct Rows {
+  const uint8_t* from[ROWS];  // the first row of the sum
+  const uint16_t* weights[ROWS];
+  uint8_t* to[ROWS];
+};
+
+void resize_rows(const Rows<2>& rows, long width, long count, const Taps& columns, uint16_t* sums) {
   const Levels half = Levels{} + uint16_t(count / 2);  // what rounding down takes away
   for (long x = 0; x < width; x += 4) {
-    Levels a{}, b{}, c{}, d{};
-    for (long k = 0; k < count; k++) {
-      Bytes left, right;
-      std::memcpy(&left, first + 4 * (k * width + x), 16), std::memcpy(&right, second + 4 * (k * width + x), 16);
-      a += high(low_pixels(left), one[k]), b += high(high_pixels(left), one[k]);
-      c += high(low_pixels(right), two[k]), d += high(high_pixels(right), two[k]);
+    Levels sum_of[2][2] = {};
+    for (int row = 0; row < 2; row++) {
+      for (long k = 0; k < count; k++) {
+        Bytes pixels;
+        std::memcpy(&pixels, rows.from[row] + 4 * (k * width + x), sizeof pixels);
+        const Levels weight = load(rows.weights[row] + k * LANES);
+        sum_of[row][0] += high(low_pixels(pixels), weight), sum_of[row][1] += high(high_pixels(pixels), weight);
+      }
+      for (Levels& each : sum_of[row]) each = sum(each, half);
     }
-    a = sum(a, half), b = sum(b, half), c = sum(c, half), d = sum(d, half);
-    out[x] = SHUFFLE(Levels, a, c, 0, 1, 2, 3, 8, 9, 10, 11), out[x + 1] = SHUFFLE(Levels, a, c, 4, 5, 6, 7, 12, 13, 14, 15);
-    out[x + 2] = SHUFFLE(Levels, b, d, 0, 1, 2, 3, 8, 9, 10, 11), out[x + 3] = SHUFFLE(Levels, b, d, 4, 5, 6, 7, 12, 13, 14, 15);
+    for (int i = 0; i < 2; i++) {
+      const Levels pairs[2] = {SHUFFLE(Levels, sum_of[0][i], sum_of[1][i], 0, 1, 2, 3, 8, 9, 10, 11),
+                               SHUFFLE(Levels, sum_of[0][i], sum_of[1][i], 4, 5, 6, 7, 12, 13, 14, 15)};
+      std::memcpy(sums + 8 * (x + 2 * i), pairs, sizeof pairs);
+    }
+  }
+  const Levels rounded = Levels{} + uint16_t(columns.count / 2 + 128);
+  const uint16_t* weights = columns.weights.data();
+  for (long x = 0; x < columns.wanted; x++) {
+    const uint16_t* from = sums + 8 * columns.from[x];
+    Levels total{};
+    for (long k = 0; k < columns.count; k++, weights += LANES) total += high(load(from + 8 * k), load(weights));
+    const Half pixels = __builtin_convertvector(sum(total, rounded) >> 8, Half);
+    for (int row = 0; row < 2; row++)
+      for (int colour = 0; colour < 3; colour++) rows.to[row][3 * x + colour] = pixels[4 * row + colour];
   }
 }
 
-// The weighted sum of `count` pixels, of two rows at once.
-INLINE Half add_pixels(const Levels* sums, const Levels* weights, long count, Levels half) {
-  Levels total{};
-  for (long k = 0; k < count; k++) total += high(sums[k], weights[k]);
-  return __builtin_convertvector(sum(total, half) >> 8, Half);
+#ifdef WITH_AVX2
+#pragma GCC push_options
+#pragma GCC target("avx2")
+
+INLINE __m256i load4(const void* at) { return _mm256_loadu_si256(static_cast<const __m256i*>(at)); }
+
+// The same numbers for four rows; FEW pixels under both triangles, or 0: of any number.
+template <long FEW>
+void resize_rows(const Rows<4>& rows, long width, long given, const Taps& columns, uint16_t* sums) {
+  const long count = FEW ? FEW : given, taps = FEW ? FEW : columns.count, last = columns.wanted - 1;
+  const __m256i half = _mm256_set1_epi16(short(count / 2)), rounded = _mm256_set1_epi16(short(columns.count / 2 + 128));
+  for (long x = 0; x < width; x += 8) {
+    __m256i low[4] = {}, high[4] = {};
+    for (long k = 0; k < count; k++)
+      for (int row = 0; row < 4; row++) {
+        const __m256i pixels = load4(rows.from[row] + 4 * (k * width + x)), weight = load4(rows.weights[row] + k * LANES);
+        const __m256i left = _mm256_unpacklo_epi8(__m256i{}, pixels), right = _mm256_unpackhi_epi8(__m256i{}, pixels);
+        low[row] = _mm256_add_epi16(low[row], _mm256_mulhi_epu16(left, weight));
+        high[row] = _mm256_add_epi16(high[row], _mm256_mulhi_epu16(right, weight));
+      }
+    for (int i = 0; i < 2; i++) {
+      __m256i* each = i ? high : low;  // pixels 2i, 2i + 1, 2i + 4 and 2i + 5
+      for (int row = 0; row < 4; row++) each[row] = _mm256_adds_epu16(each[row], half);
+      for (int j = 0; j < 2; j++) {
+        const __m256i one = j ? _mm256_unpackhi_epi64(each[0], each[1]) : _mm256_unpacklo_epi64(each[0], each[1]);
+        const __m256i two = j ? _mm256_unpackhi_epi64(each[2], each[3]) : _mm256_unpacklo_epi64(each[2], each[3]);
+        auto* to = reinterpret_cast<__m256i*>(sums + 16 * (x + 2 * i + j));
+        _mm256_storeu_si256(to, _mm256_permute2x128_si256(one, two, 0x20));
+        _mm256_storeu_si256(to + 4, _mm256_permute2x128_si256(one, two, 0x31));
+      }
+    }
+  }
+  auto pixel = [&](long x) __attribute__((always_inline)) {
+    const uint16_t *from = sums + 16 * columns.from[x], *weights = &columns.weights[x * taps * LANES];
+    __m256i total{};
+    for (long k = 0; k < taps; k++)
+      total = _mm256_add_epi16(total, _mm256_mulhi_epu16(load4(from + 16 * k), load4(weights + k * LANES)));
+    return _mm256_srli_epi16(_mm256_adds_epu16(total, rounded), 8);
+  };
+  const __m256i three = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
+  for (long x = 0; x <= last; x += 4) {
+    const __m256i a = pixel(x), b = pixel(std::min(x + 1, last)), c = pixel(std::min(x + 2, last)), d = pixel(std::min(x + 3, last));
+    const __m256 left = (__m256)_mm256_packus_epi16(a, b), right = (__m256)_mm256_packus_epi16(c, d);
+    const __m256i even = _mm256_shuffle_epi8((__m256i)_mm256_shuffle_ps(left, right, 0x88), three);  // rows 0 and 2
+    const __m256i odd = _mm256_shuffle_epi8((__m256i)_mm256_shuffle_ps(left, right, 0xDD), three);
+    const __m128i bytes[4] = {_mm256_castsi256_si128(even), _mm256_castsi256_si128(odd), _mm256_extracti128_si256(even, 1),
+                              _mm256_extracti128_si256(odd, 1)};
+    for (int row = 0; row < 4; row++)
+      if (x + 3 <= last) std::memcpy(rows.to[row] + 3 * x, &bytes[row], 12);
+      else std::memcpy(rows.to[row] + 3 * x, &bytes[row], 3 * (last + 1 - x));
+  }
 }
 
-FOR_EACH_CPU void resize_rows(const Levels* sums, const Taps& columns, uint8_t* one, uint8_t* two) {
-  const long count = columns.count, last = columns.wanted - 1;
-  const Levels* weights = columns.weights.data();
-  const long* from = columns.from.data();
-  const Levels half = Levels{} + uint16_t(count / 2 + 128);
-  for (long x = 0; x < last; x++) {  // the fourth byte gives way to the next pixel
-    const Half pixels = add_pixels(sums + from[x], weights + x * count, count, half);
-    std::memcpy(one + 3 * x, &pixels, 4);
-    std::memcpy(two + 3 * x, reinterpret_cast<const char*>(&pixels) + 4, 4);
+void resize_rows(const Rows<4>& rows, long width, long count, const Taps& columns, uint16_t* sums) {
+  (count == 3 && columns.count == 3 ? resize_rows<3> : resize_rows<0>)(rows, width, count, columns, sums);
+}
+
+#pragma GCC pop_options
+#endif
+
+template <int ROWS>
+void resize_all(const Pixels& source, uint8_t* out, long stride, const Taps& down, const Taps& across, uint16_t* sums) {
+  const long row = 4 * source.width;
+  for (long y = 0; y < down.wanted; y += ROWS) {
+    Rows<ROWS> rows;
+    for (int i = 0; i < ROWS; i++) {
+      const long at = std::min(y + i, down.wanted - 1);
+      rows.from[i] = source.bytes.data() + down.from[at] * row;
+      rows.weights[i] = &down.weights[at * down.count * LANES];
+      rows.to[i] = out + at * stride;
+    }
+    resize_rows(rows, source.width, down.count, across, sums);
   }
-  const Half pixels = add_pixels(sums + from[last], weights + last * count, count, half);
-  std::memcpy(one + 3 * last, &pixels, 3);
-  std::memcpy(two + 3 * last, reinterpret_cast<const char*>(&pixels) + 4, 3);
 }
 
 }  // namespace
 
 bool resize(const Pixels& source, uint8_t* out, long stride, long to_height, long to_width) {
   static thread_local Taps kept[2];
-  static thread_local std::vector<Levels> kept_sums;
-  Taps &rows = kept[0], &columns = kept[1];
-  rows.set(source.height, to_height), columns.set(source.width, to_width);
-  if (rows.count > MOST || columns.count > MOST) return false;
-  if (long(kept_sums.size()) < source.width + 4) kept_sums.resize(source.width + 4);
-  Levels* sums = kept_sums.data();
-  const uint8_t* from = source.bytes.data();
-  const long row = 4 * source.width, taps = rows.count;
-  for (long y = 0; y < to_height; y += 2) {
-    const long z = std::min(y + 1, to_height - 1);
-    add_rows(from + rows.from[y] * row, from + rows.from[z] * row, source.width, taps, &rows.weights[y * taps],
-             &rows.weights[z * taps], sums);
-    resize_rows(sums, columns, out + y * stride, out + z * stride);
+  static thread_local std::vector<uint16_t> kept_sums;
+  Taps &down = kept[0], &across = kept[1];
+  down.set(source.height, to_height), across.set(source.width, to_width);
+  if (!down.size || !across.size) return false;
+  const size_t room = 16 * (source.width + 8);
+  if (kept_sums.size() < room) kept_sums.resize(room);
+#ifdef WITH_AVX2
+  if (__builtin_cpu_supports("avx2")) {
+    resize_all<4>(source, out, stride, down, across, kept_sums.data());
+    return true;
   }
+#endif
+  resize_all<2>(source, out, stride, down, across, kept_sums.data());
   return true;
 }
 
