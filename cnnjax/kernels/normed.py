@@ -1,0 +1,192 @@
+"""Convolutions without bias and ReLU, and the batch normalisation that follows them; see `cnnjax.kernels`.
+
+Gradients are of reverse mode and of first order; a batch that is divided among devices stays divided, and then statistics are
+those of the whole batch.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax import kernels
+from cnnjax.kernels import BLOCK
+
+
+def supports_conv(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int) -> bool:
+    """Whether `conv` takes these; the output channels must be a multiple of 16."""
+    return not _conv_problem(x_shape, w_shape, stride)
+
+
+def supports_norm(x_shape: tuple[int, ...]) -> bool:
+    """Whether `batch_norm` takes this; the channels must be a multiple of 16."""
+    return not _norm_problem(x_shape)
+
+
+def conv(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
+    """A convolution with kernel // 2 zeros on all four sides.
+
+    Args:
+        x: float32 [n, h, w, ci].
+        w: float32 [kernel, kernel, ci, co], of an odd kernel; co a multiple of 16.
+        stride: pixels, along rows and columns.
+
+    Returns:
+        float32 [n, ceil(h / stride), ceil(w / stride), co].
+
+    Raises:
+        ValueError: `supports_conv` is False, or another type.
+    """
+    problem = _conv_problem(x.shape, w.shape, stride) or kernels.type_problem({"x": x, "w": w})
+    if problem:
+        raise ValueError(f"conv: {problem}")
+    return _conv(_Conv(kernels.usable("conv"), stride), x, w)
+
+
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float, relu: bool
+               ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, plus `more`, through ReLU, by the statistics of this batch.
+
+    Args:
+        x: float32 [n, ..., channels], channels a multiple of 16.
+        scale, bias: float32 [channels].
+        more: float32 of the shape of x, or nothing.
+        epsilon: keeps the root away from zero.
+        relu: whether ReLU follows.
+
+    Returns:
+        The result, of the shape of x; mean and variance, [channels], through which no gradients go.
+
+    Raises:
+        ValueError: `supports_norm` is False, or another type or shape.
+    """
+    arrays = {"x": x, "scale": scale, "bias": bias} | ({} if more is None else {"more": more})
+    problem = _norm_problem(x.shape) or kernels.type_problem(arrays)
+    if not problem and not (scale.shape == bias.shape == x.shape[-1:] and (more is None or more.shape == x.shape)):
+        shapes = ", ".join(f"{name} is {list(array.shape)}" for name, array in arrays.items())
+        problem = f"{shapes}; give scale and bias {list(x.shape[-1:])}, and more as x"
+    if problem:
+        raise ValueError(f"batch_norm: {problem}")
+    return _norm(_Norm(kernels.usable("batch_norm"), float(epsilon), relu, more is not None), x, scale, bias, more)
+
+
+def _conv_problem(x: tuple[int, ...], w: tuple[int, ...], stride: int) -> str:
+    if len(x) != 4 or len(w) != 4 or w[0] != w[1] or w[0] % 2 == 0 or x[3] != w[2]:
+        return f"x is {list(x)} and w is {list(w)}; give [n, h, w, ci] and [k, k, ci, co] with an odd k"
+    if w[3] % BLOCK:
+        return f"{w[3]} output channels; give a multiple of {BLOCK}, or let JAX compute this layer"
+    if not 1 <= stride <= kernels.LARGEST:
+        return f"stride={stride}; give 1 or more"
+    return kernels.size_problem(x, w)
+
+
+def _norm_problem(x: tuple[int, ...]) -> str:
+    if len(x) < 2 or x[-1] % BLOCK:
+        return f"x is {list(x)}; give [n, ..., channels], channels a multiple of {BLOCK}, or let JAX compute this layer"
+    return kernels.size_problem(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Conv:
+    instructions: str
+    stride: int
+
+
+@functools.cache
+def _conv_call(options: _Conv, what: str, kernel: int = 0, shape: tuple[int, ...] = ()) -> Callable:
+    """forward: x, w -> y; inputs: w, g -> dx with height, width and channels of `shape`; weights: x, g -> dw of `kernel`."""
+    target = f"cnnjax_{options.instructions}_plain_{what}"
+
+    def result(a, b):
+        if what == "forward":
+            return a.shape[0], *(-(-size // options.stride) for size in a.shape[1:3]), b.shape[3]
+        if what == "inputs":
+            return b.shape[0], *shape
+        return kernel, kernel, a.shape[3], b.shape[3]
+
+    def call(a, b):
+        return (jax.ffi.ffi_call(target, kernels.float32(*result(a, b)))(a, b, stride=np.int64(options.stride)),)
+
+    batched = {"forward": (True, False), "inputs": (False, True), "weights": (True, True)}[what]
+    name = "_".join(map(str, (f"plain_{what}", *dataclasses.astuple(options), kernel, *shape)))
+    return kernels.divisible(name, call, batched, (what != "weights",))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv(options, x, w):
+    return _conv_call(options, "forward")(x, w)[0]
+
+
+def _conv_bwd(options, saved, g):
+    # Two calls, so that XLA leaves out the gradient that nobody needs.
+    x, w = saved
+    (dw,) = _conv_call(options, "weights", w.shape[0])(x, g)
+    if x.shape[3] % BLOCK:  # images
+        edge = w.shape[0] // 2
+
+        def outputs(x):
+            return lax.conv_general_dilated(x, w, (options.stride,) * 2, ((edge, edge),) * 2,
+                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+
+        return jax.linear_transpose(outputs, x)(g)[0], dw
+    return _conv_call(options, "inputs", 0, x.shape[1:])(w, g)[0], dw
+
+
+_conv.defvjp(lambda options, x, w: (_conv(options, x, w), (x, w)), _conv_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Norm:
+    instructions: str
+    epsilon: float
+    relu: bool
+    more: bool
+
+
+@functools.cache
+def _norm_call(options: _Norm, what: str) -> Callable:
+    """sums: x -> sum, squares. forward: x, mean, scale, bias[, more] -> y. gradient_sums: g, y, x, mean -> sum, product.
+    backward: g, y, x, mean, scale, shift, slope -> dx[, that of more]."""  # fmt: skip
+    target = f"cnnjax_{options.instructions}_norm_{what}"
+    images = {"sums": (0,), "forward": (0, 4), "gradient_sums": (0, 1, 2), "backward": (0, 1, 2)}[what]
+    inputs = {"sums": 1, "forward": 4 + options.more, "gradient_sums": 4, "backward": 7}[what]
+    sums, results = what.endswith("sums"), {"forward": 1, "backward": 1 + options.more}.get(what, 2)
+
+    def call(*arrays):
+        kinds = (kernels.float32(*(arrays[0].shape[-1:] if sums else arrays[0].shape)),) * results
+        attributes = {} if what == "sums" else {"relu": np.bool_(options.relu)}
+        return tuple(jax.ffi.ffi_call(target, kinds)(*arrays, **attributes))
+
+    name = f"norm_{what}_{options.instructions}_{options.relu}_{options.more}"
+    return kernels.divisible(name, call, tuple(i in images for i in range(inputs)), (not sums,) * results)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _norm(options, x, scale, bias, more):
+    return _norm_fwd(options, x, scale, bias, more)[0]
+
+
+def _norm_fwd(options, x, scale, bias, more):
+    count = np.float32(x.size // x.shape[-1])
+    total, squares = _norm_call(options, "sums")(x)
+    mean = total / count
+    var = jnp.maximum(squares / count - mean**2, 0)
+    root = lax.rsqrt(var + np.float32(options.epsilon))
+    (y,) = _norm_call(options, "forward")(x, mean, root * scale, bias, *(() if more is None else (more,)))
+    return (y, mean, var), (x, y, mean, root, scale)
+
+
+def _norm_bwd(options, saved, gradients):
+    x, y, mean, root, scale = saved
+    g, count = gradients[0], np.float32(x.size // x.shape[-1])
+    total, product = _norm_call(options, "gradient_sums")(g, y, x, mean)
+    shift, slope = total / count, product / count * root**2
+    dx, *more = _norm_call(options, "backward")(g, y, x, mean, root * scale, shift, slope)
+    return dx, product * root, total, more[0] if more else None
+
+
+_norm.defvjp(_norm_fwd, _norm_bwd)
