@@ -91,8 +91,9 @@ def keep_memory(config) -> bool:
     if not config.runtime.keep_memory or platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    map_max, trim_threshold, huge_page = -4, -1, 14  # of mallopt and madvise, as <malloc.h> and <sys/mman.h> number them
-    if not (libc.mallopt(map_max, 0) and libc.mallopt(trim_threshold, -1)):
+    map_max, trim_threshold, arena_max, huge_page = -4, -1, -8, 14  # of mallopt and madvise, see <malloc.h> and <sys/mman.h>
+    # One heap: those of other threads than the first are given back whatever the threshold, and hold 64 MB at most.
+    if not (libc.mallopt(map_max, 0) and libc.mallopt(trim_threshold, -1) and libc.mallopt(arena_max, 1)):
         return False
     # The heap grows once by a quarter of the machine's memory, which costs nothing until it is used, to be advised.
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4

@@ -24,20 +24,20 @@ ffi::Error PlainForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> 
   });
 }
 
-ffi::Error PlainInputs(ffi::ThreadPool threads, F32 w, F32 g, ffi::Result<F32> dx, int64_t stride) {
+ffi::Error PlainBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dw, ffi::RemainingRets rest,
+                         int64_t stride) {
   Plain conv;
-  if (const char* problem = describe(dx->dimensions(), w.dimensions(), g.dimensions(), stride, conv)) return wrong(problem);
-  if (conv.ci % 16) return wrong("input channels no multiple of 16");
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, conv)) return wrong(problem);
+  if (!equal(dw->dimensions(), {conv.kernel, conv.kernel, conv.ci, conv.co})) return wrong("gradients have other shapes");
+  float* dx = nullptr;
+  if (rest.size()) {
+    auto buffer = rest.get<F32>(0);
+    if (!buffer || conv.ci % 16 || !equal((*buffer)->dimensions(), {conv.n, conv.h, conv.w, conv.ci}))
+      return wrong("the gradient of the images has another shape, or channels no multiple of 16");
+    dx = (*buffer)->typed_data();
+  }
   return run(threads, [&](const Pool& pool) {
-    plain_inputs(pool, conv, w.typed_data(), g.typed_data(), dx->typed_data());
-  });
-}
-
-ffi::Error PlainWeights(ffi::ThreadPool threads, F32 x, F32 g, ffi::Result<F32> dw, int64_t stride) {
-  Plain conv;
-  if (const char* problem = describe(x.dimensions(), dw->dimensions(), g.dimensions(), stride, conv)) return wrong(problem);
-  return run(threads, [&](const Pool& pool) {
-    plain_weights(pool, conv, x.typed_data(), g.typed_data(), dw->typed_data());
+    plain_backward(pool, conv, x.typed_data(), w.typed_data(), g.typed_data(), dw->typed_data(), dx);
   });
 }
 
@@ -117,8 +117,7 @@ ffi::Error NormBackward(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, 
 
 extern "C" {
 EXPORTED XLA_FFI_Error* CnnjaxPlainForward(XLA_FFI_CallFrame*);
-EXPORTED XLA_FFI_Error* CnnjaxPlainInputs(XLA_FFI_CallFrame*);
-EXPORTED XLA_FFI_Error* CnnjaxPlainWeights(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxPlainBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormSums(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormGradientSums(XLA_FFI_CallFrame*);
@@ -130,8 +129,8 @@ EXPORTED XLA_FFI_Error* CnnjaxNormBackward(XLA_FFI_CallFrame*);
 #define RET .Ret<cnnjax::F32>()
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward, THREADS ARG ARG RET.Attr<int64_t>("stride"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainInputs, cnnjax::PlainInputs, THREADS ARG ARG RET.Attr<int64_t>("stride"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainWeights, cnnjax::PlainWeights, THREADS ARG ARG RET.Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward,
+                              THREADS ARG ARG ARG RET.RemainingRets().Attr<int64_t>("stride"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormSums, cnnjax::NormSums, THREADS ARG RET RET);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormForward, cnnjax::NormForward,
                               THREADS ARG ARG ARG ARG.RemainingArgs() RET.Attr<bool>("relu"));

@@ -97,43 +97,40 @@ class _Conv:
 
 
 @functools.cache
-def _conv_call(options: _Conv, what: str, kernel: int = 0, shape: tuple[int, ...] = ()) -> Callable:
-    """forward: x, w -> y; inputs: w, g -> dx with height, width and channels of `shape`; weights: x, g -> dw of `kernel`."""
+def _conv_call(options: _Conv, backward: bool, input_grad: bool = False) -> Callable:
+    """x, w -> y; or x, w, g -> dw; and dx, where it is wanted."""
+    what = "backward" if backward else "forward"
     target = f"cnnjax_{options.instructions}_plain_{what}"
 
-    def result(a, b):
-        if what == "forward":
-            return a.shape[0], *(-(-size // options.stride) for size in a.shape[1:3]), b.shape[3]
-        if what == "inputs":
-            return b.shape[0], *shape
-        return kernel, kernel, a.shape[3], b.shape[3]
+    def call(x, w, *g):
+        size = (-(-pixels // options.stride) for pixels in x.shape[1:3])
+        shapes = (w.shape, *((x.shape,) if input_grad else ())) if backward else ((x.shape[0], *size, w.shape[3]),)
+        kinds = [kernels.float32(*shape) for shape in shapes]
+        return tuple(jax.ffi.ffi_call(target, kinds)(x, w, *g, stride=np.int64(options.stride)))
 
-    def call(a, b):
-        return (jax.ffi.ffi_call(target, kernels.float32(*result(a, b)))(a, b, stride=np.int64(options.stride)),)
-
-    batched = {"forward": (True, False), "inputs": (False, True), "weights": (True, True)}[what]
-    name = "_".join(map(str, (f"plain_{what}", *dataclasses.astuple(options), kernel, *shape)))
-    return kernels.divisible(name, call, batched, (what != "weights",))
+    name = f"plain_{what}_{options.instructions}_{options.stride}_{input_grad}"
+    operands, results = ((True, False, True), (False, True)[: 1 + input_grad]) if backward else ((True, False), (True,))
+    return kernels.divisible(name, call, operands, results)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv(options, x, w):
-    return _conv_call(options, "forward")(x, w)[0]
+    return _conv_call(options, backward=False)(x, w)[0]
 
 
 def _conv_bwd(options, saved, g):
-    # Two calls, so that XLA leaves out the gradient that nobody needs.
+    # One call for both: weights that are read after their gradient is known could not be updated in place.
     x, w = saved
-    (dw,) = _conv_call(options, "weights", w.shape[0])(x, g)
-    if x.shape[3] % BLOCK:  # images
-        edge = w.shape[0] // 2
+    if x.shape[3] % BLOCK == 0:
+        dw, dx = _conv_call(options, backward=True, input_grad=True)(x, w, g)
+        return dx, dw
+    edge = w.shape[0] // 2
 
-        def outputs(x):
-            return lax.conv_general_dilated(x, w, (options.stride,) * 2, ((edge, edge),) * 2,
-                                            dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+    def outputs(x):  # of images, whose gradient hardly anybody needs: XLA leaves it out then
+        return lax.conv_general_dilated(x, w, (options.stride,) * 2, ((edge, edge),) * 2,
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
 
-        return jax.linear_transpose(outputs, x)(g)[0], dw
-    return _conv_call(options, "inputs", 0, x.shape[1:])(w, g)[0], dw
+    return jax.linear_transpose(outputs, x)(g)[0], _conv_call(options, backward=True)(x, w, g)[0]
 
 
 _conv.defvjp(lambda options, x, w: (_conv(options, x, w), (x, w)), _conv_bwd)

@@ -1,6 +1,7 @@
 #include "plain.h"
 
-#include <memory>
+#include <mutex>
+#include <vector>
 
 #include "product.h"
 #include "vector.h"
@@ -15,9 +16,52 @@ constexpr int64_t kFewRows = 2 * kTilePixels;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Not filled in.
-using Memory = std::unique_ptr<float[]>;
-Memory memory(int64_t floats) { return Memory(new float[floats]); }
+// Memory for all threads of a call, not filled in, that is kept for later calls: given back it would be cleared anew, page by
+// page, in every step.
+class Memory {
+ public:
+  explicit Memory(int64_t floats) : block_(store().take(floats)) {}
+  ~Memory() { store().give(block_); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  float* get() const { return block_.data; }
+
+ private:
+  struct Block {
+    float* data;
+    int64_t size;
+  };
+  struct Store {
+    std::mutex mutex;
+    std::vector<Block> blocks;
+
+    Block take(int64_t floats) {
+      std::lock_guard<std::mutex> lock(mutex);
+      blocks.reserve(blocks.size() + 64);  // so that `give` needs none
+      auto fits = std::find_if(blocks.begin(), blocks.end(), [&](const Block& b) { return b.size >= floats; });
+      if (fits == blocks.end()) {
+        constexpr int64_t kPage = 1 << 21;
+        const int64_t size = (floats * 4 + kPage - 1) / kPage * kPage;
+        auto* data = static_cast<float*>(std::aligned_alloc(kPage, size));
+        if (!data) throw std::bad_alloc();
+        if (blocks.size()) std::free(blocks.back().data), blocks.pop_back();
+        return {data, size / 4};
+      }
+      const Block found = *fits;
+      blocks.erase(fits);
+      return found;
+    }
+    void give(Block block) {
+      std::lock_guard<std::mutex> lock(mutex);
+      blocks.push_back(block);
+    }
+  };
+  static Store& store() {
+    static Store* kept = new Store;  // never destroyed: XLA's threads do not end
+    return *kept;
+  }
+  Block block_;
+};
 
 // [0, count) in parts of nearly equal size.
 struct Parts {
@@ -149,7 +193,7 @@ void winograd(const Pool& pool, const Tiles& s, const float* x, const float* w, 
 
   if (count < out) {  // more weights than tiles: each block's are laid out where they are used
     const int64_t step = spread(count * row);
-    const Memory v = memory(kFrequencies * step);
+    const Memory v(kFrequencies * step);
     const Parts few(count, 8), ranges(count, 64);
     parallel_for(pool, few.parts, [&](int64_t job) {
       to_frequencies(s, x, in, few.begin(job), few.end(job), zeros.data(), v.get() + few.begin(job) * row, step, row);
@@ -162,7 +206,7 @@ void winograd(const Pool& pool, const Tiles& s, const float* x, const float* w, 
     });
     return;
   }
-  const Memory packed = memory(blocks * packed_size);
+  const Memory packed(blocks * packed_size);
   parallel_for(pool, blocks, [&](int64_t block) { pack_block(w, ci, co, flipped, block, packed.get() + block * packed_size); });
   const Parts ranges(count, std::clamp<int64_t>(kOwn / kFrequencies / row, kTilePixels, 4 * kTilePixels));
   const Parts channels = channel_parts(blocks, ranges.parts);
@@ -181,7 +225,7 @@ void winograd_weights(const Pool& pool, const Tiles& s, const float* x, const fl
   const Parts chunks(s.count(), kShared / kFrequencies / row);
   const int64_t largest = chunks.largest(), v_step = spread(largest * row), block_step = largest * kBlock;
   const int64_t z_step = spread(blocks * block_step);
-  const Memory v = memory(kFrequencies * v_step), z = memory(kFrequencies * z_step);
+  const Memory v(kFrequencies * v_step), z(kFrequencies * z_step);
   const std::vector<float> zeros(std::max(ci, co));
   for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
     const int64_t first = chunks.begin(chunk), rows = chunks.end(chunk) - first;
@@ -240,7 +284,7 @@ struct Gathered {
 void gathered_forward(const Pool& pool, const Plain& s, const float* x, const float* w, float* y) {
   const Gathered rows{s};
   const int64_t blocks = s.co / kBlock, packed_size = rows.inner * kBlock;
-  const Memory packed = memory(blocks * packed_size);
+  const Memory packed(blocks * packed_size);
   parallel_for(pool, blocks, [&](int64_t block) {
     float* to = packed.get() + block * packed_size;
     for (int64_t k = 0; k < rows.taps; ++k) to = std::copy_n(w + k * s.co + block * kBlock, kBlock, to);
@@ -266,7 +310,7 @@ void gathered_weights(const Pool& pool, const Plain& s, const float* x, const fl
   const int64_t blocks = s.co / kBlock;
   const Parts chunks(rows.count, kShared / rows.row), columns(rows.inner / kBlock, 2);
   const int64_t block_step = chunks.largest() * kBlock;
-  const Memory a = memory(chunks.largest() * rows.row), z = memory(blocks * block_step);
+  const Memory a(chunks.largest() * rows.row), z(blocks * block_step);
   for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
     const int64_t first = chunks.begin(chunk), count = chunks.end(chunk) - first;
     const Parts few(count, 16);
@@ -295,7 +339,7 @@ void gathered_weights(const Pool& pool, const Plain& s, const float* x, const fl
 void gathered_inputs(const Pool& pool, const Plain& s, const float* w, const float* g, float* dx) {
   const Gathered rows{s};
   const int64_t blocks = s.ci / kBlock, edge = s.kernel / 2, packed_size = s.co * kBlock, row = spread(s.co);
-  const Memory packed = memory(s.kernel * s.kernel * blocks * packed_size);  // [tap][block][co][16]
+  const Memory packed(s.kernel * s.kernel * blocks * packed_size);  // [tap][block][co][16]
   parallel_for(pool, s.kernel * s.kernel * blocks, [&](int64_t job) {
     for (int64_t c = 0; c < kBlock; c += kLanes)
       for (int64_t k = 0; k < s.co; k += kLanes) {
@@ -339,12 +383,15 @@ void plain_forward(const Pool& pool, const Plain& s, const float* x, const float
   in_tiles(s) ? winograd(pool, {s.n, s.h, s.w}, x, w, s.ci, s.co, false, y) : gathered_forward(pool, s, x, w, y);
 }
 
-void plain_inputs(const Pool& pool, const Plain& s, const float* w, const float* g, float* dx) {
-  in_tiles(s) ? winograd(pool, {s.n, s.h, s.w}, g, w, s.ci, s.co, true, dx) : gathered_inputs(pool, s, w, g, dx);
-}
-
-void plain_weights(const Pool& pool, const Plain& s, const float* x, const float* g, float* dw) {
-  in_tiles(s) ? winograd_weights(pool, {s.n, s.h, s.w}, x, g, s.ci, s.co, dw) : gathered_weights(pool, s, x, g, dw);
+void plain_backward(const Pool& pool, const Plain& s, const float* x, const float* w, const float* g, float* dw, float* dx) {
+  if (in_tiles(s)) {
+    const Tiles tiles{s.n, s.h, s.w};
+    winograd_weights(pool, tiles, x, g, s.ci, s.co, dw);
+    if (dx) winograd(pool, tiles, g, w, s.ci, s.co, true, dx);
+  } else {
+    gathered_weights(pool, s, x, g, dw);
+    if (dx) gathered_inputs(pool, s, w, g, dx);
+  }
 }
 
 }  // namespace cnnjax

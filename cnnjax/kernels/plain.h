@@ -16,9 +16,8 @@ struct Plain {
   int64_t columns() const { return (w - 1) / stride + 1; }
 };
 
-// All throw std::bad_alloc. g: gradient of y. plain_inputs: ci is a multiple of 16, too.
+// Both throw std::bad_alloc. g: gradient of y. dx: null where it is not wanted, else ci is a multiple of 16, too.
 void plain_forward(const Pool& pool, const Plain& conv, const float* x, const float* w, float* y);
-void plain_inputs(const Pool& pool, const Plain& conv, const float* w, const float* g, float* dx);
-void plain_weights(const Pool& pool, const Plain& conv, const float* x, const float* g, float* dw);
+void plain_backward(const Pool& pool, const Plain& conv, const float* x, const float* w, const float* g, float* dw, float* dx);
 
 }  // namespace cnnjax
