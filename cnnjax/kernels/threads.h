@@ -74,13 +74,13 @@ class Helper {
 
 // All helpers of this process; one call at a time has them.
 struct Crew {
-  std::mutex mutex;
+  std::atomic<bool> taken{false};
   std::vector<Helper*> helpers;
 
   // Null where another call has it.
   static Crew* take(int64_t count) {
     static Crew* crew = new Crew;  // never destroyed: its threads do not end
-    crew->mutex.lock();
+    if (crew->taken.exchange(true, std::memory_order_acquire)) return nullptr;
     try {
       while (static_cast<int64_t>(crew->helpers.size()) < count) crew->helpers.push_back(new Helper);
     } catch (const std::exception&) {  // no memory, or no more threads for this process: fewer helpers
@@ -114,7 +114,7 @@ void parallel_for(const Pool& pool, int64_t count, const Task& task) {
     crew->helpers[i]->begin([](void* p) { static_cast<Progress*>(p)->work(); }, &progress);
   progress.work();
   for (int64_t i = 0; i < helpers; ++i) crew->helpers[i]->wait();
-  if (crew) crew->mutex.unlock();
+  if (crew) crew->taken.store(false, std::memory_order_release);
   if (progress.failed) throw std::bad_alloc();
 }
 
