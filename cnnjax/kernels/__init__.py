@@ -161,9 +161,7 @@ def conv_block(
         problem = type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
     if problem:
         raise ValueError(f"conv_block: {problem}")
-    options = _Block(
-        usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16
-    )
+    options = _Block(usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16)
     return _block(options, x, w, b)
 
 
