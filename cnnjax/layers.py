@@ -122,7 +122,8 @@ class Layered(nnx.Module):
         """One layer."""
         module = getattr(self, layer.module) if layer.module else None
         if layer.kind == "pool":
-            x = max_pool(x, *layer.window)
+            fits = self.native and x.dtype == jnp.float32 and normed.supports_max_pool(x.shape, layer.window)
+            x = normed.max_pool(x) if fits else max_pool(x, *layer.window)
         elif layer.kind == "average":
             x = x.mean((1, 2))
         elif layer.kind == "flatten":

@@ -492,6 +492,7 @@ DRIVER = r"""
 #include "dense.h"
 #include "norm.h"
 #include "plain.h"
+#include "pool.h"
 using namespace cnnjax;
 std::mt19937 rng(0);
 int64_t draw(int64_t a, int64_t b) { return std::uniform_int_distribution<int64_t>(a, b)(rng); }
@@ -501,7 +502,7 @@ template <typename T> std::unique_ptr<T[]> array(int64_t n) {
   for (int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(draw(0, 9));
   return p;
 }
-// A convolution without bias and a norm of its result.
+// A convolution without bias, a norm of its result, and a pool.
 void normed(const Pool& pool) {
   const int64_t inputs[] = {3, 5, 16, 32, 48, 96};
   const Plain s{draw(1, 6), draw(1, 12), draw(1, 12), inputs[draw(0, 5)], 16 * draw(1, 7), 2 * draw(0, 3) + 1, draw(1, 3)};
@@ -517,6 +518,13 @@ void normed(const Pool& pool) {
   norm_forward(pool, norm, y.get(), a.get(), b.get(), c.get(), adds ? more.get() : nullptr, z.get());
   norm_gradient_sums(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get());
   norm_backward(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get(), d.get(), z.get(), adds ? y.get() : nullptr);
+  const MaxPool window{s.n, s.rows(), s.columns(), s.co};
+  const int64_t np = s.n * window.rows() * window.columns() * s.co;
+  auto pooled = array<float>(np);
+  auto code = array<uint8_t>(np);
+  max_pool_forward(pool, window, y.get(), pooled.get(), adds ? code.get() : nullptr);
+  max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
+  max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
 }
 int main() {
   Pool pool{4};
@@ -559,7 +567,7 @@ def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
     source = Path(kernels.__file__).parent
     (tmp_path / "driver.cc").write_text(DRIVER)
     command = [COMPILER, "-std=c++17", "-O1", "-g", "-w", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc", *(source / f"{part}.cc" for part in ("conv", "dense", "norm", "plain")),
+               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc", *(source / f"{part}.cc" for part in ("conv", "dense", "norm", "plain", "pool")),
                "-o", tmp_path / "driver"]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find" in built.stderr:

@@ -11,7 +11,7 @@ from jax import lax
 from test_kernels import SETS, each_set, f32, whole_numbers  # noqa: F401
 from training_tools import COMPILED_ENVIRONMENT, child, on_devices
 
-from cnnjax import kernels
+from cnnjax import kernels, layers
 from cnnjax.kernels import normed
 
 HIGHEST = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
@@ -142,6 +142,26 @@ def test_batch_norm_of_equal_numbers_is_its_bias(each_set):  # noqa: F811
     np.testing.assert_array_equal(y, np.broadcast_to(np.arange(16.0), x.shape))
 
 
+@pytest.mark.parametrize("shape", [(2, 1, 1, 16), (1, 1, 6, 48), (3, 5, 4, 16), (2, 8, 9, 32)], ids=str)
+def test_the_pool_sends_gradients_where_jax_does_at_ties_too(each_set, shape):  # noqa: F811
+    rng = np.random.default_rng(0)
+    x = whole_numbers(rng, *shape) - 4  # below zero, where padding with zeros would be seen
+    y, pull = jax.vjp(normed.max_pool, x)
+    wanted, pull_wanted = jax.vjp(functools.partial(layers.max_pool, window=3, stride=2, padding=1), x)
+    np.testing.assert_array_equal(y, wanted)
+    np.testing.assert_array_equal(normed.max_pool(x), wanted)
+    g = whole_numbers(rng, *y.shape)
+    np.testing.assert_array_equal(pull(g)[0], pull_wanted(g)[0])
+
+
+def test_the_pool_keeps_nan_and_infinities(each_set):  # noqa: F811
+    x = np.zeros((1, 8, 8, 16), np.float32)
+    x[0, 2, 2], x[0, 6, 6], x[0, 4:, :4] = np.nan, np.inf, -np.inf
+    y, pull = jax.vjp(normed.max_pool, x)
+    np.testing.assert_array_equal(y, layers.max_pool(jnp.asarray(x), 3, 2, 1))
+    assert np.asarray(pull(np.ones_like(y))[0]).sum() == (np.isfinite(y) | np.isinf(y)).sum()
+
+
 REFUSED = {
     "channels": ((2, 8, 8, 3), (3, 3, 3, 24), 1, "24 output channels; give a multiple of 16"),
     "even": ((2, 8, 8, 3), (2, 2, 3, 16), 1, r"give \[n, h, w, ci\] and \[k, k, ci, co\] with an odd k"),
@@ -157,6 +177,14 @@ def test_what_does_not_fit_is_refused_when_it_is_traced(name):
     assert not normed.supports_conv(x, w, stride)
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(functools.partial(normed.conv, stride=stride), f32(*x), f32(*w))
+
+
+def test_a_pool_that_does_not_fit_is_refused():
+    assert normed.supports_max_pool((1, 4, 4, 16), (3, 2, 1))
+    for shape, window in (((1, 4, 4, 8), (3, 2, 1)), ((4, 4, 16), (3, 2, 1)), ((1, 4, 4, 16), (2, 2))):
+        assert not normed.supports_max_pool(shape, window)
+    with pytest.raises(ValueError, match=r"max_pool: x is \[4, 4, 16\]; give \[n, h, w, channels\]"):
+        jax.eval_shape(normed.max_pool, f32(4, 4, 16))
 
 
 def test_a_norm_that_does_not_fit_is_refused():
@@ -179,6 +207,8 @@ WRONG_CALLS = {  # handler, results, shapes of operands
     "norm": ("norm_forward", (f32(2, 16),), ((2, 16), (16,), (16,), (8,))),
     "added": ("norm_forward", (f32(2, 16),), ((2, 16), (16,), (16,), (16,), (3, 16))),
     "gradient sums": ("norm_gradient_sums", (f32(16), f32(16)), ((2, 16), (2, 16), (3, 16), (16,))),
+    "pool": ("max_pool_forward", (f32(2, 4, 4, 16),), ((2, 9, 8, 16),)),
+    "code": ("max_pool_forward", (f32(2, 4, 4, 16), f32(2, 4, 4, 16)), ((2, 8, 8, 16),)),
     "gradient": ("norm_backward", (f32(2, 16), f32(1, 16)), ((2, 16), (2, 16), (2, 16), (16,), (16,), (16,), (16,))),
 }
 
@@ -201,14 +231,14 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnnjax.kernels import normed
 rng = np.random.default_rng(0)
 draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)
-images = draw(16, 20, 13, 3)
+images = draw(16, 40, 26, 3)
 params = [draw(7, 7, 3, 16) / 12, draw(16), draw(16), draw(3, 3, 16, 32) / 12, draw(32), draw(32), draw(3, 3, 32, 32) / 17,
           draw(32), draw(32)]
 norm = lambda *arrays: normed.batch_norm(*arrays, epsilon=1e-5, relu=True)
 def loss(params, images):
     w1, s1, b1, w2, s2, b2, w3, s3, b3 = params
     x, mean, _ = norm(normed.conv(images, w1, stride=2), s1, b1)
-    x, *_ = norm(normed.conv(x, w2, stride=2), s2, b2)
+    x, *_ = norm(normed.conv(normed.max_pool(x), w2, stride=2), s2, b2)
     x, *_ = norm(normed.conv(x, w3, stride=1), s3, b3, x)
     return (x ** 2).mean() + (x[:, ::2] ** 3).mean(), mean
 step = jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -36,6 +36,8 @@ HANDLERS = {
     "norm_forward": "CnnjaxNormForward",
     "norm_gradient_sums": "CnnjaxNormGradientSums",
     "norm_backward": "CnnjaxNormBackward",
+    "max_pool_forward": "CnnjaxMaxPoolForward",
+    "max_pool_backward": "CnnjaxMaxPoolBackward",
 }
 # By machine: the library that every CPU of the kind can load. It knows the instruction sets of this one.
 PLAIN = {"x86_64": "sse2", "amd64": "sse2", "aarch64": "neon", "arm64": "neon"}

@@ -1,7 +1,8 @@
-// What XLA calls for convolutions that a norm follows, and for the norm.
+// What XLA calls for convolutions that a norm follows, for the norm, and for the pool after the first of them.
 #include "calls.h"
 #include "norm.h"
 #include "plain.h"
+#include "pool.h"
 
 namespace cnnjax {
 namespace {
@@ -112,6 +113,36 @@ ffi::Error NormBackward(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, 
   });
 }
 
+// Fills in `s`, or says what is wrong with the dimensions of images, outputs and codes.
+const char* describe(Dims x, Dims y, Dims code, MaxPool& s) {
+  if (!sane(x) || x.size() != 4 || x[3] % 16) return "sizes out of range, or channels no multiple of 16";
+  s = {x[0], x[1], x[2], x[3]};
+  for (Dims dims : {y, code})
+    if (!equal(dims, {s.n, s.rows(), s.columns(), s.channels})) return "output or codes have another shape";
+  return nullptr;
+}
+
+ffi::Error MaxPoolForward(ffi::ThreadPool threads, F32 x, ffi::Result<F32> y, ffi::RemainingRets rest) {
+  MaxPool s;
+  uint8_t* code = nullptr;
+  Dims wanted = y->dimensions();
+  if (rest.size()) {
+    auto buffer = rest.get<U8>(0);
+    if (!buffer) return wrong("codes are uint8");
+    code = (*buffer)->typed_data(), wanted = (*buffer)->dimensions();
+  }
+  if (const char* problem = describe(x.dimensions(), y->dimensions(), wanted, s)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) { max_pool_forward(pool, s, x.typed_data(), y->typed_data(), code); });
+}
+
+ffi::Error MaxPoolBackward(ffi::ThreadPool threads, U8 code, F32 g, ffi::Result<F32> dx) {
+  MaxPool s;
+  if (const char* problem = describe(dx->dimensions(), g.dimensions(), code.dimensions(), s)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    max_pool_backward(pool, s, code.typed_data(), g.typed_data(), dx->typed_data());
+  });
+}
+
 }  // namespace
 }  // namespace cnnjax
 
@@ -122,6 +153,8 @@ EXPORTED XLA_FFI_Error* CnnjaxNormSums(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormGradientSums(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxMaxPoolForward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxMaxPoolBackward(XLA_FFI_CallFrame*);
 }
 
 #define THREADS ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
@@ -138,3 +171,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormGradientSums, cnnjax::NormGradientSums,
                               THREADS ARG ARG ARG ARG RET RET.Attr<bool>("relu"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormBackward, cnnjax::NormBackward,
                               THREADS ARG ARG ARG ARG ARG ARG ARG RET.RemainingRets().Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolForward, cnnjax::MaxPoolForward, THREADS ARG RET.RemainingRets());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolBackward, cnnjax::MaxPoolBackward, THREADS.Arg<cnnjax::U8>() ARG RET);

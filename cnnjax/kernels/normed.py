@@ -1,4 +1,4 @@
-"""Convolutions without bias and ReLU, and the batch normalisation that follows them; see `cnnjax.kernels`.
+"""Convolutions without bias and ReLU, the batch normalisation that follows them, and a max-pool; see `cnnjax.kernels`.
 
 Gradients are of reverse mode and of first order; a batch that is divided among devices stays divided, and then statistics are
 those of the whole batch.
@@ -25,6 +25,11 @@ def supports_conv(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: in
 def supports_norm(x_shape: tuple[int, ...]) -> bool:
     """Whether `batch_norm` takes this; the channels must be a multiple of 16."""
     return not _norm_problem(x_shape)
+
+
+def supports_max_pool(x_shape: tuple[int, ...], window: tuple[int, ...]) -> bool:
+    """Whether `max_pool` is this pool, of window, stride and padding, and takes this; channels must be a multiple of 16."""
+    return window == (3, 2, 1) and not _pool_problem(x_shape)
 
 
 def conv(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
@@ -74,6 +79,20 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array 
     return _norm(_Norm(kernels.usable("batch_norm"), float(epsilon), relu, more is not None), x, scale, bias, more)
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """A 3x3 max-pool of stride 2, padded by one pixel: float32 [n, h, w, c] -> [n, ceil(h / 2), ceil(w / 2), c].
+
+    At a tie the whole gradient goes to one place, the upper, then the left.
+
+    Raises:
+        ValueError: `supports_max_pool` is False, or another type.
+    """
+    problem = _pool_problem(x.shape) or kernels.type_problem({"x": x})
+    if problem:
+        raise ValueError(f"max_pool: {problem}")
+    return _pool(_Pool(kernels.usable("max_pool"), *x.shape[1:3]), x)
+
+
 def _conv_problem(x: tuple[int, ...], w: tuple[int, ...], stride: int) -> str:
     if len(x) != 4 or len(w) != 4 or w[0] != w[1] or w[0] % 2 == 0 or x[3] != w[2]:
         return f"x is {list(x)} and w is {list(w)}; give [n, h, w, ci] and [k, k, ci, co] with an odd k"
@@ -88,6 +107,10 @@ def _norm_problem(x: tuple[int, ...]) -> str:
     if len(x) < 2 or x[-1] % BLOCK:
         return f"x is {list(x)}; give [n, ..., channels], channels a multiple of {BLOCK}, or let JAX compute this layer"
     return kernels.size_problem(x)
+
+
+def _pool_problem(x: tuple[int, ...]) -> str:
+    return f"x is {list(x)}; give [n, h, w, channels]" if len(x) != 4 else _norm_problem(x)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,3 +210,36 @@ def _norm_bwd(options, saved, gradients):
 
 
 _norm.defvjp(_norm_fwd, _norm_bwd)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pool:
+    instructions: str
+    rows: int
+    columns: int
+
+
+@functools.cache
+def _pool_call(options: _Pool, what: str) -> Callable:
+    """forward: x -> y. keep: x -> y, where the largest were. backward: that, g -> dx."""
+    target = f"cnnjax_{options.instructions}_max_pool_{'backward' if what == 'backward' else 'forward'}"
+
+    def call(*arrays):
+        n, rows, columns, channels = arrays[0].shape
+        if what == "backward":
+            return (jax.ffi.ffi_call(target, kernels.float32(n, options.rows, options.columns, channels))(*arrays),)
+        shape = n, -(-rows // 2), -(-columns // 2), channels
+        kept = (jax.ShapeDtypeStruct(shape, jnp.uint8),) if what == "keep" else ()
+        return tuple(jax.ffi.ffi_call(target, (kernels.float32(*shape), *kept))(*arrays))
+
+    name = "_".join(map(str, ("max_pool", what, *dataclasses.astuple(options))))
+    return kernels.divisible(name, call, (True,) * (1 + (what == "backward")), (True,) * (1 + (what == "keep")))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _pool(options, x):
+    return _pool_call(options, "forward")(x)[0]
+
+
+_pool.defvjp(lambda options, x: _pool_call(options, "keep")(x),
+             lambda options, code, g: _pool_call(options, "backward")(code, g))  # fmt: skip

@@ -261,20 +261,24 @@ struct Gathered {
   int64_t inner = ceil_div(taps, kBlock) * kBlock, row = spread(inner);  // with zeros at its end; to the next row
 
   void gather(const float* x, int64_t begin, int64_t end, float* to) const {
-    const int64_t edge = s.kernel / 2, run = s.kernel * s.ci;
+    const int64_t edge = s.kernel / 2, run = s.kernel * s.ci, whole = (run + kLanes - 1) / kLanes * kLanes;
+    const int64_t all = s.n * s.h * s.w * s.ci;
     for (int64_t p = begin; p < end; ++p, to += row) {
       const int64_t top = p % each / s.columns() * s.stride - edge, left = p % s.columns() * s.stride - edge;
       const int64_t from = std::max<int64_t>(0, left), until = std::min(s.w, left + s.kernel);
-      const float* image = x + p / each * s.h * s.w * s.ci;
+      const int64_t image = p / each * s.h * s.w * s.ci;
       for (int64_t k = 0; k < s.kernel; ++k) {
         float* line = to + k * run;
+        const int64_t source = image + ((top + k) * s.w + left) * s.ci;
         if (top + k < 0 || top + k >= s.h) {
           std::fill_n(line, run, 0.f);
-          continue;
+        } else if (until - from == s.kernel && source + whole <= all) {  // in vectors; what is too much is overwritten
+          for (int64_t i = 0; i < run; i += kLanes) store(line + i, load(x + source + i));
+        } else {
+          line = std::fill_n(line, (from - left) * s.ci, 0.f);
+          line = std::copy_n(x + image + ((top + k) * s.w + from) * s.ci, (until - from) * s.ci, line);
+          std::fill(line, to + (k + 1) * run, 0.f);
         }
-        line = std::fill_n(line, (from - left) * s.ci, 0.f);
-        line = std::copy_n(image + ((top + k) * s.w + from) * s.ci, (until - from) * s.ci, line);
-        std::fill(line, to + (k + 1) * run, 0.f);
       }
       std::fill(to + taps, to + inner, 0.f);
     }
@@ -308,7 +312,7 @@ void gathered_forward(const Pool& pool, const Plain& s, const float* x, const fl
 void gathered_weights(const Pool& pool, const Plain& s, const float* x, const float* g, float* dw) {
   const Gathered rows{s};
   const int64_t blocks = s.co / kBlock;
-  const Parts chunks(rows.count, kShared / rows.row), columns(rows.inner / kBlock, 2);
+  const Parts chunks(rows.count, kShared / rows.row), groups(blocks, 8);
   const int64_t block_step = chunks.largest() * kBlock;
   const Memory a(chunks.largest() * rows.row), z(blocks * block_step);
   for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
@@ -320,17 +324,22 @@ void gathered_weights(const Pool& pool, const Plain& s, const float* x, const fl
         for (int64_t block = 0; block < blocks; ++block)
           std::copy_n(g + (first + p) * s.co + block * kBlock, kBlock, z.get() + block * block_step + p * kBlock);
     });
-    parallel_for(pool, columns.parts * blocks, [&](int64_t job) {
-      const int64_t begin = columns.begin(job / blocks) * kBlock, end = columns.end(job / blocks) * kBlock, block = job % blocks;
-      float* sums = scratch(Scratch::kSums, (end - begin) * kBlock);
-      std::fill_n(sums, (end - begin) * kBlock, 0.f);
-      transposed_product(a.get() + begin, rows.row, count, end - begin, z.get() + block * block_step, sums);
-      for (int64_t k = begin; k < std::min(end, rows.taps); ++k)
-        for (int64_t c = 0; c < kBlock; c += kLanes) {
-          const Vec sum = load(sums + (k - begin) * kBlock + c);
-          float* to = dw + k * s.co + block * kBlock + c;
-          store(to, chunk ? load(to) + sum : sum);
-        }
+    parallel_for(pool, rows.inner / kBlock * groups.parts, [&](int64_t job) {
+      const int64_t begin = job / groups.parts * kBlock, group = job % groups.parts, size = kBlock * kBlock;
+      const int64_t b0 = groups.begin(group), b1 = groups.end(group);
+      float* sums = scratch(Scratch::kSums, (b1 - b0) * size);
+      std::fill_n(sums, (b1 - b0) * size, 0.f);
+      for (int64_t r = 0; r < count; r += kChain)  // these rows stay in the first-level cache
+        for (int64_t block = b0; block < b1; ++block)
+          transposed_product(a.get() + r * rows.row + begin, rows.row, std::min(kChain, count - r), kBlock,
+                             z.get() + block * block_step + r * kBlock, sums + (block - b0) * size);
+      for (int64_t block = b0; block < b1; ++block)
+        for (int64_t k = begin; k < std::min(begin + kBlock, rows.taps); ++k)
+          for (int64_t c = 0; c < kBlock; c += kLanes) {
+            const Vec sum = load(sums + (block - b0) * size + (k - begin) * kBlock + c);
+            float* to = dw + k * s.co + block * kBlock + c;
+            store(to, chunk ? load(to) + sum : sum);
+          }
     });
   }
 }

@@ -66,13 +66,14 @@ void transposed_tile(const float* a, int64_t a_step, int64_t rows, const float* 
     }
 }
 
+constexpr int64_t kChain = 128;  // short chains of additions round less
+
 // The same for columns that are a multiple of 16.
 inline void transposed_product(const float* a, int64_t a_step, int64_t rows, int64_t columns, const float* b, float* c) {
   constexpr int kColumns = kTileTaps < kBlock ? 4 : kBlock;
-  constexpr int64_t kRows = 128;  // short chains of additions round less
-  for (int64_t r = 0; r < rows; r += kRows)
+  for (int64_t r = 0; r < rows; r += kChain)
     for (int64_t i = 0; i < columns; i += kColumns)
-      transposed_tile<kColumns>(a + r * a_step + i, a_step, std::min(kRows, rows - r), b + r * kBlock, c + i * kBlock);
+      transposed_tile<kColumns>(a + r * a_step + i, a_step, std::min(kChain, rows - r), b + r * kBlock, c + i * kBlock);
 }
 
 #if defined(__clang__)
