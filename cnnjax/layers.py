@@ -9,6 +9,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import kernels
+from cnnjax.kernels import normed
 
 WIDE = 1024  # inputs from which on a dense layer is left to the kernels
 
@@ -64,6 +65,35 @@ class Whiten(nnx.Module):
         return jnp.dot(x, self.matrix[...], precision="highest").reshape(images.shape).astype(self.dtype)
 
 
+class Norm(nnx.BatchNorm):
+    """Batch normalisation over the last dimension, with what mostly follows it.
+
+    Args:
+        channels: of the input.
+        dtype: of the result. Statistics are float32; so is what they are computed with, where `exact`.
+        exact: compute in float32 whatever the type: with bfloat16 the running averages would be rounded, too.
+        options: of `nnx.BatchNorm`.
+    """
+
+    native: bool = False  # use `cnnjax.kernels` where they fit
+
+    def __init__(self, channels: int, *, dtype, exact: bool = False, **options):
+        super().__init__(channels, momentum=0.9, dtype=jnp.float32 if exact else dtype, **options)
+        self.out_dtype = dtype
+
+    def __call__(self, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
+        """The norm of x, plus `more`, through ReLU."""
+        native = self.native and not self.use_running_average and x.dtype == self.dtype == self.out_dtype == jnp.float32
+        if native and normed.supports_norm(x.shape):
+            y, *found = normed.batch_norm(x, self.scale[...], self.bias[...], more, epsilon=self.epsilon, relu=relu)
+            for kept, new in zip((self.mean, self.var), found, strict=True):
+                kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
+            return y
+        y = super().__call__(x).astype(self.out_dtype)
+        y = y if more is None else y + more
+        return nnx.relu(y) if relu else y
+
+
 @dataclasses.dataclass(frozen=True)
 class Layer:
     """One row of the table. `module` is the attribute that holds its parameters; "" where there are none."""
@@ -82,17 +112,26 @@ class Layered(nnx.Module):
     layers: tuple[Layer, ...]
     native: bool = False  # use `cnnjax.kernels` where they fit
 
+    def use_kernels(self, native: bool) -> None:
+        """Lets this network, and all that it consists of, use the CPU's own kernels where they fit."""
+        for _, module in nnx.iter_modules(self):
+            if hasattr(module, "native"):
+                module.native = native
+
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """One layer."""
         module = getattr(self, layer.module) if layer.module else None
         if layer.kind == "pool":
-            x = max_pool(x, *layer.window)
+            fits = self.native and x.dtype == jnp.float32 and normed.supports_max_pool(x.shape, layer.window)
+            x = normed.max_pool(x) if fits else max_pool(x, *layer.window)
         elif layer.kind == "average":
             x = x.mean((1, 2))
         elif layer.kind == "flatten":
             x = x.reshape(x.shape[0], -1)
         elif layer.kind == "dropout":
             x = module(x, rngs=rngs)
+        elif layer.kind == "norm":
+            return module(x, relu=layer.relu)
         else:
             x = module(x).astype(self.dtype)
         return nnx.relu(x) if layer.relu else x

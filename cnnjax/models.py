@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnnjax.layers import Layer, Layered, Whiten
+from cnnjax.layers import Layer, Layered, Norm, Whiten
 from cnnjax.resnet import ResNet, basic, bottleneck
 
 
@@ -57,7 +57,7 @@ class ConvNet(Layered):
                 channels = config.channels[block]
                 layers.append(Layer(name, "conv", name, relu=not normed))
                 if normed:
-                    setattr(self, f"norm_{name}", nnx.BatchNorm(channels, momentum=0.9, dtype=dtype, rngs=rngs))
+                    setattr(self, f"norm_{name}", Norm(channels, dtype=dtype, rngs=rngs))
                     layers.append(Layer(f"norm_{name}", "norm", f"norm_{name}", relu=True))
                 if padding[block] == "valid":
                     size -= 2

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnnjax.layers import Layer, Layered, Whiten
+from cnnjax.kernels import normed
+from cnnjax.layers import Layer, Layered, Norm, Whiten
 
 SMALL = 64  # pixels; smaller images keep their size in the stem
 
@@ -28,6 +29,8 @@ class Conv(nnx.Conv):
     [b, h, w, channels] -> [b, ceil(h / stride), ceil(w / stride), out].
     """
 
+    native: bool = False  # use `cnnjax.kernels` where they fit
+
     def __init__(self, channels: int, out: int, kernel: int, stride: int, dtype, rngs: nnx.Rngs):
         super().__init__(channels, out, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, dtype=dtype,
                          param_dtype=jnp.float32, rngs=rngs,
@@ -35,6 +38,9 @@ class Conv(nnx.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         (kernel, _), stride, size = self.kernel_size, self.strides, x.shape[1]
+        fits = self.native and x.dtype == self.dtype == jnp.float32 and size > 1
+        if fits and normed.supports_conv(x.shape, self.kernel.shape, stride):
+            return normed.conv(x, self.kernel[...], stride=stride)
         if kernel == 1 or (size - 1) // stride + 1 > kernel:
             return super().__call__(x)
         # A product of matrices: where the image is smaller than the kernel XLA exchanges the two, and a CPU then needs
@@ -46,10 +52,8 @@ class Conv(nnx.Conv):
         return jnp.dot(jnp.concatenate(parts, -1), weights)
 
 
-def _norm(channels: int, rngs: nnx.Rngs, scale: float = 1.0) -> nnx.BatchNorm:
-    # In float32 whatever the computation's type: with dtype=bfloat16 it would round the running averages, too.
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, dtype=jnp.float32, rngs=rngs,
-                         scale_init=nnx.initializers.constant(scale))  # fmt: skip
+def _norm(channels: int, dtype, rngs: nnx.Rngs, scale: float = 1.0) -> Norm:
+    return Norm(channels, dtype=dtype, exact=True, epsilon=1e-5, rngs=rngs, scale_init=nnx.initializers.constant(scale))
 
 
 class Block(nnx.Module):
@@ -65,26 +69,24 @@ class Block(nnx.Module):
     """
 
     def __init__(self, channels: int, convs: Sequence[tuple[int, int, int]], dtype, rngs: nnx.Rngs):
-        self.dtype = dtype
         self.strides = tuple(stride for *_, stride in convs)
         out, stride = convs[-1][0], math.prod(self.strides)
         self.projects = stride > 1 or channels != out
         if self.projects:
             self.projection = Conv(channels, out, 1, stride, dtype, rngs)
-            self.norm_projection = _norm(out, rngs)
+            self.norm_projection = _norm(out, dtype, rngs)
         for i, (width, kernel, stride) in enumerate(convs, 1):
             setattr(self, f"conv{i}", Conv(channels, width, kernel, stride, dtype, rngs))
-            setattr(self, f"norm{i}", _norm(width, rngs, scale=float(i < len(convs))))
+            setattr(self, f"norm{i}", _norm(width, dtype, rngs, scale=float(i < len(convs))))
             channels = width
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y, last = x, len(self.strides)
-        for i in range(1, last + 1):
-            y = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(y)).astype(self.dtype)
-            y = nnx.relu(y) if i < last else y
+        for i in range(1, last):
+            y = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(y), relu=True)
         if self.projects:
-            x = self.norm_projection(self.projection(x)).astype(self.dtype)
-        return nnx.relu(x + y)
+            x = self.norm_projection(self.projection(x))
+        return getattr(self, f"norm{last}")(getattr(self, f"conv{last}")(y), more=x, relu=True)
 
     def operations(self, size: int) -> int:
         """Multiplications and additions of the convolutions, for one image of size x size pixels."""
@@ -127,7 +129,7 @@ class ResNet(Layered):
             layers.append(Layer("whiten", "whiten", "whiten"))
         channels = widths[0]
         self.conv1 = Conv(3, channels, 3, 1, dtype, rngs) if size < SMALL else Conv(3, channels, 7, 2, dtype, rngs)
-        self.norm1 = _norm(channels, rngs)
+        self.norm1 = _norm(channels, dtype, rngs)
         layers += [Layer("conv1", "conv", "conv1"), Layer("norm1", "norm", "norm1", relu=True)]
         if size >= SMALL:
             layers.append(Layer("pool1", "pool", window=(3, 2, 1)))

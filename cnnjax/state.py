@@ -75,7 +75,7 @@ def network(config, classes: int) -> Network:
     def build():
         rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0))
         model = models.MODELS[config.model.name](**options, rngs=rngs)
-        model.native = native
+        model.use_kernels(native)
         return model
 
     def make():

@@ -491,6 +491,9 @@ DRIVER = r"""
 #include "conv.h"
 #include "dense.h"
 #include "sample.h"
+#include "norm.h"
+#include "plain.h"
+#include "pool.h"
 using namespace cnnjax;
 std::mt19937 rng(0);
 int64_t draw(int64_t a, int64_t b) { return std::uniform_int_distribution<int64_t>(a, b)(rng); }
@@ -499,6 +502,30 @@ template <typename T> std::unique_ptr<T[]> array(int64_t n) {
   std::unique_ptr<T[]> p(new T[n]);
   for (int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(draw(0, 9));
   return p;
+}
+// A convolution without bias, a norm of its result, and a pool.
+void normed(const Pool& pool) {
+  const int64_t inputs[] = {3, 5, 16, 32, 48, 96};
+  const Plain s{draw(1, 6), draw(1, 12), draw(1, 12), inputs[draw(0, 5)], 16 * draw(1, 7), 2 * draw(0, 3) + 1, draw(1, 3)};
+  const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = s.kernel * s.kernel * s.ci * s.co;
+  auto x = array<float>(nx), w = array<float>(nw), y = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
+  plain_forward(pool, s, x.get(), w.get(), y.get());
+  plain_backward(pool, s, x.get(), w.get(), y.get(), dw.get(), s.ci % 16 ? nullptr : dx.get());
+  const Norm norm{ny / s.co, s.co, draw(0, 1) == 0};
+  auto a = array<float>(s.co), b = array<float>(s.co), c = array<float>(s.co), d = array<float>(s.co);
+  auto z = array<float>(ny), more = array<float>(ny);
+  const bool adds = draw(0, 1);
+  norm_sums(pool, norm, y.get(), a.get(), b.get());
+  norm_forward(pool, norm, y.get(), a.get(), b.get(), c.get(), adds ? more.get() : nullptr, z.get());
+  norm_gradient_sums(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get());
+  norm_backward(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get(), d.get(), z.get(), adds ? y.get() : nullptr);
+  const MaxPool window{s.n, s.rows(), s.columns(), s.co};
+  const int64_t np = s.n * window.rows() * window.columns() * s.co;
+  auto pooled = array<float>(np);
+  auto code = array<uint8_t>(np);
+  max_pool_forward(pool, window, y.get(), pooled.get(), adds ? code.get() : nullptr);
+  max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
+  max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
 }
 int main() {
   Pool pool{4};
@@ -523,6 +550,7 @@ int main() {
     auto dw = array<float>(k * n);
     dense_forward(pool, m, k, n, x.get(), w.get(), y.get());
     dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
+    normed(pool);
 
     Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 30), draw(0, 1) == 0, draw(0, 1) == 0,
                static_cast<Fill>(draw(0, 3))};
@@ -551,8 +579,9 @@ def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
     source = Path(kernels.__file__).parent
     (tmp_path / "driver.cc").write_text(DRIVER)
     command = [COMPILER, "-std=c++17", "-O1", "-g", "-w", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc", source / "conv.cc", source / "dense.cc",
-               source / "sample.cc", "-o", tmp_path / "driver"]  # fmt: skip
+               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc",
+               *(source / f"{part}.cc" for part in ("conv", "dense", "norm", "plain", "pool", "sample")),
+               "-o", tmp_path / "driver"]  # fmt: skip
     built = subprocess.run(command, capture_output=True, text=True)
     if "cannot find" in built.stderr:
         pytest.skip(f"the compiler has no sanitizer: {built.stderr.splitlines()[0]}")

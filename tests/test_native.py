@@ -21,7 +21,8 @@ NETWORKS = {
                 "model__padding": ("valid", "same", "same"), "model__dense": (64, 32)},
     "flowers": {"image__size": 45, "model__channels": (16, 32, 64), "model__dense": (128,)},
     "some": {"image__size": 20, "model__channels": (12, 16, 24), "model__dense": (16,)},
-    "none": {"image__size": 20, "model__channels": (16, 16), "model__norm": "batch", "model__dense": (8,)},
+    "norm": {"image__size": 20, "model__channels": (16, 16), "model__norm": "batch", "model__dense": (8,)},
+    "resnet18": {"image__size": 20, "model__name": "resnet18"},
 }  # fmt: skip
 
 

@@ -32,6 +32,14 @@ HANDLERS = {
     "dense_forward": "CnnjaxDenseForward",
     "dense_backward": "CnnjaxDenseBackward",
     "sample": "CnnjaxSample",
+    "plain_forward": "CnnjaxPlainForward",
+    "plain_backward": "CnnjaxPlainBackward",
+    "norm_sums": "CnnjaxNormSums",
+    "norm_forward": "CnnjaxNormForward",
+    "norm_gradient_sums": "CnnjaxNormGradientSums",
+    "norm_backward": "CnnjaxNormBackward",
+    "max_pool_forward": "CnnjaxMaxPoolForward",
+    "max_pool_backward": "CnnjaxMaxPoolBackward",
 }
 # By machine: the library that every CPU of the kind can load. It knows the instruction sets of this one.
 PLAIN = {"x86_64": "sse2", "amd64": "sse2", "aarch64": "neon", "arm64": "neon"}
@@ -154,12 +162,10 @@ def conv_block(
     if not problem and b.shape != w.shape[3:]:
         problem = f"b is {list(b.shape)}; make it {list(w.shape[3:])}"
     if not problem:
-        problem = _type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
+        problem = type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
     if problem:
         raise ValueError(f"conv_block: {problem}")
-    options = _Block(
-        _usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16
-    )
+    options = _Block(usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16)
     return _block(options, x, w, b)
 
 
@@ -171,26 +177,26 @@ def dense(x: jax.Array, w: jax.Array) -> jax.Array:
     Raises:
         ValueError: `supports_dense` is False, or another type.
     """
-    problem = _dense_problem(x.shape, w.shape) or _type_problem({"x": x, "w": w})
+    problem = _dense_problem(x.shape, w.shape) or type_problem({"x": x, "w": w})
     if problem:
         raise ValueError(f"dense: {problem}")
-    return _dense(_usable("dense"), x, w)
+    return _dense(usable("dense"), x, w)
 
 
-def _usable(name: str) -> str:
+def usable(name: str) -> str:
     if not available():
         raise ValueError(f"{name}: {why_not()}; ask kernels.available() first")
     return instruction_set()
 
 
-def _type_problem(arrays: dict[str, jax.Array], bytes_in: tuple[str, ...] = ()) -> str:
+def type_problem(arrays: dict[str, jax.Array], bytes_in: tuple[str, ...] = ()) -> str:
     for name, array in arrays.items():
         if array.dtype != jnp.float32 and not (name in bytes_in and array.dtype == jnp.uint8):
             return f"{name} is {array.dtype}; give float32{' or uint8' if name in bytes_in else ''}"
     return ""
 
 
-def _size_problem(*shapes: tuple[int, ...]) -> str:
+def size_problem(*shapes: tuple[int, ...]) -> str:
     for shape in shapes:
         if min(shape) < 1 or max(shape) > LARGEST or np.prod(shape, dtype=object) > MOST_ELEMENTS:
             return f"a shape of {list(shape)}; dimensions go from 1 to {LARGEST}"
@@ -206,7 +212,7 @@ def _block_problem(x: tuple[int, ...], w: tuple[int, ...], padding: int, pool_st
         return f"{w[3]} output channels; give a multiple of {BLOCK}, or let JAX compute this layer"
     if min(x[1:3]) + 2 * padding - 2 < (2 if pool_stride else 1):
         return f"nothing is left of images of {x[1]}x{x[2]} pixels; give larger ones"
-    return _size_problem(x, w)
+    return size_problem(x, w)
 
 
 def _dense_problem(x: tuple[int, ...], w: tuple[int, ...]) -> str:
@@ -214,7 +220,7 @@ def _dense_problem(x: tuple[int, ...], w: tuple[int, ...]) -> str:
         return f"x is {list(x)} and w is {list(w)}; give [n, k] and [k, units]"
     if w[0] % BLOCK or w[1] % BLOCK:
         return f"w is {list(w)}; give multiples of {BLOCK}, or let JAX compute this layer"
-    return _size_problem(x, w, (x[0], w[1]))
+    return size_problem(x, w, (x[0], w[1]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -243,11 +249,11 @@ class _Block:
                 "scale": np.float32(self.scale), "bfloat16": np.bool_(self.bfloat16)}  # fmt: skip
 
 
-def _float32(*shape: int) -> jax.ShapeDtypeStruct:
+def float32(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tuple[bool, ...]) -> Callable:
+def divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tuple[bool, ...]) -> Callable:
     """`call` for batches that are divided among devices, and within vmap.
 
     Args:
@@ -304,10 +310,10 @@ def _block_forward(options: _Block, keep: bool) -> Callable:
     def call(x, w, b):
         shape = options.output(x, w)
         kept = (jax.ShapeDtypeStruct(shape, jnp.uint8),) if keep and options.pool_stride else ()
-        return tuple(jax.ffi.ffi_call(target, (_float32(*shape), *kept))(x, w, b, **options.attributes()))
+        return tuple(jax.ffi.ffi_call(target, (float32(*shape), *kept))(x, w, b, **options.attributes()))
 
     name = options.name("forward_keep" if keep else "forward")
-    return _divisible(name, call, (True, False, False), (True,) * (2 if keep and options.pool_stride else 1))
+    return divisible(name, call, (True, False, False), (True,) * (2 if keep and options.pool_stride else 1))
 
 
 @functools.cache
@@ -316,12 +322,12 @@ def _block_backward(options: _Block) -> Callable:
     target = f"cnnjax_{options.instructions}_conv_backward"
 
     def call(x, w, kept, g):
-        dx = (_float32(*x.shape),) if options.input_grad else ()
-        result = (_float32(*w.shape), _float32(w.shape[3]), *dx)
+        dx = (float32(*x.shape),) if options.input_grad else ()
+        result = (float32(*w.shape), float32(w.shape[3]), *dx)
         return tuple(jax.ffi.ffi_call(target, result)(x, w, kept, g, **options.attributes()))
 
     divided = (False, False, *((True,) if options.input_grad else ()))
-    return _divisible(options.name("backward"), call, (True, False, True, True), divided)
+    return divisible(options.name("backward"), call, (True, False, True, True), divided)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -346,19 +352,19 @@ _block.defvjp(_block_fwd, _block_bwd)
 @functools.cache
 def _dense_forward(instructions: str) -> Callable:
     def call(x, w):
-        result = (_float32(x.shape[0], w.shape[1]),)
+        result = (float32(x.shape[0], w.shape[1]),)
         return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_forward", result)(x, w))
 
-    return _divisible(f"dense_forward_{instructions}", call, (True, False), (True,))
+    return divisible(f"dense_forward_{instructions}", call, (True, False), (True,))
 
 
 @functools.cache
 def _dense_backward(instructions: str) -> Callable:
     def call(x, w, g):
-        result = (_float32(*x.shape), _float32(*w.shape))
+        result = (float32(*x.shape), float32(*w.shape))
         return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_backward", result)(x, w, g))
 
-    return _divisible(f"dense_backward_{instructions}", call, (True, False, True), (True, False))
+    return divisible(f"dense_backward_{instructions}", call, (True, False, True), (True, False))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

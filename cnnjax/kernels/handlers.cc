@@ -1,48 +1,11 @@
 // What XLA calls: checks shapes, then computes. And what this CPU can do.
-#include <new>
-#include <string>
-
+#include "calls.h"
 #include "conv.h"
 #include "dense.h"
 #include "sample.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
 
 namespace cnnjax {
 namespace {
-
-using F32 = ffi::Buffer<ffi::F32>;
-using U8 = ffi::Buffer<ffi::U8>;
-using Dims = ffi::Span<const int64_t>;
-
-// Far beyond any image; products of a few of them, and bytes of a buffer, stay in 64 bits.
-constexpr int64_t kLargest = int64_t(1) << 24, kMostElements = int64_t(1) << 40;
-
-bool equal(Dims dims, std::initializer_list<int64_t> wanted) {
-  return dims.size() == wanted.size() && std::equal(wanted.begin(), wanted.end(), dims.begin());
-}
-
-bool sane(Dims dims) {
-  int64_t elements = 1;
-  for (int64_t d : dims) {
-    if (d < 1 || d > kLargest || elements > kMostElements / d) return false;
-    elements *= d;
-  }
-  return true;
-}
-
-ffi::Error wrong(const char* what) { return ffi::Error::InvalidArgument(std::string("cnnjax kernels: ") + what); }
-
-template <typename Work>
-ffi::Error run(ffi::ThreadPool& threads, const Work& work) {
-  try {
-    work(Pool{threads.num_threads()});
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "cnnjax kernels: out of memory");
-  }
-  return ffi::Error::Success();
-}
 
 // Fills in `conv`, or says what is wrong; y: dimensions of the output.
 const char* describe(const ffi::AnyBuffer& x, const F32& w, int64_t padding, int64_t pool_stride, Dims y, Conv& conv) {
@@ -140,8 +103,6 @@ ffi::Error Sample(ffi::ThreadPool threads, ffi::AnyBuffer images, ffi::Buffer<ff
 
 }  // namespace
 }  // namespace cnnjax
-
-#define EXPORTED __attribute__((visibility("default")))
 
 extern "C" {
 EXPORTED XLA_FFI_Error* CnnjaxConvForward(XLA_FFI_CallFrame*);

@@ -1,0 +1,32 @@
+// Batch normalisation in training, with what is added and ReLU after it; and its gradients. Statistics of several devices can
+// be put together between the two halves of each.
+#pragma once
+
+#include <cstdint>
+
+#include "threads.h"
+
+namespace cnnjax {
+
+// x is [rows][channels], channels a multiple of 16. All throw std::bad_alloc.
+struct Norm {
+  int64_t rows, channels;
+  bool relu;
+};
+
+// Sums of each channel: of x and of its squares.
+void norm_sums(const Pool& pool, const Norm& norm, const float* x, float* sum, float* squares);
+
+// y = relu((x - mean) * scale + bias + more); more: null where nothing is added.
+void norm_forward(const Pool& pool, const Norm& norm, const float* x, const float* mean, const float* scale, const float* bias,
+                  const float* more, float* y);
+
+// g: gradient of y. With dz, that before ReLU: sums of dz and of dz * (x - mean).
+void norm_gradient_sums(const Pool& pool, const Norm& norm, const float* g, const float* y, const float* x, const float* mean,
+                        float* sum, float* product);
+
+// dx = scale * (dz - shift - slope * (x - mean)); dz: null where it is not wanted.
+void norm_backward(const Pool& pool, const Norm& norm, const float* g, const float* y, const float* x, const float* mean,
+                   const float* scale, const float* shift, const float* slope, float* dx, float* dz);
+
+}  // namespace cnnjax

@@ -1,0 +1,175 @@
+// What XLA calls for convolutions that a norm follows, for the norm, and for the pool after the first of them.
+#include "calls.h"
+#include "norm.h"
+#include "plain.h"
+#include "pool.h"
+
+namespace cnnjax {
+namespace {
+
+// Fills in `conv`, or says what is wrong with the dimensions of images, weights and outputs.
+const char* describe(Dims x, Dims w, Dims y, int64_t stride, Plain& conv) {
+  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
+  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[0] % 2 == 0 || x[3] != w[2]) return "images and weights do not fit";
+  if (w[3] % 16) return "output channels no multiple of 16";
+  if (stride < 1 || stride > kLargest) return "stride out of range";
+  conv = {x[0], x[1], x[2], x[3], w[3], w[0], stride};
+  return equal(y, {conv.n, conv.rows(), conv.columns(), conv.co}) ? nullptr : "output has another shape";
+}
+
+ffi::Error PlainForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, int64_t stride) {
+  Plain conv;
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, conv)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    plain_forward(pool, conv, x.typed_data(), w.typed_data(), y->typed_data());
+  });
+}
+
+ffi::Error PlainBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dw, ffi::RemainingRets rest,
+                         int64_t stride) {
+  Plain conv;
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, conv)) return wrong(problem);
+  if (!equal(dw->dimensions(), {conv.kernel, conv.kernel, conv.ci, conv.co})) return wrong("gradients have other shapes");
+  float* dx = nullptr;
+  if (rest.size()) {
+    auto buffer = rest.get<F32>(0);
+    if (!buffer || conv.ci % 16 || !equal((*buffer)->dimensions(), {conv.n, conv.h, conv.w, conv.ci}))
+      return wrong("the gradient of the images has another shape, or channels no multiple of 16");
+    dx = (*buffer)->typed_data();
+  }
+  return run(threads, [&](const Pool& pool) {
+    plain_backward(pool, conv, x.typed_data(), w.typed_data(), g.typed_data(), dw->typed_data(), dx);
+  });
+}
+
+// Fills in `norm` where x is [..., channels], the others of `same` have its shape, and those of `channels` are [channels].
+const char* describe(Dims x, std::initializer_list<Dims> same, std::initializer_list<Dims> channels, bool relu, Norm& norm) {
+  if (!sane(x) || !x.size() || x.back() % 16) return "sizes out of range, or channels no multiple of 16";
+  norm = {1, x.back(), relu};
+  for (size_t i = 0; i + 1 < x.size(); ++i) norm.rows *= x[i];
+  for (Dims dims : same)
+    if (dims.size() != x.size() || !std::equal(dims.begin(), dims.end(), x.begin())) return "arrays of different shapes";
+  for (Dims dims : channels)
+    if (!equal(dims, {norm.channels})) return "channels do not fit";
+  return nullptr;
+}
+
+ffi::Error NormSums(ffi::ThreadPool threads, F32 x, ffi::Result<F32> sum, ffi::Result<F32> squares) {
+  Norm norm;
+  if (const char* problem = describe(x.dimensions(), {}, {sum->dimensions(), squares->dimensions()}, false, norm))
+    return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    norm_sums(pool, norm, x.typed_data(), sum->typed_data(), squares->typed_data());
+  });
+}
+
+ffi::Error NormForward(ffi::ThreadPool threads, F32 x, F32 mean, F32 scale, F32 bias, ffi::RemainingArgs rest,
+                       ffi::Result<F32> y, bool relu) {
+  Norm norm;
+  const float* more = nullptr;
+  Dims added = x.dimensions();
+  if (rest.size()) {
+    auto buffer = rest.get<F32>(0);
+    if (!buffer) return wrong("what is added must be float32");
+    more = buffer->typed_data(), added = buffer->dimensions();
+  }
+  if (const char* problem = describe(x.dimensions(), {y->dimensions(), added},
+                                     {mean.dimensions(), scale.dimensions(), bias.dimensions()}, relu, norm))
+    return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    norm_forward(pool, norm, x.typed_data(), mean.typed_data(), scale.typed_data(), bias.typed_data(), more, y->typed_data());
+  });
+}
+
+ffi::Error NormGradientSums(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, ffi::Result<F32> sum,
+                            ffi::Result<F32> product, bool relu) {
+  Norm norm;
+  if (const char* problem = describe(x.dimensions(), {g.dimensions(), y.dimensions()},
+                                     {mean.dimensions(), sum->dimensions(), product->dimensions()}, relu, norm))
+    return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    norm_gradient_sums(pool, norm, g.typed_data(), y.typed_data(), x.typed_data(), mean.typed_data(), sum->typed_data(),
+                       product->typed_data());
+  });
+}
+
+ffi::Error NormBackward(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, F32 scale, F32 shift, F32 slope,
+                        ffi::Result<F32> dx, ffi::RemainingRets rest, bool relu) {
+  Norm norm;
+  float* dz = nullptr;
+  Dims wanted = x.dimensions();
+  if (rest.size()) {
+    auto buffer = rest.get<F32>(0);
+    if (!buffer) return wrong("the gradient of what is added must be float32");
+    dz = (*buffer)->typed_data(), wanted = (*buffer)->dimensions();
+  }
+  if (const char* problem =
+          describe(x.dimensions(), {g.dimensions(), y.dimensions(), dx->dimensions(), wanted},
+                   {mean.dimensions(), scale.dimensions(), shift.dimensions(), slope.dimensions()}, relu, norm))
+    return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    norm_backward(pool, norm, g.typed_data(), y.typed_data(), x.typed_data(), mean.typed_data(), scale.typed_data(),
+                  shift.typed_data(), slope.typed_data(), dx->typed_data(), dz);
+  });
+}
+
+// Fills in `s`, or says what is wrong with the dimensions of images, outputs and codes.
+const char* describe(Dims x, Dims y, Dims code, MaxPool& s) {
+  if (!sane(x) || x.size() != 4 || x[3] % 16) return "sizes out of range, or channels no multiple of 16";
+  s = {x[0], x[1], x[2], x[3]};
+  for (Dims dims : {y, code})
+    if (!equal(dims, {s.n, s.rows(), s.columns(), s.channels})) return "output or codes have another shape";
+  return nullptr;
+}
+
+ffi::Error MaxPoolForward(ffi::ThreadPool threads, F32 x, ffi::Result<F32> y, ffi::RemainingRets rest) {
+  MaxPool s;
+  uint8_t* code = nullptr;
+  Dims wanted = y->dimensions();
+  if (rest.size()) {
+    auto buffer = rest.get<U8>(0);
+    if (!buffer) return wrong("codes are uint8");
+    code = (*buffer)->typed_data(), wanted = (*buffer)->dimensions();
+  }
+  if (const char* problem = describe(x.dimensions(), y->dimensions(), wanted, s)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) { max_pool_forward(pool, s, x.typed_data(), y->typed_data(), code); });
+}
+
+ffi::Error MaxPoolBackward(ffi::ThreadPool threads, U8 code, F32 g, ffi::Result<F32> dx) {
+  MaxPool s;
+  if (const char* problem = describe(dx->dimensions(), g.dimensions(), code.dimensions(), s)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    max_pool_backward(pool, s, code.typed_data(), g.typed_data(), dx->typed_data());
+  });
+}
+
+}  // namespace
+}  // namespace cnnjax
+
+extern "C" {
+EXPORTED XLA_FFI_Error* CnnjaxPlainForward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxPlainBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxNormSums(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxNormForward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxNormGradientSums(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxNormBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxMaxPoolForward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxMaxPoolBackward(XLA_FFI_CallFrame*);
+}
+
+#define THREADS ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define ARG .Arg<cnnjax::F32>()
+#define RET .Ret<cnnjax::F32>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward, THREADS ARG ARG RET.Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward,
+                              THREADS ARG ARG ARG RET.RemainingRets().Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormSums, cnnjax::NormSums, THREADS ARG RET RET);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormForward, cnnjax::NormForward,
+                              THREADS ARG ARG ARG ARG.RemainingArgs() RET.Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormGradientSums, cnnjax::NormGradientSums,
+                              THREADS ARG ARG ARG ARG RET RET.Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormBackward, cnnjax::NormBackward,
+                              THREADS ARG ARG ARG ARG ARG ARG ARG RET.RemainingRets().Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolForward, cnnjax::MaxPoolForward, THREADS ARG RET.RemainingRets());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolBackward, cnnjax::MaxPoolBackward, THREADS.Arg<cnnjax::U8>() ARG RET);
