@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.kernels import _divisible, _size_problem, _type_problem, _usable
+from cnnjax.kernels import divisible, size_problem, type_problem, usable
 
 INTERPOLATIONS = ("bilinear", "nearest")
 FILLS = ("reflect", "nearest", "constant", "wrap")  # numbered as in sample.h
@@ -35,7 +35,7 @@ def sample(images: jax.Array, factors: jax.Array, *, bits: int, interpolation: s
     Raises:
         ValueError: `supports` is False, another type, or no such interpolation or fill.
     """
-    problem = _problem(images.shape) or _type_problem({"images": images}, bytes_in=("images",))
+    problem = _problem(images.shape) or type_problem({"images": images}, bytes_in=("images",))
     if not problem and (factors.shape != (images.shape[0], 2, 3) or factors.dtype != jnp.int32):
         problem = f"factors are {factors.dtype} {list(factors.shape)}; give int32 {[images.shape[0], 2, 3]}"
     if not problem and not 1 <= bits <= 30:
@@ -45,7 +45,7 @@ def sample(images: jax.Array, factors: jax.Array, *, bits: int, interpolation: s
             problem = f"{name}={value}; give one of {', '.join(allowed)}"
     if problem:
         raise ValueError(f"sample: {problem}")
-    return _sample(_usable("sample"), bits, interpolation, fill)(images, factors)[0]
+    return _sample(usable("sample"), bits, interpolation, fill)(images, factors)[0]
 
 
 def _problem(shape: tuple[int, ...]) -> str:
@@ -53,7 +53,7 @@ def _problem(shape: tuple[int, ...]) -> str:
         return f"images are {list(shape)}; give [b, h, w, c]"
     if np.prod(shape[1:], dtype=object) > MOST_VALUES:
         return f"images of {list(shape[1:])} have more than {MOST_VALUES} values"
-    return _size_problem(shape)
+    return size_problem(shape)
 
 
 @functools.cache
@@ -68,4 +68,4 @@ def _sample(instructions: str, bits: int, interpolation: str, fill: str) -> Call
         result = (jax.ShapeDtypeStruct(images.shape, jnp.float32),)
         return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_sample", result)(images, factors, **attributes))
 
-    return _divisible(f"sample_{instructions}_{bits}_{interpolation}_{fill}", call, (True, True), (True,))
+    return divisible(f"sample_{instructions}_{bits}_{interpolation}_{fill}", call, (True, True), (True,))
