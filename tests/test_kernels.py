@@ -587,7 +587,7 @@ int main() {
     dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
     normed(pool);
 
-    Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 30), draw(0, 1) == 0, draw(0, 1) == 0,
+    Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,
                static_cast<Fill>(draw(0, 3))};
     const int64_t nt = t.n * t.h * t.w * t.c, most = draw(0, 1) ? int64_t(1) << t.bits : int64_t(INT32_MAX);
     auto values = array<float>(nt), sampled = array<float>(nt);

@@ -94,7 +94,8 @@ ffi::Error Sample(ffi::ThreadPool threads, ffi::AnyBuffer images, ffi::Buffer<ff
   if (d.size() != 4 || !sane(d) || d[1] * d[2] > INT32_MAX / d[3]) return wrong("sizes of images out of range");
   if (!equal(factors.dimensions(), {d[0], 2, 3}) || !equal(y->dimensions(), {d[0], d[1], d[2], d[3]}))
     return wrong("images, factors and output do not fit");
-  if (bits < 1 || bits > 30 || fill < 0 || fill > 3) return wrong("bits are 1 to 30, fill is 0 to 3");
+  if (bits < 1 || bits > 30 || std::max(d[1], d[2]) > INT32_MAX >> bits) return wrong("positions need more than 31 bits");
+  if (fill < 0 || fill > 3) return wrong("fill is 0 to 3");
   const Sampling sampling{d[0], d[1], d[2], d[3], bits, bytes, nearest, static_cast<Fill>(fill)};
   return run(threads, [&](const Pool& pool) {
     sample(pool, sampling, images.untyped_data(), factors.typed_data(), y->typed_data());

@@ -11,7 +11,7 @@ enum class Fill { kReflect, kNearest, kConstant, kWrap };
 
 struct Sampling {
   int64_t n, h, w, c;  // of the images; h * w * c is less than 2^31
-  int64_t bits;        // positions are in units of 2^-bits pixels; 1 to 30
+  int64_t bits;        // positions are in units of 2^-bits pixels; at least 1, and h and w times 2^bits are less than 2^31
   bool bytes;          // the images are uint8, not float
   bool nearest;        // not bilinear
   Fill fill;

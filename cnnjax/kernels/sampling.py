@@ -25,7 +25,7 @@ def sample(images: jax.Array, factors: jax.Array, *, bits: int, interpolation: s
     Args:
         images: uint8 or float32 [b, h, w, c].
         factors: int32 [b, 2, 3].
-        bits: positions are in units of 2 ** -bits pixels.
+        bits: positions are in units of 2 ** -bits pixels; at least 1, and those of the image take less than 32 bits.
         interpolation: bilinear or nearest.
         fill: reflect, nearest, constant or wrap.
 
@@ -38,8 +38,8 @@ def sample(images: jax.Array, factors: jax.Array, *, bits: int, interpolation: s
     problem = _problem(images.shape) or type_problem({"images": images}, bytes_in=("images",))
     if not problem and (factors.shape != (images.shape[0], 2, 3) or factors.dtype != jnp.int32):
         problem = f"factors are {factors.dtype} {list(factors.shape)}; give int32 {[images.shape[0], 2, 3]}"
-    if not problem and not 1 <= bits <= 30:
-        problem = f"bits={bits}; give 1 to 30"
+    if not problem and not (bits >= 1 and max(images.shape[1:3]) << bits < 2**31):
+        problem = f"bits={bits}; give at least 1, and fewer than 32 with those of the image's sides"
     for name, value, allowed in (("interpolation", interpolation, INTERPOLATIONS), ("fill", fill, FILLS)):
         if not problem and value not in allowed:
             problem = f"{name}={value}; give one of {', '.join(allowed)}"
