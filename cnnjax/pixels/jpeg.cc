@@ -1,6 +1,8 @@
 // Baseline JPEG of three colours with chroma of full or of half size, as libjpeg-turbo decodes it by default: the accurate
 // inverse DCT (jidctint.c), triangles between samples of chroma (jdsample.c), colours in 16-bit fixed point (jdcolor.c).
 
+#include <string_view>
+
 #include "pixels.h"
 
 namespace pixels {
@@ -194,34 +196,34 @@ INLINE Octet levels(Shorts x) {  // from differences to the middle
   return low ^ 128;
 }
 
-// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits.
-INLINE void inverse_dct(Ints* x, int shift) {
-  const Ints even = (x[2] + x[6]) * 4433, low = even - x[6] * 15137, high = even + x[2] * 6270;
-  const Ints sum = (x[0] + x[4]) << 13, difference = (x[0] - x[4]) << 13;
-  const Ints a = sum + high, b = difference + low, c = difference - low, d = sum - high;
-  const Ints z5 = (x[7] + x[3] + x[5] + x[1]) * 9633;
-  const Ints z1 = (x[7] + x[1]) * -7373, z2 = (x[5] + x[3]) * -20995;
-  const Ints z3 = (x[7] + x[3]) * -16069 + z5, z4 = (x[5] + x[1]) * -3196 + z5;
-  const Ints p = x[7] * 2446 + z1 + z3, q = x[5] * 16819 + z2 + z4, r = x[3] * 25172 + z2 + z3, s = x[1] * 12299 + z1 + z4;
+INLINE Ints wide(Shorts x) { return __builtin_convertvector(x, Ints); }
+
+// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits. Some sums wrap at 16 bits, as libjpeg-turbo's
+// do, which shows in damaged files alone.
+INLINE void inverse_dct(Shorts* x, int shift) {
   const int half = 1 << (shift - 1);
-  x[0] = (a + s + half) >> shift, x[7] = (a - s + half) >> shift;
-  x[1] = (b + r + half) >> shift, x[6] = (b - r + half) >> shift;
-  x[2] = (c + q + half) >> shift, x[5] = (c - q + half) >> shift;
-  x[3] = (d + p + half) >> shift, x[4] = (d - p + half) >> shift;
+  const Ints x1 = wide(x[1]), x2 = wide(x[2]), x3 = wide(x[3]), x5 = wide(x[5]), x6 = wide(x[6]), x7 = wide(x[7]);
+  const Ints even = (x2 + x6) * 4433, low = even - x6 * 15137, high = even + x2 * 6270;
+  const Ints sum = (wide(x[0] + x[4]) << 13) + half, difference = (wide(x[0] - x[4]) << 13) + half;
+  const Ints a = sum + high, b = difference + low, c = difference - low, d = sum - high;
+  const Ints y3 = wide(x[7] + x[3]), y4 = wide(x[5] + x[1]), z5 = (y3 + y4) * 9633;
+  const Ints z1 = (x7 + x1) * -7373, z2 = (x5 + x3) * -20995, z3 = y3 * -16069 + z5, z4 = y4 * -3196 + z5;
+  const Ints p = x7 * 2446 + z1 + z3, q = x5 * 16819 + z2 + z4, r = x3 * 25172 + z2 + z3, s = x1 * 12299 + z1 + z4;
+  x[0] = packed((a + s) >> shift), x[7] = packed((a - s) >> shift);
+  x[1] = packed((b + r) >> shift), x[6] = packed((b - r) >> shift);
+  x[2] = packed((c + q) >> shift), x[5] = packed((c - q) >> shift);
+  x[3] = packed((d + p) >> shift), x[4] = packed((d - p) >> shift);
 }
 
 FOR_EACH_CPU void store_block(const Pair& pair, int side) {
   Shorts rows[8], quant;
-  Ints x[8];
   for (int i = 0; i < 8; i++) {
     std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[i][side], sizeof quant);
-    x[i] = __builtin_convertvector(rows[i] * quant, Ints);
+    rows[i] *= quant;
   }
   for (int shift : {11, 18}) {
-    inverse_dct(x, shift);
-    for (int i = 0; i < 8; i++) rows[i] = packed(x[i]);
+    inverse_dct(rows, shift);
     transpose(rows);
-    for (int i = 0; i < 8; i++) x[i] = __builtin_convertvector(rows[i], Ints);
   }
   for (int i = 0; i < 8; i++) {
     const Octet row = levels(rows[i]);
@@ -241,14 +243,15 @@ void store_both(const Pair& pair) {
     x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
   for (int shift : {11, 18}) {
     const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
+    const __m256i plus = _mm256_add_epi16(x[0], x[4]), minus = _mm256_sub_epi16(x[0], x[4]);
     const __m256i z3 = _mm256_add_epi16(x[7], x[3]), z4 = _mm256_add_epi16(x[5], x[1]);
     __m256i y[8][2];
     for (int i = 0; i < 2; i++) {
       auto both = [&](__m256i a, __m256i b) { return i ? _mm256_unpackhi_epi16(a, b) : _mm256_unpacklo_epi16(a, b); };
-      const __m256i far = both(x[2], x[6]), near = both(x[0], x[4]), z = both(z3, z4), outer = both(x[7], x[1]), inner = both(x[5], x[3]);
+      const __m256i far = both(x[2], x[6]), z = both(z3, z4), outer = both(x[7], x[1]), inner = both(x[5], x[3]);
       const __m256i high = _mm256_madd_epi16(far, numbers(4433 + 6270, 4433)), low = _mm256_madd_epi16(far, numbers(4433, 4433 - 15137));
-      const __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(near, numbers(8192, 8192)), half);
-      const __m256i difference = _mm256_add_epi32(_mm256_madd_epi16(near, numbers(8192, -8192)), half);
+      const __m256i sum = _mm256_add_epi32(_mm256_srai_epi32(both(__m256i{}, plus), 3), half);  // of 13 bits
+      const __m256i difference = _mm256_add_epi32(_mm256_srai_epi32(both(__m256i{}, minus), 3), half);
       const __m256i a = _mm256_add_epi32(sum, high), d = _mm256_sub_epi32(sum, high);
       const __m256i b = _mm256_add_epi32(difference, low), c = _mm256_sub_epi32(difference, low);
       const __m256i even = _mm256_madd_epi16(z, numbers(9633 - 16069, 9633)), odd = _mm256_madd_epi16(z, numbers(9633, 9633 - 3196));
@@ -285,7 +288,7 @@ void store_both(const Pair& pair) {
 #endif
 
 void store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
-  const int level = std::clamp(((value * 4 + 16) >> 5) + 128, 0, 255);
+  const int level = std::clamp(((int16_t(value * 4) + 16) >> 5) + 128, 0, 255);
   for (int i = 0; i < 8; i++) std::memset(out + i * stride, level, 8);
 }
 
@@ -357,7 +360,7 @@ long to_rgb_16(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, uin
 class Decoder {
  public:
   __attribute__((noinline)) bool decode(const uint8_t* data, long size, Pixels& out) {
-    at = data, end = data + size, interval = 0, exif = sized = false;
+    at = data, end = data + size, interval = 0, exif = upright = xmp = sized = false;
     for (auto& tables : huffman)
       for (Huffman& table : tables) table.known = false;
     for (bool& known : quantised) known = false;
@@ -369,7 +372,7 @@ class Decoder {
       if (length < 2 || length > end - at - 2) return false;
       const uint8_t *content = at + 4, *after = at + 2 + length;
       at = after;
-      if (marker == 0xDA) return sized && read_scan_header(content, after) && read_scan() && combine(out);
+      if (marker == 0xDA) return sized && (upright || !xmp) && read_scan_header(content, after) && read_scan() && combine(out);
       if (marker == 0xDB ? !read_quantisation(content, after)
           : marker == 0xC4 ? !read_huffman(content, after)
           : marker == 0xC0 ? !read_frame(content, after)
@@ -391,7 +394,7 @@ class Decoder {
  private:
   const uint8_t *at, *end;
   long interval, height, width, across, down;  // across, down: MCUs
-  bool exif, sized, quantised[4];
+  bool exif, upright, xmp, sized, quantised[4];
   uint8_t ids[3], tables[3];
   uint16_t quant[4][64];
   Huffman huffman[2][4];
@@ -405,16 +408,25 @@ class Decoder {
   std::vector<uint8_t> bits, line[2];
   std::vector<int16_t> sums;
 
-  static bool contains(const uint8_t* from, const uint8_t* to, const char* text) {
-    return std::search(from, to, text, text + std::strlen(text)) != to;
+  // Whether XMP may give an orientation other than the first.
+  static bool xmp_turns(const uint8_t* from, const uint8_t* to) {
+    const std::string_view text(reinterpret_cast<const char*>(from), to - from), name = "Orientation";
+    for (size_t at = 0; (at = text.find(name, at)) != text.npos;) {
+      const auto before = text.substr(0, at), after = text.substr(at += name.size(), 4);
+      const bool closes = before.size() > 7 && before.substr(before.size() - 7) == "</tiff:";
+      if (!closes && after != "=\"1\"" && after.substr(0, 3) != ">1<") return true;
+    }
+    return false;
   }
 
-  // Whether Exif or XMP may give an orientation; also what is not clear.
+  // Whether Exif gives an orientation, or is not clear. XMP counts where Exif says nothing.
   bool may_turn(const uint8_t* from, const uint8_t* to) {
-    if (contains(from, to, "Orientation")) return true;
-    if (!contains(from, to, "Exif")) return false;
     const uint8_t* tiff = from + 6;
-    if (exif || to - from < 14 || std::memcmp(from, "Exif\0", 6)) return true;
+    if (to - from < 6 || std::memcmp(from, "Exif\0", 6)) {
+      xmp |= xmp_turns(from, to);
+      return false;
+    }
+    if (exif || to - from < 14) return true;
     exif = true;
     const bool little = !std::memcmp(tiff, "II*\0", 4);
     if (!little && std::memcmp(tiff, "MM\0*", 4)) return true;
@@ -425,7 +437,7 @@ class Decoder {
     const long count = two(tiff + first);
     if (first + 2 + 12 * count > to - tiff) return true;
     for (const uint8_t *entry = tiff + first + 2, *last = entry + 12 * count; entry < last; entry += 12)
-      if (two(entry) == 0x112) return two(entry + 2) != 3 || four(entry + 4) != 1 || two(entry + 8) != 1;
+      if (two(entry) == 0x112) return !(upright = two(entry + 2) == 3 && four(entry + 4) == 1 && two(entry + 8) == 1);
     return false;
   }
 

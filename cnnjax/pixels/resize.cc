@@ -14,6 +14,8 @@ using Half = uint8_t __attribute__((vector_size(8)));
 using Levels = uint16_t __attribute__((vector_size(16)));  // two pixels
 using Wide = uint32_t __attribute__((vector_size(32)));
 
+INLINE Levels all(uint16_t value) { return Levels{value, value, value, value, value, value, value, value}; }
+
 INLINE Levels high(Levels a, Levels b) {  // a * b / 65536, rounded down
 #ifdef __SSE2__
   return (Levels)_mm_mulhi_epu16((__m128i)a, (__m128i)b);
@@ -27,7 +29,7 @@ INLINE Levels sum(Levels a, Levels b) {  // at most 65535
   return (Levels)_mm_adds_epu16((__m128i)a, (__m128i)b);
 #else
   const Levels wrapped = a + b;
-  return wrapped < a ? Levels{} - 1 : wrapped;
+  return wrapped < a ? all(65535) : wrapped;
 #endif
 }
 
@@ -88,7 +90,7 @@ struct Rows {
 };
 
 void resize_rows(const Rows<2>& rows, long width, long count, const Taps& columns, uint16_t* sums) {
-  const Levels half = Levels{} + uint16_t(count / 2);  // what rounding down takes away
+  const Levels half = all(uint16_t(count / 2));  // what rounding down takes away
   for (long x = 0; x < width; x += 4) {
     Levels sum_of[2][2] = {};
     for (int row = 0; row < 2; row++) {
@@ -106,7 +108,7 @@ void resize_rows(const Rows<2>& rows, long width, long count, const Taps& column
       std::memcpy(sums + 8 * (x + 2 * i), pairs, sizeof pairs);
     }
   }
-  const Levels rounded = Levels{} + uint16_t(columns.count / 2 + 128);
+  const Levels rounded = all(uint16_t(columns.count / 2 + 128));
   const uint16_t* weights = columns.weights.data();
   for (long x = 0; x < columns.wanted; x++) {
     const uint16_t* from = sums + 8 * columns.from[x];
