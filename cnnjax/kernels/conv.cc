@@ -77,7 +77,8 @@ std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scal
       }
       for (int f = 0; f < kFrequencies; ++f) {
         const int64_t word = ((o / kBlock * 4 + f / 4) * words + i / M::kPack) * 4 + f % 4;
-        store_pairs<M>(reinterpret_cast<char*>(packed.data() + word * kBlock + o % kBlock), tile[0][f], tile[M::kPack - 1][f]);
+        char* to = reinterpret_cast<char*>(packed.data() + word * kBlock + o % kBlock);
+        store_pairs<M>(to, tile[0][f], tile[M::kPack - 1][f]);
       }
     }
   return packed;
@@ -174,7 +175,8 @@ const TileProducts* products_of(std::integer_sequence<int, kIndex...>) {
 // A pair of rows of the convolution in `count` tiles, from weights of pack_tiles: calls put(tile, channel, four outputs) as
 // output_tiles does. A few tiles at a time, so that what is computed on the way stays in the first-level cache.
 template <typename M, typename Put>
-void conv_rows(const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count, const Put& put) {
+void conv_rows(const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count,
+               const Put& put) {
   const TileProducts* products = products_of<M>(std::make_integer_sequence<int, kProductTiles>{});
   const int64_t parts = (count + 2 * kProductTiles - 1) / (2 * kProductTiles), most = (count + parts - 1) / parts;
   const int64_t tile = 4 * kBlock * 4 / M::kPack, block_words = kFrequencies * ci / M::kPack * kBlock;
@@ -490,7 +492,8 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
               float* db, float* dx) {
   const bool tiled = in_tiles(s) && dx;
   const bool rounded = M::kPack == 2 && !tiled;  // tiles round what they have transformed
-  const int64_t taps = (tiled ? kFrequencies : 9) * s.ci, height = s.conv_rows(), width = s.conv_columns(), out = blocks(s.ci) * kBlock;
+  const int64_t taps = (tiled ? kFrequencies : 9) * s.ci, out = blocks(s.ci) * kBlock;
+  const int64_t height = s.conv_rows(), width = s.conv_columns();
   const int64_t z_padding = dx ? 2 - s.padding : 0;          // of the convolution that gives dx
   const int64_t steps = (width + M::kPack - 1) / M::kPack;   // pixels, or pairs of pixels, in a row of dz
   const int64_t z_edge = z_padding * s.co, z_wide = width * s.co + 2 * z_edge;
