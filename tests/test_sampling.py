@@ -117,6 +117,8 @@ def test_vmap_takes_one_batch_after_the_other():
 
 
 DEVICES = """
+import json
+import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnnjax import geometry
 rng = np.random.default_rng(0)
