@@ -253,13 +253,26 @@ def test_the_gradient_is_zero_where_the_output_is_nan_and_nan_where_its_own_is(e
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 16, 80), (7, 48, 16), (13, 1040, 96), (64, 2064, 64), (33, 512, 128)])
-def test_wide_dense_layers_are_exact_for_whole_numbers(each_set, m, k, n):
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_wide_dense_layers_are_exact_for_whole_numbers(each_set, m, k, n, bfloat16):
     rng = np.random.default_rng(k)
     x, w, g = (whole_numbers(rng, *shape) for shape in ((m, k), (k, n), (m, n)))
-    y, pull = jax.vjp(kernels.dense, x, w)
+    y, pull = jax.vjp(functools.partial(kernels.dense, bfloat16=bfloat16), x, w)
     dx, dw = pull(jnp.asarray(g))
     for found, wanted in ((y, x @ w), (dx, g @ w.T), (dw, x.T @ g)):
         np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_wide_dense_layers_round_factors_alone(each_set, bfloat16):
+    rounds = bfloat16 and kernels.instruction_set() == "avx512bf16"
+    rng = np.random.default_rng(1)
+    x, w, g = (rng.normal(size=shape).astype(np.float32) for shape in ((13, 1040), (1040, 48), (13, 48)))
+    y, pull = jax.vjp(functools.partial(kernels.dense, bfloat16=bfloat16), x, w)
+    dx, dw = pull(jnp.asarray(g))
+    x, w, g = (np.asarray(jnp.asarray(a, jnp.bfloat16) if rounds else a, np.float64) for a in (x, w, g))
+    for found, wanted in ((y, x @ w), (dx, g @ w.T), (dw, x.T @ g)):
+        np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
 BLOCK = {"padding": 1, "pool_stride": 0}
@@ -326,9 +339,10 @@ WRONG_CALLS = {  # handler, results, shapes of operands
 def test_the_library_checks_shapes_itself(name):
     handler, results, shapes = WRONG_CALLS[name]
     conv = {"padding": np.int64(1), "pool_stride": np.int64(0), "scale": np.float32(1), "bfloat16": np.bool_(False)}
+    bfloat16 = {"bfloat16": np.bool_(False)}
     call = jax.ffi.ffi_call(f"cnnjax_{kernels.instruction_set()}_{handler}", results)
     with pytest.raises(jax.errors.JaxRuntimeError, match="cnnjax kernels: "):
-        jax.block_until_ready(call(*(jnp.zeros(shape) for shape in shapes), **(conv if handler[:4] == "conv" else {})))
+        jax.block_until_ready(call(*(jnp.zeros(shape) for shape in shapes), **(conv if handler[:4] == "conv" else bfloat16)))
 
 
 @pytest.fixture
@@ -583,8 +597,8 @@ int main() {
     const int64_t m = draw(1, 9), k = 16 * draw(1, 40), n = 16 * draw(1, 9);
     auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
     auto dw = array<float>(k * n);
-    dense_forward(pool, m, k, n, x.get(), w.get(), y.get());
-    dense_backward(pool, m, k, n, x.get(), w.get(), y.get(), dx.get(), dw.get());
+    dense_forward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get());
+    dense_backward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
     normed(pool);
 
     Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,

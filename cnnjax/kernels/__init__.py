@@ -169,10 +169,10 @@ def conv_block(
     return _block(options, x, w, b)
 
 
-def dense(x: jax.Array, w: jax.Array) -> jax.Array:
+def dense(x: jax.Array, w: jax.Array, *, bfloat16: bool = False) -> jax.Array:
     """x @ w where w is long and a batch has few rows, as after a flatten: float32 [n, k], [k, units] -> [n, units].
 
-    Gradients as those of `conv_block`.
+    Gradients, and `bfloat16`, as those of `conv_block`.
 
     Raises:
         ValueError: `supports_dense` is False, or another type.
@@ -180,7 +180,7 @@ def dense(x: jax.Array, w: jax.Array) -> jax.Array:
     problem = _dense_problem(x.shape, w.shape) or type_problem({"x": x, "w": w})
     if problem:
         raise ValueError(f"dense: {problem}")
-    return _dense(usable("dense"), x, w)
+    return _dense(_Dense(usable("dense"), bfloat16), x, w)
 
 
 def usable(name: str) -> str:
@@ -349,28 +349,29 @@ def _block_bwd(options, saved, g):
 _block.defvjp(_block_fwd, _block_bwd)
 
 
-@functools.cache
-def _dense_forward(instructions: str) -> Callable:
-    def call(x, w):
-        result = (float32(x.shape[0], w.shape[1]),)
-        return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_forward", result)(x, w))
-
-    return divisible(f"dense_forward_{instructions}", call, (True, False), (True,))
+@dataclasses.dataclass(frozen=True)
+class _Dense:
+    instructions: str
+    bfloat16: bool
 
 
 @functools.cache
-def _dense_backward(instructions: str) -> Callable:
-    def call(x, w, g):
-        result = (float32(*x.shape), float32(*w.shape))
-        return tuple(jax.ffi.ffi_call(f"cnnjax_{instructions}_dense_backward", result)(x, w, g))
+def _dense_call(options: _Dense, what: str) -> Callable:
+    """forward: x, w -> y. backward: x, w, g -> dx, dw."""
+    target, attributes = f"cnnjax_{options.instructions}_dense_{what}", {"bfloat16": np.bool_(options.bfloat16)}
 
-    return divisible(f"dense_backward_{instructions}", call, (True, False, True), (True, False))
+    def call(x, w, *g):
+        shapes = (x.shape, w.shape) if g else ((x.shape[0], w.shape[1]),)
+        return tuple(jax.ffi.ffi_call(target, tuple(float32(*shape) for shape in shapes))(x, w, *g, **attributes))
+
+    operands, results = ((True, False), (True,)) if what == "forward" else ((True, False, True), (True, False))
+    return divisible(f"dense_{what}_{options.instructions}_{options.bfloat16}", call, operands, results)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _dense(instructions, x, w):
-    return _dense_forward(instructions)(x, w)[0]
+def _dense(options, x, w):
+    return _dense_call(options, "forward")(x, w)[0]
 
 
-_dense.defvjp(lambda instructions, x, w: (_dense(instructions, x, w), (x, w)),
-              lambda instructions, saved, g: _dense_backward(instructions)(*saved, g))  # fmt: skip
+_dense.defvjp(lambda options, x, w: (_dense(options, x, w), (x, w)),
+              lambda options, saved, g: _dense_call(options, "backward")(*saved, g))  # fmt: skip

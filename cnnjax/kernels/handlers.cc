@@ -68,20 +68,21 @@ bool fit(Dims x, Dims w, Dims y) {
          && w[1] % 16 == 0 && equal(y, {x[0], w[1]});
 }
 
-ffi::Error DenseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y) {
+ffi::Error DenseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, bool bfloat16) {
   const Dims d = x.dimensions(), k = w.dimensions();
   if (!fit(d, k, y->dimensions())) return wrong("x and w of a dense layer do not fit, or are no multiples of 16");
   return run(threads, [&](const Pool& pool) {
-    dense_forward(pool, d[0], k[0], k[1], x.typed_data(), w.typed_data(), y->typed_data());
+    dense_forward(pool, d[0], k[0], k[1], bfloat16, x.typed_data(), w.typed_data(), y->typed_data());
   });
 }
 
-ffi::Error DenseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dx, ffi::Result<F32> dw) {
+ffi::Error DenseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dx, ffi::Result<F32> dw,
+                         bool bfloat16) {
   const Dims d = x.dimensions(), k = w.dimensions();
   if (!fit(d, k, g.dimensions()) || !equal(dx->dimensions(), {d[0], d[1]}) || !equal(dw->dimensions(), {k[0], k[1]}))
     return wrong("x, w and the gradients of a dense layer do not fit, or are no multiples of 16");
   return run(threads, [&](const Pool& pool) {
-    dense_backward(pool, d[0], k[0], k[1], x.typed_data(), w.typed_data(), g.typed_data(), dx->typed_data(),
+    dense_backward(pool, d[0], k[0], k[1], bfloat16, x.typed_data(), w.typed_data(), g.typed_data(), dx->typed_data(),
                    dw->typed_data());
   });
 }
@@ -126,10 +127,11 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvBackward, cnnjax::ConvBackward,
                                   .Attr<float>("scale").Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
-                                  .Ret<cnnjax::F32>());
+                                  .Ret<cnnjax::F32>().Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
-                                  .Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>());
+                                  .Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>()
+                                  .Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
                               ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>()
                                   .Ret<cnnjax::F32>().Attr<int64_t>("bits").Attr<bool>("nearest").Attr<int64_t>("fill"));
