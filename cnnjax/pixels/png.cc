@@ -159,12 +159,13 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels
     at += bytes + 12;
   }
   if (!stream.state) stream.state = inflater.open(), stream.close = inflater.close;
-  const size_t expected = (3 * width + 1) * height;
+  const long expected = (3 * width + 1) * height;
+  if (expected / 1100 > length) return false;  // more than deflate can give: no memory for mere claims
   room(rows, expected + 4);
   if (zeros.size() < size_t(4 * width)) zeros.resize(4 * width);
   size_t found = 0;
   const bool whole = stream.state && !inflater.inflate(stream.state, compressed, length, rows.data(), expected, &found) &&
-                     found == expected && unfilter(rows.data(), height, width, out.room(height, width), zeros.data());
+                     long(found) == expected && unfilter(rows.data(), height, width, out.room(height, width), zeros.data());
   if (rows.size() > LARGE) rows = {};
   if (joined.size() > LARGE) joined = {};
   return whole;
