@@ -248,7 +248,7 @@ FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
 // The same for two blocks, one in each half of the registers, with products that are added in pairs.
 bool store_both(const Pair& pair) {
   __m256i x[8], sums{};
-  auto numbers = [](int a, int b) { return _mm256_set1_epi32((a & 0xFFFF) | b << 16); };
+  auto numbers = [](int a, int b) { return _mm256_set1_epi32(int((a & 0xFFFF) | uint32_t(b) << 16)); };
   for (int i = 0; i < 8; i++) {
     x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
     sums = _mm256_adds_epu16(sums, _mm256_abs_epi16(x[i]));

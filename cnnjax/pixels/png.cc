@@ -46,6 +46,8 @@ INLINE uint32_t load(const uint8_t* at) {
   return word;
 }
 
+INLINE void store(uint32_t word, uint8_t* at) { std::memcpy(at, &word, 4); }
+
 // Up to ROWS rows of `width` pixels: `rows`, of three bytes, each after a byte with its filter, go to `out`, of four; `above` is
 // the row before `out`. A row waits for one pixel of the row above it, not for the whole row, so that four of the long chains of
 // dependent additions run at once.
@@ -66,7 +68,7 @@ FOR_EACH_CPU void unfilter_rows(const uint8_t* rows, const uint8_t* above, uint8
     for (int row = begin; row < end; row++) raw[row] = load(from(row, i));
     step(i < width ? load(above + 4 * i) : 0, raw);
     const Words pixels = narrowed(done);
-    for (int row = begin; row < end; row++) std::memcpy(to(row, i), &pixels[row], 4);
+    for (int row = begin; row < end; row++) store(pixels[row], to(row, i));
   };
   long i = 0;
   if (count == ROWS) {
@@ -74,7 +76,7 @@ FOR_EACH_CPU void unfilter_rows(const uint8_t* rows, const uint8_t* above, uint8
     for (; i < width; i++) {
       step(load(above + 4 * i), Words{load(from(0, i)), load(from(1, i)), load(from(2, i)), load(from(3, i))});
       const Words pixels = narrowed(done);
-      for (int row = 0; row < ROWS; row++) std::memcpy(to(row, i), &pixels[row], 4);
+      for (int row = 0; row < ROWS; row++) store(pixels[row], to(row, i));
     }
   }
   for (; i < width + count - 1; i++) edge(i);
