@@ -36,6 +36,7 @@ struct Pair {
 
 using Ints = int32_t __attribute__((vector_size(32)));
 using Shorts = int16_t __attribute__((vector_size(16)));
+using Unsigned = uint16_t __attribute__((vector_size(16)));
 using Octet = uint8_t __attribute__((vector_size(8)));
 
 // The bits that follow, the next one on top.
@@ -224,7 +225,7 @@ FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
   Ints sums{};
   for (int i = 0; i < 8; i++) {
     std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[i][side], sizeof quant);
-    rows[i] *= quant;
+    rows[i] = (Shorts)((Unsigned)rows[i] * (Unsigned)quant);  // wraps, as libjpeg-turbo
     const Ints signs = wide(rows[i]) >> 31;
     sums += (wide(rows[i]) ^ signs) - signs;
   }
