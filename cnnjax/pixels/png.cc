@@ -135,10 +135,11 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels
   for (;;) {
     if (at + 12 > size) return false;
     const long bytes = big32(data + at);
-    const uint8_t *content = data + at + 8, *after = content + bytes;
     if (bytes > size - at - 12) return false;
+    const uint8_t *content = data + at + 8, *after = content + bytes;
     const uint32_t name = big32(data + at + 4);
-    if (name == 0x49444154) {  // IDAT, without its checksum, as Pillow; what is inside has one of its own
+    if (inflater.crc32(0, content - 4, bytes + 4) != big32(after)) return false;
+    if (name == 0x49444154) {  // IDAT
       if (ended || !bytes) return false;
       if (length) {  // more than one
         if (compressed != joined.data()) {
@@ -155,7 +156,7 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels
       if (after + 4 != data + size || !compressed) return false;
       break;
     } else {
-      if ((at != 8 && facts(name) != bytes) || inflater.crc32(0, content - 4, bytes + 4) != big32(after)) return false;
+      if (at != 8 && facts(name) != bytes) return false;
       ended = compressed;
     }
     at += bytes + 12;
