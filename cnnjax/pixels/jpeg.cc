@@ -11,7 +11,7 @@ namespace {
 
 constexpr int QUICK = 10;  // bits of a code and its value that one look into a table decodes
 constexpr int PADDING = 2048;  // zeros behind the compressed bits: more than an MCU can read
-constexpr int MOST = 2900;  // of the absolute coefficients in a column together; real pixels give less
+constexpr int COLUMN_LIMIT = 2900;  // of the absolute coefficients in a column together; real pixels give less
 constexpr uint8_t NATURAL[80] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
@@ -202,8 +202,8 @@ INLINE Octet levels(Shorts x) {  // from differences to the middle
 
 INLINE Ints wide(Shorts x) { return __builtin_convertvector(x, Ints); }
 
-// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits. Up to MOST no sum of the two directions leaves
-// its 16 or 32 bits; beyond, libjpeg-turbo's pixels depend on the CPU.
+// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits. Up to COLUMN_LIMIT no sum of the two directions
+// leaves its 16 or 32 bits; beyond, libjpeg-turbo's pixels depend on the CPU.
 INLINE void inverse_dct(Shorts* x, int shift) {
   const int half = 1 << (shift - 1);
   const Ints x1 = wide(x[1]), x2 = wide(x[2]), x3 = wide(x[3]), x5 = wide(x[5]), x6 = wide(x[6]), x7 = wide(x[7]);
@@ -219,7 +219,7 @@ INLINE void inverse_dct(Shorts* x, int shift) {
   x[3] = packed((d + p) >> shift), x[4] = packed((d - p) >> shift);
 }
 
-// False where a column has more than MOST.
+// False where a column has more than COLUMN_LIMIT.
 FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
   Shorts rows[8], quant;
   Ints sums{};
@@ -230,7 +230,7 @@ FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
     sums += (wide(rows[i]) ^ signs) - signs;
   }
   for (int i = 0; i < 8; i++)
-    if (sums[i] > MOST) return false;
+    if (sums[i] > COLUMN_LIMIT) return false;
   for (int shift : {11, 18}) {
     inverse_dct(rows, shift);
     transpose(rows);
@@ -254,7 +254,7 @@ bool store_both(const Pair& pair) {
     x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
     sums = _mm256_adds_epu16(sums, _mm256_abs_epi16(x[i]));
   }
-  const __m256i beyond = _mm256_subs_epu16(sums, _mm256_set1_epi16(MOST));
+  const __m256i beyond = _mm256_subs_epu16(sums, _mm256_set1_epi16(COLUMN_LIMIT));
   if (!_mm256_testz_si256(beyond, beyond)) return false;
   for (int shift : {11, 18}) {
     const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
@@ -304,7 +304,7 @@ bool store_both(const Pair& pair) {
 #endif
 
 bool store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
-  if (std::abs(value) > MOST) return false;
+  if (std::abs(value) > COLUMN_LIMIT) return false;
   const int level = std::clamp(((value + 4) >> 3) + 128, 0, 255);
   for (int i = 0; i < 8; i++) std::memset(out + i * stride, level, 8);
   return true;
