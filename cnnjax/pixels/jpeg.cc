@@ -1,6 +1,7 @@
 // Baseline JPEG of three colours with chroma of full or of half size, as libjpeg-turbo decodes it by default: the accurate
 // inverse DCT (jidctint.c), triangles between samples of chroma (jdsample.c), colours in 16-bit fixed point (jdcolor.c).
 
+#include <cstdlib>
 #include <string_view>
 
 #include "pixels.h"
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int QUICK = 10;  // bits of a code and its value that one look into a table decodes
 constexpr int PADDING = 2048;  // zeros behind the compressed bits: more than an MCU can read
+constexpr int COLUMN_LIMIT = 2900;  // of the absolute coefficients in a column together; real pixels give less
 constexpr uint8_t NATURAL[80] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
@@ -34,6 +36,7 @@ struct Pair {
 
 using Ints = int32_t __attribute__((vector_size(32)));
 using Shorts = int16_t __attribute__((vector_size(16)));
+using Unsigned = uint16_t __attribute__((vector_size(16)));
 using Octet = uint8_t __attribute__((vector_size(8)));
 
 // The bits that follow, the next one on top.
@@ -131,6 +134,7 @@ INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& pr
     bits.skip(length);
     if (size) predicted += extended(bits.take(size), size);
   }
+  if (predicted != int16_t(predicted)) return -1;
   set(0, predicted);
   int last = 0, k = 1;
   auto quick = [&]() __attribute__((always_inline)) {
@@ -198,8 +202,8 @@ INLINE Octet levels(Shorts x) {  // from differences to the middle
 
 INLINE Ints wide(Shorts x) { return __builtin_convertvector(x, Ints); }
 
-// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits. Some sums wrap at 16 bits, as libjpeg-turbo's
-// do, which shows in damaged files alone.
+// One direction, eight rows or columns at once: jidctint.c's numbers, of 13 bits. Up to COLUMN_LIMIT no sum of the two directions
+// leaves its 16 or 32 bits; beyond, libjpeg-turbo's pixels depend on the CPU.
 INLINE void inverse_dct(Shorts* x, int shift) {
   const int half = 1 << (shift - 1);
   const Ints x1 = wide(x[1]), x2 = wide(x[2]), x3 = wide(x[3]), x5 = wide(x[5]), x6 = wide(x[6]), x7 = wide(x[7]);
@@ -215,12 +219,18 @@ INLINE void inverse_dct(Shorts* x, int shift) {
   x[3] = packed((d + p) >> shift), x[4] = packed((d - p) >> shift);
 }
 
-FOR_EACH_CPU void store_block(const Pair& pair, int side) {
+// False where a column has more than COLUMN_LIMIT.
+FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
   Shorts rows[8], quant;
+  Ints sums{};
   for (int i = 0; i < 8; i++) {
     std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[i][side], sizeof quant);
-    rows[i] *= quant;
+    rows[i] = (Shorts)((Unsigned)rows[i] * (Unsigned)quant);  // wraps, as libjpeg-turbo
+    const Ints signs = wide(rows[i]) >> 31;
+    sums += (wide(rows[i]) ^ signs) - signs;
   }
+  for (int i = 0; i < 8; i++)
+    if (sums[i] > COLUMN_LIMIT) return false;
   for (int shift : {11, 18}) {
     inverse_dct(rows, shift);
     transpose(rows);
@@ -229,6 +239,7 @@ FOR_EACH_CPU void store_block(const Pair& pair, int side) {
     const Octet row = levels(rows[i]);
     std::memcpy(pair.to[side] + i * pair.stride[side], &row, 8);
   }
+  return true;
 }
 
 #ifdef WITH_AVX2
@@ -236,11 +247,15 @@ FOR_EACH_CPU void store_block(const Pair& pair, int side) {
 #pragma GCC target("avx2")
 
 // The same for two blocks, one in each half of the registers, with products that are added in pairs.
-void store_both(const Pair& pair) {
-  __m256i x[8];
-  auto numbers = [](int a, int b) { return _mm256_set1_epi32((a & 0xFFFF) | b << 16); };
-  for (int i = 0; i < 8; i++)
+bool store_both(const Pair& pair) {
+  __m256i x[8], sums{};
+  auto numbers = [](int a, int b) { return _mm256_set1_epi32(int((a & 0xFFFF) | uint32_t(b) << 16)); };
+  for (int i = 0; i < 8; i++) {
     x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
+    sums = _mm256_adds_epu16(sums, _mm256_abs_epi16(x[i]));
+  }
+  const __m256i beyond = _mm256_subs_epu16(sums, _mm256_set1_epi16(COLUMN_LIMIT));
+  if (!_mm256_testz_si256(beyond, beyond)) return false;
   for (int shift : {11, 18}) {
     const __m256i half = _mm256_set1_epi32(1 << (shift - 1));
     const __m256i plus = _mm256_add_epi16(x[0], x[4]), minus = _mm256_sub_epi16(x[0], x[4]);
@@ -282,14 +297,17 @@ void store_both(const Pair& pair) {
       std::memcpy(to + pair.stride[side], reinterpret_cast<const char*>(&halves[side]) + 8, 8);
     }
   }
+  return true;
 }
 
 #pragma GCC pop_options
 #endif
 
-void store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
-  const int level = std::clamp(((int16_t(value * 4) + 16) >> 5) + 128, 0, 255);
+bool store_level(int value, uint8_t* out, long stride) {  // a block of nothing but its mean
+  if (std::abs(value) > COLUMN_LIMIT) return false;
+  const int level = std::clamp(((value + 4) >> 3) + 128, 0, 255);
   for (int i = 0; i < 8; i++) std::memset(out + i * stride, level, 8);
+  return true;
 }
 
 // Twice as many samples as `near`; `far` is the row on the other side, or the same for no rows between.
@@ -360,7 +378,7 @@ long to_rgb_16(const uint8_t* luma, const uint8_t* blue, const uint8_t* red, uin
 class Decoder {
  public:
   __attribute__((noinline)) bool decode(const uint8_t* data, long size, Pixels& out) {
-    at = data, end = data + size, interval = 0, exif = upright = xmp = sized = false;
+    at = data, end = data + size, interval = 0, exif = sized = false;
     for (auto& tables : huffman)
       for (Huffman& table : tables) table.known = false;
     for (bool& known : quantised) known = false;
@@ -372,14 +390,13 @@ class Decoder {
       if (length < 2 || length > end - at - 2) return false;
       const uint8_t *content = at + 4, *after = at + 2 + length;
       at = after;
-      if (marker == 0xDA) return sized && (upright || !xmp) && read_scan_header(content, after) && read_scan() && combine(out);
+      if (marker == 0xDA) return sized && read_scan_header(content, after) && read_scan() && combine(out);
       if (marker == 0xDB ? !read_quantisation(content, after)
           : marker == 0xC4 ? !read_huffman(content, after)
           : marker == 0xC0 ? !read_frame(content, after)
           : marker == 0xDD ? length != 4 || (interval = big16(content), false)
-          : marker == 0xE1 ? may_turn(content, after)
-          : marker == 0xEE ? !read_adobe(content, after)
-          : marker != 0xFE && (marker & 0xF0) != 0xE0)
+          : (marker & 0xF0) == 0xE0 ? !plain_metadata(marker, {reinterpret_cast<const char*>(content), size_t(length - 2)})
+          : marker != 0xFE)
         return false;
     }
     return false;
@@ -394,7 +411,7 @@ class Decoder {
  private:
   const uint8_t *at, *end;
   long interval, height, width, across, down;  // across, down: MCUs
-  bool exif, upright, xmp, sized, quantised[4];
+  bool exif, sized, quantised[4];
   uint8_t ids[3], tables[3];
   uint16_t quant[4][64];
   Huffman huffman[2][4];
@@ -408,9 +425,22 @@ class Decoder {
   std::vector<uint8_t> bits, line[2];
   std::vector<int16_t> sums;
 
+  // Whether a segment for applications leaves the pixels alone and gives Pillow no reason to refuse the file.
+  bool plain_metadata(int marker, std::string_view text) {
+    auto begins = [&](std::string_view name) { return text.substr(0, name.size()) == name; };
+    switch (marker) {
+      case 0xE0: return !begins("JFIF") || text.size() >= 14;
+      case 0xE1: return begins({"Exif\0", 6}) ? plain_exif(text.substr(6)) : !xmp_turns(text);
+      case 0xE2: return begins({"ICC_PROFILE", 12}) && text.size() >= 14;  // not of several images
+      case 0xED: return text.size() < 6 || text.substr(text.size() - 6, 4) != "8BIM";
+      case 0xEE: return !begins("Adobe") || (text.size() >= 12 && text[11] == 1);  // the colours are YCbCr
+    }
+    return true;
+  }
+
   // Whether XMP may give an orientation other than the first.
-  static bool xmp_turns(const uint8_t* from, const uint8_t* to) {
-    const std::string_view text(reinterpret_cast<const char*>(from), to - from), name = "Orientation";
+  static bool xmp_turns(std::string_view text) {
+    const std::string_view name = "Orientation";
     for (size_t at = 0; (at = text.find(name, at)) != text.npos;) {
       const auto before = text.substr(0, at), after = text.substr(at += name.size(), 4);
       const bool closes = before.size() > 7 && before.substr(before.size() - 7) == "</tiff:";
@@ -419,30 +449,26 @@ class Decoder {
     return false;
   }
 
-  // Whether Exif gives an orientation, or is not clear. XMP counts where Exif says nothing.
-  bool may_turn(const uint8_t* from, const uint8_t* to) {
-    const uint8_t* tiff = from + 6;
-    if (to - from < 6 || std::memcmp(from, "Exif\0", 6)) {
-      xmp |= xmp_turns(from, to);
-      return false;
-    }
-    if (exif || to - from < 14) return true;
+  // Whether Exif gives no orientation but the first.
+  bool plain_exif(std::string_view text) {
+    const auto* tiff = reinterpret_cast<const uint8_t*>(text.data());
+    const long size = text.size();
+    if (exif || size < 8) return false;
     exif = true;
     const bool little = !std::memcmp(tiff, "II*\0", 4);
-    if (!little && std::memcmp(tiff, "MM\0*", 4)) return true;
+    if (!little && std::memcmp(tiff, "MM\0*", 4)) return false;
     auto two = [&](const uint8_t* at) { return little ? at[0] | at[1] << 8 : big16(at); };
     auto four = [&](const uint8_t* at) { return little ? two(at) | uint32_t(two(at + 2)) << 16 : big32(at); };
     const long first = four(tiff + 4);
-    if (first < 8 || first + 2 > to - tiff) return true;
+    if (first < 8 || first + 2 > size) return false;
     const long count = two(tiff + first);
-    if (first + 2 + 12 * count > to - tiff) return true;
-    for (const uint8_t *entry = tiff + first + 2, *last = entry + 12 * count; entry < last; entry += 12)
-      if (two(entry) == 0x112) return !(upright = two(entry + 2) == 3 && four(entry + 4) == 1 && two(entry + 8) == 1);
-    return false;
-  }
-
-  bool read_adobe(const uint8_t* from, const uint8_t* to) const {  // the colours are YCbCr
-    return to - from < 12 || std::memcmp(from, "Adobe", 5) || from[11] == 1;
+    if (first + 2 + 12 * count > size) return false;
+    for (const uint8_t *entry = tiff + first + 2, *last = entry + 12 * count; entry < last; entry += 12) {
+      const bool short_1 = two(entry + 2) == 3 && four(entry + 4) == 1 && two(entry + 8) == 1;
+      const bool rational = two(entry + 2) == 5 && four(entry + 4) == 1;
+      if ((two(entry) == 0x112 && !short_1) || (two(entry) == 0x11A && !rational)) return false;
+    }
+    return true;
   }
 
   bool read_quantisation(const uint8_t* from, const uint8_t* to) {
@@ -489,6 +515,8 @@ class Decoder {
 
   bool read_scan_header(const uint8_t* from, const uint8_t* to) {
     if (to - from != 10 || from[0] != 3 || from[7] != 0 || from[8] != 63 || from[9] != 0) return false;
+    const long blocks = across * down * (components[0].across * components[0].down + 2);
+    if (8 * (end - at) < 2 * blocks) return false;  // a bit for the mean and one for the end: no memory for mere claims
     for (int i = 0; i < 3; i++) {
       Component& each = components[i];
       each.dc = from[2 + 2 * i] >> 4, each.ac = from[2 + 2 * i] & 15;
@@ -536,8 +564,7 @@ class Decoder {
       const long left = 8 * length - (8 * (from.next - bits.data()) - from.count);
       if (left < 0 || left >= 8) return false;
     }
-    flush();
-    return true;
+    return flush();
   }
 
   bool read_mcu(Bits& from, long y, long x) {
@@ -549,7 +576,7 @@ class Decoder {
           const int last = read_block(from, huffman[0][each.dc], huffman[1][each.ac], each.predicted, block);
           if (last < 0) return false;
           if (!last) {
-            store_level(int16_t(*block * each.quant[0]), to, each.stride);
+            if (!store_level(*block * each.quant[0], to, each.stride)) return false;
             *block = 0;
             continue;
           }
@@ -558,21 +585,23 @@ class Decoder {
             for (int i = 0; i < 8; i++) std::memcpy(pair.quant[i][waiting], each.quant + 8 * i, sizeof pair.quant[i][waiting]);
             quantised_by[waiting] = &each;
           }
-          if (++waiting == 2) flush();
+          if (++waiting == 2 && !flush()) return false;
         }
     return true;
   }
 
-  void flush() {
+  bool flush() {
+    bool done = true;
 #ifdef WITH_AVX2
     if (waiting == 2 && wide) {
-      store_both(pair);
+      done = store_both(pair);
       waiting = 0;
     }
 #endif
-    for (int side = 0; side < waiting; side++) store_block(pair, side);
+    for (int side = 0; side < waiting; side++) done &= store_block(pair, side);
     waiting = 0;
     clear();
+    return done;
   }
 
   void clear() {

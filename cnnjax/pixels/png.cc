@@ -46,6 +46,8 @@ INLINE uint32_t load(const uint8_t* at) {
   return word;
 }
 
+INLINE void store(uint32_t word, uint8_t* at) { std::memcpy(at, &word, 4); }
+
 // Up to ROWS rows of `width` pixels: `rows`, of three bytes, each after a byte with its filter, go to `out`, of four; `above` is
 // the row before `out`. A row waits for one pixel of the row above it, not for the whole row, so that four of the long chains of
 // dependent additions run at once.
@@ -66,7 +68,7 @@ FOR_EACH_CPU void unfilter_rows(const uint8_t* rows, const uint8_t* above, uint8
     for (int row = begin; row < end; row++) raw[row] = load(from(row, i));
     step(i < width ? load(above + 4 * i) : 0, raw);
     const Words pixels = narrowed(done);
-    for (int row = begin; row < end; row++) std::memcpy(to(row, i), &pixels[row], 4);
+    for (int row = begin; row < end; row++) store(pixels[row], to(row, i));
   };
   long i = 0;
   if (count == ROWS) {
@@ -74,7 +76,7 @@ FOR_EACH_CPU void unfilter_rows(const uint8_t* rows, const uint8_t* above, uint8
     for (; i < width; i++) {
       step(load(above + 4 * i), Words{load(from(0, i)), load(from(1, i)), load(from(2, i)), load(from(3, i))});
       const Words pixels = narrowed(done);
-      for (int row = 0; row < ROWS; row++) std::memcpy(to(row, i), &pixels[row], 4);
+      for (int row = 0; row < ROWS; row++) store(pixels[row], to(row, i));
     }
   }
   for (; i < width + count - 1; i++) edge(i);
@@ -133,10 +135,11 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels
   for (;;) {
     if (at + 12 > size) return false;
     const long bytes = big32(data + at);
-    const uint8_t *content = data + at + 8, *after = content + bytes;
     if (bytes > size - at - 12) return false;
+    const uint8_t *content = data + at + 8, *after = content + bytes;
     const uint32_t name = big32(data + at + 4);
-    if (name == 0x49444154) {  // IDAT, without its checksum, as Pillow; what is inside has one of its own
+    if (inflater.crc32(0, content - 4, bytes + 4) != big32(after)) return false;
+    if (name == 0x49444154) {  // IDAT
       if (ended || !bytes) return false;
       if (length) {  // more than one
         if (compressed != joined.data()) {
@@ -153,18 +156,19 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels
       if (after + 4 != data + size || !compressed) return false;
       break;
     } else {
-      if ((at != 8 && facts(name) != bytes) || inflater.crc32(0, content - 4, bytes + 4) != big32(after)) return false;
+      if (at != 8 && facts(name) != bytes) return false;
       ended = compressed;
     }
     at += bytes + 12;
   }
   if (!stream.state) stream.state = inflater.open(), stream.close = inflater.close;
-  const size_t expected = (3 * width + 1) * height;
+  const long expected = (3 * width + 1) * height;
+  if (expected / 1100 > length) return false;  // more than deflate can give: no memory for mere claims
   room(rows, expected + 4);
   if (zeros.size() < size_t(4 * width)) zeros.resize(4 * width);
   size_t found = 0;
   const bool whole = stream.state && !inflater.inflate(stream.state, compressed, length, rows.data(), expected, &found) &&
-                     found == expected && unfilter(rows.data(), height, width, out.room(height, width), zeros.data());
+                     long(found) == expected && unfilter(rows.data(), height, width, out.room(height, width), zeros.data());
   if (rows.size() > LARGE) rows = {};
   if (joined.size() > LARGE) joined = {};
   return whole;
