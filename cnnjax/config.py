@@ -308,8 +308,9 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     file, _, variant = str(path).partition(".py:")
     file = Path(file + ".py" if variant or str(path).endswith(".py:") else file)
     if not file.is_file():
-        beside = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        near = difflib.get_close_matches(str(file), beside, 1)
+        folders = (file.parent / "configs", file.parent)
+        beside = next((names for folder in folders if (names := sorted(map(str, folder.glob("*.py"))))), [])
+        near = [name for name in beside if Path(name).stem == file.stem] or difflib.get_close_matches(str(file), beside, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(beside) or 'none'}"
         raise ConfigError(f"no config file {str(file)!r}; {hint}")
     spec = importlib.util.spec_from_file_location(f"cnnjax_config_{file.stem}", file)

@@ -15,7 +15,7 @@ from cnnjax.progress import Progress
 def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
     """The resolved config, the network as a table, and the data plan, as text.
 
-    Writes `network.png` to `workdir`. Decodes no image and downloads nothing: an archive that is not here yet is
+    Writes `network.png` to `workdir`, where no run is. Decodes no image and downloads nothing: an archive that is not here yet is
     described by its address.
 
     Raises:
@@ -33,10 +33,11 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
         network = state.network(config, len(classes))
         table = models.table(network.model, config.image.size)
         picture = workdir / "network.png"
-        plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
+        if drawn := not (workdir / "config.json").exists():  # else it is that of a run
+            plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
         lines += [
             "",
-            f"network ({picture})",
+            f"network ({picture})" if drawn else "network",
             tables.network_table(table),
             "",
             "memory of each device",

@@ -90,6 +90,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         ahead = Ahead(config, mesh)
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
+    positive = _positive(config, data.classes)
     if main:
         rundir.claim(workdir, config)
     for name in splits.NAMES:
@@ -97,7 +98,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
-            run = _Run(config, workdir, data, ahead, mesh, checkpoints, progress, stop)
+            run = _Run(config, workdir, data, positive, ahead, mesh, checkpoints, progress, stop)
         try:
             stopped = run.loop()
         finally:
@@ -130,13 +131,12 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
 class _Run:
     """A run under way: the loop and what it keeps."""
 
-    def __init__(
-        self, config, workdir: Path, data: dataset.Dataset, ahead: Ahead, mesh, checkpoints, progress: Progress, stop
-    ):
+    def __init__(self, config, workdir: Path, data: dataset.Dataset, positive: int, ahead: Ahead, mesh, checkpoints,
+                 progress: Progress, stop):  # fmt: skip
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
         self.checkpoints, self.progress, self.stop, self.ahead = checkpoints, progress, stop, ahead
         self.main = runtime.is_main()
-        self.positive = _positive(config, data.classes)
+        self.positive = positive
         self.batch_size = config.data.batch_size
         plan = ahead.plan(len(data.classes), len(data.splits["train"]))
         self.steps_per_epoch = plan.steps_per_epoch
@@ -326,7 +326,7 @@ class _Run:
             if self.main and time.monotonic() - self.drawn_at > PICTURES:
                 figure = plots.history(self.history.rows, self.early.best_step, self.config.name)
                 plots.save(figure, self.workdir / "curves.png")
-                if not (self.workdir / "network.png").exists():
+                if self.drawn_at == -math.inf:  # whatever network somebody has had described before
                     figure = plots.network(self.table, self.config.image.size, self.config.name)
                     plots.save(figure, self.workdir / "network.png", dpi=160)
                 self.drawn_at = time.monotonic()

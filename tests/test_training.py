@@ -565,6 +565,12 @@ def test_a_checkpoint_of_eight_devices_evaluates_on_any_number(on_eight, devices
         assert len(set(ids)) == len(ids) == result[split]["images"] == np.sum(result[split]["confusion"])
 
 
+def test_a_positive_class_that_is_none_leaves_the_directory_free(make, tmp_path):
+    with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
+        train(make(data__positive="ill"), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 @pytest.mark.slow
 def test_one_and_eight_devices_train_alike_and_take_over_from_each_other(on_eight, cell_folder, cache, tmp_path):
     one = on_devices(1, TRAIN, cell_folder, cache, tmp_path / "one")
