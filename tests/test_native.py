@@ -43,8 +43,7 @@ def loss_and_gradients(network, images, labels):
 @pytest.mark.parametrize("dtype, name", [
     *(("uint8", name) for name in NETWORKS if name != "resnet18"),
     ("float32", "malaria"),
-    ("float32", "resnet18"),
-    pytest.param("uint8", "resnet18", marks=pytest.mark.slow),
+    *(pytest.param(dtype, "resnet18", marks=pytest.mark.slow) for dtype in ("uint8", "float32")),
 ])  # fmt: skip
 def test_the_loss_and_all_gradients_are_those_of_xla(name, dtype):
     rng = np.random.default_rng(1)  # with 0 a pool has two values that rounding exchanges, and their gradients

@@ -153,6 +153,7 @@ print(json.dumps({"devices": mesh.size, "losses": losses, "traces": run.train._c
 """
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_do_the_same_updates():
     one, eight = on_devices(1, CODE), on_devices(8, CODE)
     assert (one["devices"], eight["devices"]) == (1, 8)
