@@ -12,6 +12,7 @@ namespace {
 constexpr int QUICK = 10;  // bits of a code and its value that one look into a table decodes
 constexpr int PADDING = 2048;  // zeros behind the compressed bits: more than an MCU can read
 constexpr int COLUMN_LIMIT = 2900;  // of the absolute coefficients in a column together; real pixels give less
+constexpr int BLOCK_ENDS = 128;  // more than any place
 constexpr uint8_t NATURAL[80] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
@@ -68,15 +69,24 @@ struct Huffman {
     uint8_t symbol;  // or, with a value, the run of zeros before it
     uint8_t bits;    // of the code, with those of the value if there is one; 0: a code longer than QUICK
   };
+  struct Two {  // coefficients, or one and a zero, or none
+    int16_t values[2];
+    uint8_t places[2];  // counted from the next one
+    uint8_t advance;    // with BLOCK_ENDS, if it does
+    uint8_t bits;       // 0: `quick` says more
+  };
   bool known = false;
   Entry quick[1 << QUICK];
+  Two two[1 << QUICK];
   uint32_t limit[17];  // of codes of a length, as the top 16 bits
   int offset[17];
   uint8_t symbols[256];
 
   // The counts of codes of 1 to 16 bits and their symbols; false where they make no code.
   bool read(const uint8_t* counts, const uint8_t* given, int total, bool dc) {
-    std::memcpy(symbols, given, total);
+    if (whole && !std::memcmp(lengths, counts, sizeof lengths) && !std::memcmp(symbols, given, total)) return known = true;
+    whole = false;
+    std::memcpy(lengths, counts, sizeof lengths), std::memcpy(symbols, given, total);
     std::memset(quick, 0, sizeof quick);
     uint32_t code = 0;
     for (int length = 1, i = 0; length <= 16; length++, code <<= 1) {
@@ -88,7 +98,8 @@ struct Huffman {
       if (code >> length) return false;  // libjpeg: no code is all ones
       limit[length] = code << (16 - length);
     }
-    return known = true;
+    for (int i = 0; i < 1 << QUICK && !dc; i++) two[i] = joined(i);
+    return known = whole = true;
   }
 
   INLINE int slow(const Bits& bits, int& length) const {  // -1: no code
@@ -99,6 +110,27 @@ struct Huffman {
   }
 
  private:
+  bool whole = false;  // from the `lengths` and `symbols`, of this file or of another
+  uint8_t lengths[16];
+
+  Two joined(int index) const {
+    Two result{};
+    for (int i = 0; i < 3; i++) {
+      const Entry& entry = quick[(index << result.bits) & ((1 << QUICK) - 1)];
+      const bool ends = !entry.value && !entry.symbol;
+      if (!entry.bits || result.bits + entry.bits > QUICK || !(ends || (i < 2 && entry.value))) break;
+      result.bits += entry.bits;
+      if (ends) {
+        result.advance += BLOCK_ENDS;
+        break;
+      }
+      result.places[i] = result.advance + entry.symbol, result.values[i] = entry.value;
+      result.advance = result.places[i] + 1;
+      if (!i) result.places[1] = result.advance;
+    }
+    return result;
+  }
+
   void enter(uint32_t code, int length, uint8_t symbol) {
     const int free = QUICK - length, size = symbol & 15;
     Entry* at = quick + (code << free);
@@ -116,7 +148,7 @@ struct Component {
   std::vector<uint8_t> plane;
 };
 
-// The coefficients of a block of zeros; the number of the last one, or -1.
+// The coefficients of a block of zeros; 0: only the first one, or -1: damage.
 INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& predicted, int16_t* block) {
   auto set = [&](int k, int value) __attribute__((always_inline)) {  // row by row, of 2 * 8
     block[PLACE[k]] = int16_t(value);
@@ -136,34 +168,38 @@ INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& pr
   }
   if (predicted != int16_t(predicted)) return -1;
   set(0, predicted);
-  int last = 0, k = 1;
+  int k = 1;
   auto quick = [&]() __attribute__((always_inline)) {
-    entry = ac.quick[bits.buffer >> (64 - QUICK)];
-    if (!entry.value) return false;
-    bits.skip(entry.bits);
-    k += entry.symbol;
-    set(last = k++, entry.value);
+    const Huffman::Two two = ac.two[bits.buffer >> (64 - QUICK)];
+    if (k + two.places[1] >= 63 || !two.bits) return false;  // what follows a full block is of the next one
+    bits.skip(two.bits);
+    for (int i = 0; i < 2; i++) set(k + two.places[i], two.values[i]);
+    k += two.advance;
     return true;
   };
   while (k < 64) {
-    bits.refill();  // enough for two quick ones and another of any kind: the bits wait for each other, and a refill for them
-    if (quick() && k < 64 && quick() && k < 64 && quick()) continue;
+    bits.refill();  // enough for two quick looks and a code of any kind: the bits wait for each other, and a refill for them
+    if (quick() && quick() && quick()) continue;
     if (k >= 64) break;
+    entry = ac.quick[bits.buffer >> (64 - QUICK)];
+    if (entry.value) {
+      bits.skip(entry.bits);
+      k += entry.symbol;
+      set(k++, entry.value);
+      continue;
+    }
     int symbol = entry.symbol;
     if (!(length = entry.bits) && (symbol = ac.slow(bits, length)) < 0) return -1;
     bits.skip(length);
     const int size = symbol & 15;
     k += symbol >> 4;
-    if (size) {
-      set(last = k++, extended(bits.take(size), size));
-    } else if (symbol == 0xF0) {
-      k++;
-    } else {
-      break;
-    }
+    if (size) set(k++, extended(bits.take(size), size));
+    else if (symbol == 0xF0) k++;
+    else break;
   }
   given = bits;
-  return last < 64 ? last : -1;
+  k &= BLOCK_ENDS - 1;
+  return k <= 64 ? k - 1 : -1;
 }
 
 INLINE void transpose(Shorts* x) {
