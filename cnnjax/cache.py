@@ -5,7 +5,6 @@ import collections
 import csv
 import dataclasses
 import errno
-import functools
 import hashlib
 import itertools
 import json
@@ -67,14 +66,8 @@ def decode_chunk(references: list[Reference], size: int, method: str, out: np.nd
                 reason = f"cannot be read ({str(error) or type(error).__name__})"
             if reason:
                 out[i] = 0
-        facts.append(_facts(reason, *known.values()))
+        facts.append({**known, "reason": reason})
     return out, facts
-
-
-@functools.lru_cache(4096)
-def _facts(reason: str, *known) -> dict:
-    """One dict for all images of the same size and kind."""
-    return dict(zip(FACTS, (*known, reason), strict=True))
 
 
 def _read(reference: Reference):

@@ -1,7 +1,6 @@
 """Bytes of an image file -> uint8 RGB, and the resize. The one place that decides what the network sees of a file."""
 
 import contextlib
-import functools
 import io
 import warnings
 
@@ -83,7 +82,7 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
         out: uint8 [files, size, size, 3], contiguous; gets the images.
 
     Returns:
-        The facts of each, which is the same dict for equal ones; None for those that are left to `decode_any`.
+        The facts of each; None for those that are left to `decode_any`.
     """
     if method == "nearest" or not pixels_lib.available():
         return [None] * len(files)
@@ -91,7 +90,6 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
     return [_plain_facts(*found) if found[0] else None for found in pixels_lib.decode_resized(encoded, out, method == "pad")]
 
 
-@functools.lru_cache(4096)
 def _plain_facts(kind: int, height: int, width: int) -> dict:
     return {"width": width, "height": height, "format": pixels_lib.KINDS[kind], "mode": "RGB"}
 

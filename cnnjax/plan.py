@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import importlib
 import math
-from collections.abc import Callable
 
 import jax
 import optax
@@ -22,24 +21,19 @@ class Plan:
     Attributes:
         classes: how many.
         images: of the training split.
-        network, tx: what is trained, and how.
+        network: what is trained.
         rate: step -> learning rate; drops on a plateau come on top.
         steps_per_epoch: batches that show every training image.
         resident: whether the training images lie on the device.
-        abstract: the state's shapes, with their places.
-        first: makes the state before the first step.
-        steps: the others.
+        steps: compiled at their first call, or ahead.
     """
 
     classes: int
     images: int
     network: state.Network
-    tx: optax.GradientTransformation
     rate: optax.Schedule
     steps_per_epoch: int
     resident: bool
-    abstract: state.TrainState
-    first: Callable[[], state.TrainState]
     steps: steps.Steps
 
 
@@ -51,11 +45,8 @@ def plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     tx = state.optimizer(config.optimizer, rate)
     placement = config.data.placement
     resident = placement == "device" or (placement == "auto" and images * config.image.size**2 * 3 < runtime.room())
-
-    abstract, first = steps.compile_first(network, tx, mesh, config)
-    most = runtime.steps_at_once(mesh) if resident else 1
-    return Plan(classes, images, network, tx, rate, steps_per_epoch, resident, abstract, first,
-                steps.compile_steps(network, tx, mesh, config, most))  # fmt: skip
+    compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
+    return Plan(classes, images, network, rate, steps_per_epoch, resident, compiled)
 
 
 class Ahead:
@@ -86,7 +77,7 @@ class Ahead:
 
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     made = plan(config, mesh, classes, images)
-    made.first.lower().compile()
+    made.steps.first.lower().compile()
     batch, resident = pipeline.shapes(mesh, config.data.batch_size, config.image.size, images if made.resident else 0)
-    made.steps.train.lower(made.abstract, batch, resident).compile()
+    made.steps.train.lower(made.steps.abstract, batch, resident).compile()
     return made

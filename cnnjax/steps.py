@@ -162,20 +162,10 @@ def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Arra
 class Steps:
     """Compiled for a mesh: parameters where `runtime.placed` says, batches divided."""
 
+    abstract: TrainState  # shapes, with their places
+    first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
-
-
-def compile_first(network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config
-                  ) -> tuple[TrainState, Callable[[], TrainState]]:  # fmt: skip
-    """What makes the state before the first step, and the state's shapes with their places on the mesh."""
-
-    def make():
-        return initial(network, tx, ema=bool(config.train.ema_decay))
-
-    abstract = with_shardings(jax.eval_shape(make), mesh)
-    options = runtime.compiler_options(mesh.devices.flat[0].platform, once=True)
-    return abstract, jax.jit(make, out_shardings=shardings(abstract, mesh), compiler_options=options)
 
 
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
@@ -226,15 +216,20 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
 def compile_steps(
     network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config, most: int = 1
 ) -> Steps:
-    """Both steps of a training run; `most` is the feed's."""
+    """The steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
-    abstract, _ = compile_first(network, tx, mesh, config)
+    platform = mesh.devices.flat[0].platform
+
+    def make():
+        return initial(network, tx, ema=bool(chosen.ema_decay))
 
     def train(state, batch, resident=None):
         step = functools.partial(train_step, network=network, tx=tx, recipe=chosen)
         return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
 
-    places = shardings(abstract, mesh), runtime.replicated(mesh)
-    options = runtime.compiler_options(mesh.devices.flat[0].platform)
-    compiled = jax.jit(train, donate_argnums=0, out_shardings=places, compiler_options=options)
-    return Steps(compiled, compile_logits(network, mesh))
+    abstract = with_shardings(jax.eval_shape(make), mesh)
+    places = shardings(abstract, mesh)
+    first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
+                       compiler_options=runtime.compiler_options(platform))  # fmt: skip
+    return Steps(abstract, first, compiled, compile_logits(network, mesh))

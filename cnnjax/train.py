@@ -39,7 +39,7 @@ from cnnjax import (
 )
 from cnnjax.early import SPENT, Early
 from cnnjax.errors import DataError, Stopped, TrainingError
-from cnnjax.plan import Ahead, Plan
+from cnnjax.plan import Ahead
 from cnnjax.progress import Progress
 
 STOP, SAVE = 2, 1  # wishes of a process
@@ -89,8 +89,8 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
         ahead = Ahead(config, mesh)
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
+        positive = _positive(config, data.classes)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
-    positive = _positive(config, data.classes)
     if main:
         rundir.claim(workdir, config)
     for name in splits.NAMES:
@@ -166,7 +166,7 @@ class _Run:
         self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
-        self._resume(plan)
+        self._resume()
         self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
@@ -176,10 +176,10 @@ class _Run:
         self.events = events.open_events(config, workdir, self.step)
         rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
-    def _resume(self, plan: Plan) -> None:
-        restored = self.checkpoints.restore_newest(plan.abstract, self.feed, self.progress.warn)
+    def _resume(self) -> None:
+        restored = self.checkpoints.restore_newest(self.steps.abstract, self.feed, self.progress.warn)
         if restored is None:
-            self.state, self.step = plan.first(), 0
+            self.state, self.step = self.steps.first(), 0
             if self.config.image.zca:
                 self.progress.message("  fitting ZCA whitening to the training images")
                 fitted = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from jax import lax
 from test_kernels import SETS, each_set, f32, whole_numbers  # noqa: F401
-from training_tools import COMPILED_ENVIRONMENT, child, on_devices
+from training_tools import on_devices, results_on_threads
 
 from cnnjax import kernels, layers
 from cnnjax.kernels import normed
@@ -225,7 +225,7 @@ def test_the_library_checks_shapes_itself(name):
 
 
 NETWORK = """
-import hashlib, json, sys
+import json, sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnnjax.kernels import normed
@@ -244,21 +244,9 @@ def loss(params, images):
 step = jax.jit(jax.value_and_grad(loss, has_aux=True))
 """
 
-THREADS = NETWORK + """
-digest = hashlib.sha256()
-for array in jax.tree.leaves(step(params, images)):
-    digest.update(np.asarray(array).tobytes())
-print(json.dumps(digest.hexdigest()))
-"""  # fmt: skip
-
 
 def test_results_do_not_depend_on_the_number_of_threads():
-    found = set()
-    for threads in ("1", "2", "7"):
-        done = child(["-c", THREADS], NPROC=threads, **COMPILED_ENVIRONMENT)
-        assert done.returncode == 0, done.stderr
-        found.add(done.stdout.splitlines()[-1])
-    assert len(found) == 1
+    assert len(results_on_threads(NETWORK)) == 1
 
 
 DEVICES = NETWORK + """

@@ -41,7 +41,7 @@ def test_what_was_compiled_ahead_is_not_compiled_again(compilations, monkeypatch
     batch = feed.take(1)
     before = compilations()
     assert before
-    current, values = plan.steps.train(plan.first(), batch, feed.resident)
+    current, values = plan.steps.train(plan.steps.first(), batch, feed.resident)
     assert np.isfinite(values["loss"]).all() and int(current.step) == 1
     assert compilations() == before
 

@@ -95,8 +95,8 @@ class Ours:
 
         network = state.network(config, self.settings.classes)
         tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 100, config.train.epochs))
-        _, first = steps.compile_first(network, tx, self.mesh, config)
-        return steps.compile_steps(network, tx, self.mesh, config, most), first()
+        compiled = steps.compile_steps(network, tx, self.mesh, config, most)
+        return compiled, compiled.first()
 
     def _with_weights(self, fresh):
         """A state with the weights that all sides share."""

@@ -49,3 +49,6 @@ ffi::Error run(ffi::ThreadPool& threads, const Work& work) {
 }  // namespace cnnjax
 
 #define EXPORTED __attribute__((visibility("default")))
+#define THREADS ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
+#define ARG .Arg<cnnjax::F32>()
+#define RET .Ret<cnnjax::F32>()

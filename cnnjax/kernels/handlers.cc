@@ -116,25 +116,19 @@ EXPORTED const char* CnnjaxCpu();
 EXPORTED const char* CnnjaxSources();
 }
 
+#define BLOCK \
+  .Attr<int64_t>("padding").Attr<int64_t>("pool_stride").Attr<float>("scale").Attr<bool>("bfloat16")
+
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvForward, cnnjax::ConvForward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<cnnjax::F32>()
-                                  .Arg<cnnjax::F32>().Ret<cnnjax::F32>().RemainingRets().Attr<int64_t>("padding")
-                                  .Attr<int64_t>("pool_stride").Attr<float>("scale").Attr<bool>("bfloat16"));
+                              THREADS.Arg<ffi::AnyBuffer>() ARG ARG RET.RemainingRets() BLOCK);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvBackward, cnnjax::ConvBackward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<cnnjax::F32>()
-                                  .Arg<ffi::AnyBuffer>().Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>()
-                                  .RemainingRets().Attr<int64_t>("padding").Attr<int64_t>("pool_stride")
-                                  .Attr<float>("scale").Attr<bool>("bfloat16"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
-                                  .Ret<cnnjax::F32>().Attr<bool>("bfloat16"));
+                              THREADS.Arg<ffi::AnyBuffer>() ARG.Arg<ffi::AnyBuffer>() ARG RET RET.RemainingRets() BLOCK);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward, THREADS ARG ARG RET.Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<cnnjax::F32>().Arg<cnnjax::F32>()
-                                  .Arg<cnnjax::F32>().Ret<cnnjax::F32>().Ret<cnnjax::F32>()
-                                  .Attr<bool>("bfloat16"));
+                              THREADS ARG ARG ARG RET RET.Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
-                              ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>()
-                                  .Ret<cnnjax::F32>().Attr<int64_t>("bits").Attr<bool>("nearest").Attr<int64_t>("fill"));
+                              THREADS.Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>() RET.Attr<int64_t>("bits")
+                                  .Attr<bool>("nearest").Attr<int64_t>("fill"));
 
 // A digest of the files that this library is made of.
 const char* CnnjaxSources() { return CNNJAX_SOURCES; }

@@ -157,10 +157,6 @@ EXPORTED XLA_FFI_Error* CnnjaxMaxPoolForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxMaxPoolBackward(XLA_FFI_CallFrame*);
 }
 
-#define THREADS ffi::Ffi::Bind().Ctx<ffi::ThreadPool>()
-#define ARG .Arg<cnnjax::F32>()
-#define RET .Ret<cnnjax::F32>()
-
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward, THREADS ARG ARG RET.Attr<int64_t>("stride"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward,
                               THREADS ARG ARG ARG RET.RemainingRets().Attr<int64_t>("stride"));
