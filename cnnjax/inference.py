@@ -14,6 +14,11 @@ from cnnjax import images as images_lib
 from cnnjax.dataset import Dataset
 from cnnjax.progress import Progress
 
+# Evaluation goes in batches of up to so many of training's, of up to so many pixels together: without gradients there is
+# memory for them, and fewer batches cost less around them.
+BATCHES = 4
+PIXELS = 2**21
+
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
@@ -33,14 +38,19 @@ class Engine:
         """uint8 [n, size, size, 3] -> float32 [n, outputs]; padded to a power of two that the devices divide."""
         count = 1 << max(len(images) - 1, 0).bit_length()
         count = -(-count // self.mesh.size) * self.mesh.size
-        padded = np.zeros((count, *images.shape[1:]), np.uint8)
-        padded[: len(images)] = images
-        return np.asarray(self.run(self.model, pipeline.put(padded, runtime.batched(self.mesh))))[: len(images)]
+        padded = images
+        if count > len(images):
+            padded = np.zeros((count, *images.shape[1:]), np.uint8)
+            padded[: len(images)] = images
+        if runtime.several():
+            padded = pipeline.put(padded, runtime.batched(self.mesh))  # else quicker by the call itself
+        return np.asarray(self.run(self.model, padded))[: len(images)]
 
     def logits_of_rows(self, images: np.ndarray, rows: np.ndarray, batch_size: int,
                        advance: Callable[[int], None] = lambda n: None) -> np.ndarray:  # fmt: skip
-        """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs]."""
+        """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs]. `batch_size` is that of training."""
         batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
+        batch_size *= min(max(PIXELS // (batch_size * images.shape[1] ** 2), 1), BATCHES)
         batches = pipeline.EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
         out, pending = [], None

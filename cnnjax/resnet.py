@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnnjax.kernels import normed
-from cnnjax.layers import Layer, Layered, Norm, Whiten
+from cnnjax.layers import Dropout, Layer, Layered, Norm, Whiten
 
 SMALL = 64  # pixels; smaller images keep their size in the stem
 
@@ -141,7 +141,7 @@ class ResNet(Layered):
                 layers.append(Layer(name, "block", name))
                 channels = convs[-1][0]
         layers.append(Layer("average", "average"))
-        self.drop_dense = nnx.Dropout(config.dropout_dense)
+        self.drop_dense = Dropout(config.dropout_dense)
         if config.dropout_dense:
             layers.append(Layer("dropout", "dropout", "drop_dense"))
         self.outputs = nnx.Linear(channels, outputs, dtype=dtype, param_dtype=jnp.float32, rngs=rngs,

@@ -170,7 +170,8 @@ class Steps:
 
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """`logits_step` for a mesh; the logits come whole to every device."""
-    return jax.jit(lambda model, images: logits_step(model, images, network=network), out_shardings=runtime.replicated(mesh),
+    return jax.jit(lambda model, images: logits_step(model, images, network=network),
+                   in_shardings=(None, runtime.batched(mesh)), out_shardings=runtime.replicated(mesh),
                    compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
 
 

@@ -121,6 +121,41 @@ def test_dropout_acts_in_training_only_and_keeps_the_expectation():
     assert abs(float(dropped.mean() - plain[0, 0])) < 5 * float(dropped.std()) / 4000**0.5
 
 
+@pytest.mark.parametrize("rate", [0.001, 0.2, 0.5, 0.9])
+def test_dropout_drops_independently_with_its_rate(rate):
+    dropout = layers.Dropout(rate, deterministic=False)
+    ones = jnp.ones((64, 8, 8, 256))
+
+    def dropped(seed):
+        y = np.asarray(dropout(ones, rngs=nnx.Rngs(dropout=jax.random.key(seed))))
+        np.testing.assert_array_equal(y[y != 0], np.float32(1 / (1 - rate)))
+        return y == 0
+
+    def near(found, expected, count):
+        assert abs(found - expected) < 5 * np.sqrt(expected * (1 - expected) / count)
+
+    some, other = dropped(0), dropped(1)
+    near(some.mean(), rate, some.size)
+    near((some & other).mean(), rate**2, some.size)
+    for axis in range(4):  # neighbours, and the same place in all others
+        near((some & np.roll(some, 1, axis)).mean(), rate**2, some.size)
+        fractions = some.mean(tuple(set(range(4)) - {axis}))
+        assert np.abs(fractions - rate).max() < 5 * np.sqrt(rate * (1 - rate) * some.shape[axis] / some.size)
+    np.testing.assert_array_equal(some, dropped(0))
+
+
+def test_dropout_is_the_same_in_any_precision_and_in_the_gradient():
+    x = jax.random.normal(jax.random.key(1), (4, 30)) + 5
+
+    def dropped(x):
+        return layers.Dropout(0.4, deterministic=False)(x, rngs=nnx.Rngs(dropout=jax.random.key(0)))
+
+    half = dropped(x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(half == 0, dropped(x) == 0)
+    np.testing.assert_allclose(jax.grad(lambda x: dropped(x).sum())(x), dropped(x) / x, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"model__padding": ("valid",)}, {"model__pool_stride": 1, "model__padding": ("valid",)}]
 )

@@ -673,3 +673,19 @@ def test_logits_do_not_depend_on_how_many_images_are_asked_at_once(plain, count)
     np.testing.assert_allclose(engine.logits(images[:count]), engine.logits(images)[:count], atol=1e-5)
     rows = np.arange(13)[:count]
     np.testing.assert_allclose(engine.logits_of_rows(images, rows, 4), engine.logits(images)[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("size, batch_size, expected", [(32, 64, 256), (180, 32, 64), (224, 64, 64), (8, 5, 20)])
+def test_evaluation_takes_larger_batches_up_to_a_number_of_pixels_whatever_the_split(size, batch_size, expected):
+    taken = []
+
+    def run(model, images):
+        taken.append(images.shape[0])
+        return images[:, 0, 0, :1].astype(np.float32)
+
+    engine = inference.Engine(run, {}, runtime.mesh(1))
+    images = np.zeros((expected + 2, size, size, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(images)) % 256
+    for rows in (np.arange(3), np.arange(len(images))[::-1]):
+        np.testing.assert_array_equal(engine.logits_of_rows(images, rows, batch_size)[:, 0], rows % 256)
+    assert taken == [expected] * 3
