@@ -111,7 +111,8 @@ def default() -> ConfigDict:
     c.train.ema_decay = 0.0  # of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none
     c.train.accumulate = 1  # parts into which each batch is divided, one after the other, where memory is short
     c.train.checkpoint_every = "10 min"  # "500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these
-    c.train.precision = "float32"  # of the computation: float32 or bfloat16; weights are float32 always
+    c.train.precision = "float32"  # of the computation: float32 or bfloat16; weights are float32 always, and so is all
+    # of a network with normalisation where cnnjax's own kernels compute
 
     c.optimizer = ConfigDict()
     c.optimizer.name = "adam"  # adam, adamw or sgd

@@ -124,7 +124,7 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
                 title += f": {row[f'val_{key}']:.3f} in validation at the best epoch, {row['epoch']}"
     axes.set_title(title)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(loc="best", fontsize=8)
     _plain(axes)
 

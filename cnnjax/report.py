@@ -318,7 +318,8 @@ def _environment(files: _Files) -> Section:
     summary = files.summary
     if "versions" not in summary:
         return Section("Environment", [])
-    rows = [(name, summary[name]) for name in ("devices", "python", "platform", "revision") if summary.get(name)]
+    names = ("devices", "kernels", "precision", "python", "platform", "revision")
+    rows = [(name, summary[name]) for name in names if summary.get(name)]
     return Section("Environment", [Table(("", ""), [*rows, *summary["versions"].items()], left=2)])
 
 

@@ -91,15 +91,18 @@ def finished(workdir: Path, config) -> dict | None:
     Raises:
         CheckpointError: the directory holds a run with another config.
     """
+    path = workdir / "summary.json"
+    summary = read_json(path) if path.exists() else {}
+    ended = summary if summary.get("stopped") in ("finished", "early") else None
     path = workdir / "config.json"
     if path.exists():
         changed = config_lib.differences(read_json(path), json.loads(config_lib.to_json(config)))
         if changed:
-            raise CheckpointError(f"{workdir} holds a run with another config ({'; '.join(changed)}); "
-                                  "use another --workdir, or the same config to continue it")  # fmt: skip
-    path = workdir / "summary.json"
-    summary = read_json(path) if path.exists() else {}
-    return summary if summary.get("stopped") in ("finished", "early") else None
+            held = "finished run" if ended else "run"
+            same = "; a finished run is not trained further" if ended else ", or the same config to continue it"
+            raise CheckpointError(f"{workdir} holds a {held} with another config ({'; '.join(changed)}); "
+                                  f"use another --workdir{same}")  # fmt: skip
+    return ended
 
 
 class History:

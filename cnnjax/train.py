@@ -86,7 +86,9 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
 def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -> dict:
     with runtime.all_or_none():
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
-        progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
+        precision, wanted = state.precision(config), config.train.precision
+        instead = f" ({precision}: on a CPU faster than {wanted} for this network)" if precision != wanted else ""
+        progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}{instead}")
         ahead = Ahead(config, mesh)
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
         positive = _positive(config, data.classes)
@@ -437,6 +439,7 @@ class _Run:
             "classes": list(self.data.classes),
             "devices": runtime.describe(self.mesh),
             "kernels": runtime.kernels(self.config),
+            "precision": state.precision(self.config),
             "python": platform.python_version(),
             "platform": platform.platform(),
             "versions": checkpoints_lib.versions(),

@@ -77,6 +77,21 @@ def test_whitening_and_bfloat16_go_together_with_them():
     np.testing.assert_allclose(*logits, atol=0.02)
 
 
+@pytest.mark.parametrize(
+    "options, with_kernels",
+    [({"model__name": "resnet18"}, "float32"), ({"model__norm": "batch"}, "float32"), ({}, "bfloat16")],
+)
+def test_networks_with_normalisation_compute_in_float32(options, with_kernels):
+    for kind, expected in {"native": with_kernels, "auto": with_kernels, "xla": "bfloat16"}.items():
+        config = settings(train__precision="bfloat16", runtime__kernels=kind, **options)
+        assert state.precision(config) == expected == str(state.network(config, 3).model.dtype.name)
+
+
+def test_on_an_accelerator_the_precision_stays_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert state.precision(settings(model__name="resnet18", train__precision="bfloat16")) == "bfloat16"
+
+
 def test_the_kernels_are_in_the_program_of_the_step():
     config = settings(runtime__kernels="native", **NETWORKS["malaria"])
     net = state.network(config, 2)

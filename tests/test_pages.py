@@ -133,6 +133,7 @@ def test_the_report_shows_the_numbers_of_the_files(two):
         assert row in words
     summary = json.loads((two.workdir / "summary.json").read_text())
     assert f"{summary['parameters']:,} parameters" in words and summary["versions"]["jax"] in words
+    assert f"kernels {summary['kernels']} precision float32" in words
     assert "No group is in two splits; 12 groups in all." in words
     assert "augment.rotation 45.0 0.0" in words and "augment.shear" not in words.split("The whole config")[0]
     for row in rundir.read_history(two.workdir):
@@ -319,6 +320,14 @@ def test_explore_warns_of_what_spoils_a_result(make_folder, cache, tmp_path):
     assert "are distorted by more than a quarter" in words and "are smaller than the 40 pixels" in words
     assert "groups are in more than one split" in words
     assert "Augmentation is off" in words
+
+
+def test_curves_of_one_epoch_are_marked_with_whole_epochs():
+    from cnnjax import plots
+
+    row = {"epoch": 1, "step": 8, "val_accuracy": 0.5, "accuracy": 0.5}
+    axes = plots.curves({"run": [row]}, "accuracy", {"run": 8}).axes[0]
+    assert all(tick == int(tick) for tick in axes.get_xticks())
 
 
 def test_tables_shade_and_fold(tmp_path):

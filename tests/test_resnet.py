@@ -216,7 +216,7 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistic
     images = random_images(8, 32)
     logits, kept = [], []
     for precision in ("float32", "bfloat16"):
-        network = network_of("resnet18", 32, train__precision=precision)
+        network = network_of("resnet18", 32, train__precision=precision, runtime__kernels="xla")
 
         @jax.jit
         def trained(params, stats, network=network):
