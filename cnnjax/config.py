@@ -215,16 +215,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def unknown_key(key: str) -> ConfigError:
-    """The error for a key that does not exist: the nearest valid one, and all of them."""
+    """The error for a key that does not exist: the nearest valid ones, and how to see all."""
     keys = [name for name, _ in flatten(default())]
-    near = difflib.get_close_matches(key, keys, 1, 0.5)
+    near = [name for name in keys if name.startswith(f"{key}.")]
+    if near:
+        return ConfigError(f"{key!r} is a section of the config; set one of its keys: {', '.join(near)}")
     last = key.rpartition(".")[2]
     for name in keys:
         *_, leaf = name.split(".")
         if last in (leaf, "".join(word[0] for word in leaf.split("_"))):
-            near = [name]  # the right name in the wrong section, or its initials, as in "lr"
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    return ConfigError(f"unknown config key {key!r}{hint} valid keys: {', '.join(keys)}")
+            near.append(name)  # the right name in the wrong section, or its initials, as in "lr"
+    near = list(dict.fromkeys(near + difflib.get_close_matches(key, keys, 3, 0.6)))[:3]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    return ConfigError(f"unknown config key {key!r}{hint} python launch.py --help lists all {len(keys)}")
 
 
 def unknown_variant(file: str, given: str, allowed: tuple[str, ...]) -> ConfigError:
@@ -244,6 +247,17 @@ def _parse(key: str, text: str, current: Any) -> Any:
         return int(text.replace("_", "")) if kind is int else kind(text)
     except (KeyError, ValueError, SyntaxError):
         raise TypeError from None
+
+
+def _allowed(key: str, current: Any) -> str:
+    """What may be written for a key, with its value as the example."""
+    if isinstance(current, tuple):
+        standard = dict(flatten(default()))[key]
+        kind = "whole numbers" if _element(standard) is int else "names"
+        example = ",".join(map(str, current or standard)) or "cat,dog"
+        return f"{kind} with commas between them, such as {example}"
+    kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(current), "text")
+    return kind if isinstance(current, bool) else f"{kind}, such as {current!r}"
 
 
 def _element(current: tuple) -> type:
@@ -287,7 +301,7 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
             section, _, name = key.rpartition(".")
             (config[section] if section else config)[name] = value
         except TypeError:
-            problems.append(f"{key}={value!r} is not of type {type(current).__name__}; the default is {current!r}")
+            problems.append(f"{key}={value!r}: must be {_allowed(key, current)}")
     if problems:
         raise ConfigError("\n".join(problems))
     return config

@@ -102,6 +102,10 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
 
     Returns:
         How many files were predicted, and how many could not be read.
+
+    Raises:
+        CheckpointError: as `load`.
+        DataError: no file can be read, or `output` exists or cannot be written.
     """
     progress, output = progress or Progress(), Path(output)
     if output.exists():
@@ -118,6 +122,9 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
                 p = prediction.probabilities
                 yield (prediction.path, prediction.predicted, *(p.get(c, "") for c in classifier.classes), prediction.error)
                 advance(1)
+        if bad == len(paths):
+            raise DataError(f"none of the {bad:,} files could be read ({prediction.path}: {prediction.error}); name images with "
+                            "--input=FILE, a folder or a quoted glob; nothing was written")  # fmt: skip
 
     try:
         rundir.write_rows(output, ("path", "predicted", *(f"p_{c}" for c in classifier.classes), "error"), rows())

@@ -30,6 +30,7 @@ from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+SIGNATURES = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # with which archives, but for .tar, begin
 PART = 10_000  # files that are held as Python objects at once
 TEXTS = np.dtypes.StringDType()  # 16 bytes a text, and its letters where they are more than 15; a list takes 60 more
 OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -239,7 +240,14 @@ def _files(config, progress: Progress) -> Source:
     except Exception as error:  # damage makes the readers raise anything, zlib.error and LZMAError among it
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path} is damaged ({reason}); get it again") from None
-    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content")
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(262)
+    if not size or head.startswith(SIGNATURES) or head[257:] == b"ustar":
+        raise DataError(f"{path} is an archive that is cut or damaged (it has {size:,} bytes); compare its size with the "
+                        "original's and get it again")  # fmt: skip
+    raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content; name one "
+                    "with --config.data.path=PATH")  # fmt: skip
 
 
 @dataclasses.dataclass

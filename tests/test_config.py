@@ -99,29 +99,30 @@ def test_wrong_file_names_the_nearest(configs):
         ("sed", "seed"),
     ],
 )
-def test_typo_in_an_override_is_one_line_with_the_nearest_and_all_keys(given, nearest):
+def test_typo_in_an_override_is_one_line_with_the_nearest(given, nearest):
     with pytest.raises(ConfigError) as error:
         config_lib.override(config_lib.default(), {given: "1"})
     assert len(lines_of(error)) == 1
-    assert f"unknown config key {given!r}; did you mean {nearest!r}?" in str(error.value)
-    assert str(error.value).endswith("valid keys: " + ", ".join(KEYS))
+    assert f"unknown config key {given!r}; did you mean {nearest!r}" in str(error.value)
+    assert str(error.value).count(" or ") <= 2
+    assert str(error.value).endswith(f"? python launch.py --help lists all {len(KEYS)}")
 
 
-def test_unknown_key_that_resembles_nothing_still_lists_all():
+def test_unknown_key_that_resembles_nothing_says_where_all_are_listed():
     text = str(config_lib.unknown_key("zzzzqqqq"))
-    assert "did you mean" not in text and text.endswith(", ".join(KEYS))
+    assert text == f"unknown config key 'zzzzqqqq'; python launch.py --help lists all {len(KEYS)}"
 
 
 def test_section_is_not_a_key():
-    with pytest.raises(ConfigError, match="unknown config key 'data'"):
-        config_lib.override(config_lib.default(), {"data": "x"})
+    with pytest.raises(ConfigError, match="'mesh' is a section of the config; set one of its keys: mesh.fsdp$"):
+        config_lib.override(config_lib.default(), {"mesh": "x"})
 
 
 @pytest.mark.parametrize(
     "line, nearest",
     [("config.data.batchsize = 4", "data.batch_size"), ("config.tran = 3", ""), ("config.train.lr = 0.1", "learning_rate")],
 )
-def test_typo_in_a_file_is_one_line_with_the_nearest_and_all_keys(tmp_path, line, nearest):
+def test_typo_in_a_file_is_one_line_with_the_nearest(tmp_path, line, nearest):
     file = tmp_path / "mine.py"
     file.write_text(
         f"from cnnjax.config import default\ndef get_config(arg=''):\n    config = default()\n    {line}\n    return config\n"
@@ -129,7 +130,7 @@ def test_typo_in_a_file_is_one_line_with_the_nearest_and_all_keys(tmp_path, line
     with pytest.raises(ConfigError) as error:
         config_lib.load_config(file)
     assert len(lines_of(error)) == 1 and str(file) in str(error.value)
-    assert nearest in str(error.value).partition("valid keys")[0] and ", ".join(KEYS) in str(error.value)
+    assert nearest in str(error.value) and "--help lists all" in str(error.value)
 
 
 def test_wrong_type_in_a_file_is_one_line(tmp_path):
@@ -173,25 +174,27 @@ def test_text_becomes_the_type_of_the_key(key, text, value):
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    "key, value, allowed",
     [
-        ("train.epochs", "many"),
-        ("train.epochs", "1.5"),
-        ("train.epochs", 1.5),
-        ("train.epochs", True),
-        ("optimizer.learning_rate", "fast"),
-        ("log.tensorboard", "maybe"),
-        ("log.tensorboard", 1),
-        ("model.channels", "(16, 32"),
-        ("model.channels", 16),
-        ("data.path", 3),
+        ("train.epochs", "many", "a whole number, such as 30"),
+        ("train.epochs", "1.5", "a whole number, such as 30"),
+        ("train.epochs", 1.5, "a whole number, such as 30"),
+        ("train.epochs", True, "a whole number, such as 30"),
+        ("optimizer.learning_rate", "fast", "a number, such as 0.001"),
+        ("log.tensorboard", "maybe", "true or false"),
+        ("log.tensorboard", 1, "true or false"),
+        ("model.channels", "x", "whole numbers with commas between them, such as 16,32,64"),
+        ("model.channels", "(16, 32", "whole numbers with commas between them, such as 16,32,64"),
+        ("model.channels", 16, "whole numbers with commas between them, such as 16,32,64"),
+        ("data.classes", 16, "names with commas between them, such as cat,dog"),
+        ("data.source", 3, "text, such as 'files'"),
     ],
 )
-def test_wrong_type_is_one_line_with_key_value_and_type(key, value):
+def test_wrong_type_is_one_line_with_key_value_and_what_is_allowed(key, value, allowed):
     with pytest.raises(ConfigError) as error:
         config_lib.override(config_lib.default(), {key: value})
     assert len(lines_of(error)) == 1
-    assert f"{key}={value!r} is not of type" in str(error.value)
+    assert str(error.value) == f"{key}={value!r}: must be {allowed}"
 
 
 def test_text_for_a_tuple_that_a_config_file_has_emptied_is_still_of_the_default_type():

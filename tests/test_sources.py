@@ -162,11 +162,22 @@ def text(path, cell_folder):
     return path / "text.zip"
 
 
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tgz", "x.tar.xz"])
+def test_a_cut_archive_is_called_so_wherever_it_was_cut(tmp_path, cell_folder, name):
+    whole = pack(cell_folder, tmp_path / name)
+    data = whole.read_bytes()
+    for size in (0, 300, len(data) // 2):
+        whole.write_bytes(data[:size])
+        with pytest.raises(DataError, match=r"x\.\S+ is .*damaged \(.*get it again") as error:
+            opened(whole)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda p, c: p / "missing", "no such folder or archive: .*--config.data.path"),
-        (damaged_zip, "neither a folder nor an archive|damaged"),
+        (damaged_zip, "cut or damaged .*get it again"),
         (one_class, "one class folder .cats.*two or more"),
         (empty, "no class folders"),
         (text, "neither a folder nor an archive"),

@@ -630,6 +630,15 @@ def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
     assert broken.error == rows[1]["error"] and broken.probabilities == {}
 
 
+def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(DataError, match=r"none of the 2 files could be read \(.*b\.png: .*--input=") as error:
+        predict_module.predict(plain.workdir, [str(tmp_path)], tmp_path / "out.csv")
+    one_line(error)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
 def test_an_output_that_exists_is_not_overwritten(plain, cell_folder, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
