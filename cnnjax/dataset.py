@@ -144,9 +144,11 @@ def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progre
 
 def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
     rows, examples = splits_lib.read(path), source.examples
-    # One by one: with texts np.searchsorted is wrong.
-    position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
-    position = position.clip(max=len(examples) - 1)
+    if np.array_equal(rows.ids, examples.ids):
+        position = np.arange(len(rows))
+    else:  # one by one: with texts np.searchsorted is wrong
+        position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
+        position = position.clip(max=len(examples) - 1)
     known = np.isin(position, good) & (examples.ids[position] == rows.ids)
     if not known.all():
         missing = rows.ids[~known]

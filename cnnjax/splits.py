@@ -27,10 +27,10 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
         DataError: a split without a single example of some class, or what a method needs is missing.
     """
     splits = METHODS[config.method](examples, config)
+    present = set(zip((example.label for example in examples), splits, strict=True))
     for split in NAMES:
         if split == "train" or getattr(config, split) > 0 or split in splits:
-            present = {example.label for example, s in zip(examples, splits, strict=True) if s == split}
-            missing = [name for label, name in enumerate(classes) if label not in present]
+            missing = [name for label, name in enumerate(classes) if (label, split) not in present]
             if missing:
                 raise DataError(
                     f"the {split} split has no image of {', '.join(missing)} ({len(examples)} images, "
