@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +22,7 @@ import numpy as np
 from cnnjax import images as images_lib
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
-from cnnjax.sources import Reference, Source
+from cnnjax.sources import Reference, Repeated, Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
@@ -41,7 +42,7 @@ class Cache:
     """
 
     images: np.ndarray
-    facts: list[dict]
+    facts: Repeated
     built: bool
 
 
@@ -78,8 +79,8 @@ def _read(reference: Reference):
         return error
 
 
-def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0
-               ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
+def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,
+               write: Callable[[int, np.ndarray], None] | None = None) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
     """Decodes in the given order with all cores, some hundred images ahead of the caller.
 
     Args:
@@ -87,6 +88,8 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
         count: how many they are; few are decoded in the calling thread.
         size, method: as in `images.decode_resized`.
         workers: threads; 0: one per usable core.
+        write: called with the number of the first of some images and the images, by the thread that has decoded them and
+            while the caches of its core hold them; what is yielded then has no meaning but its length.
 
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
@@ -95,21 +98,36 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
-    if count <= ALONE or workers == 1:
-        with images_lib.quiet():
-            yield from (decode_chunk(chunk, size, method) for chunk in chunks)
-        return
+    ahead = 0 if count <= ALONE or workers == 1 else 3 * workers
+    rooms = [np.empty((most, size, size, 3), np.uint8) for _ in range(ahead + 1)]  # the last one used is the next one
+
+    def decode(first: int, chunk: list[Reference]) -> tuple[np.ndarray, list[dict]]:
+        room = rooms.pop()
+        pixels, facts = decode_chunk(chunk, size, method, room)
+        if write:
+            write(first, pixels)
+            rooms.append(room)
+        return room, facts
+
+    tasks = zip(itertools.count(0, most), chunks)
+    with images_lib.quiet():
+        for room, facts in _ahead(decode, tasks, ahead, workers) if ahead else itertools.starmap(decode, tasks):
+            yield room[: len(facts)], facts
+            if not write:
+                rooms.append(room)
+
+
+def _ahead(function: Callable, tasks: Iterable[tuple], ahead: int, workers: int) -> Iterator:
+    """`itertools.starmap` by threads, which do up to `ahead` more than were asked for."""
     # Threads: the decoders and the resize release the interpreter, and nothing is started or copied.
-    pool, pending, ahead = ThreadPoolExecutor(workers), collections.deque(), 3 * workers
-    rooms = [np.empty((most, size, size, 3), np.uint8) for _ in range(ahead + 1)]
+    pool, pending = ThreadPoolExecutor(workers), collections.deque()
     try:
-        with images_lib.quiet():
-            for chunk, room in zip(chunks, itertools.cycle(rooms), strict=False):
-                pending.append(pool.submit(decode_chunk, chunk, size, method, room))
-                if len(pending) > ahead:
-                    yield pending.popleft().result()
-            while pending:
+        for task in tasks:
+            pending.append(pool.submit(function, *task))
+            if len(pending) > ahead:
                 yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -185,36 +203,37 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
             positions.append(i)
             yield reference
 
-    facts: list[dict] = [{}] * count
-    known: dict[tuple, dict] = {}
-    done = 0
+    facts, known = np.zeros(count, np.uint32), {}  # the number of each image's, and of each different one
+    done, lock = 0, threading.Lock()
     with open(directory / "images.npy", "wb") as file, progress.task("decode", count, "images") as advance:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         start = file.tell()
         # Written, not mapped: on a full disk a write is an error, a touched page of a mapping is a crash.
         if hasattr(os, "posix_fallocate"):  # a full disk shows before the work, not after it
             os.posix_fallocate(file.fileno(), 0, start + count * row_bytes)
-        for pixels, chunk_facts in decode_all(references(), count, config.size, config.resize, workers):
-            if stop():
-                raise Stopped("stopped while decoding; nothing was kept of it")
-            rows = positions[done : done + len(pixels)].tolist()
-            if rows == list(range(rows[0], rows[0] + len(rows))):
-                file.seek(start + rows[0] * row_bytes)
-                file.write(pixels)
-            else:  # a compressed tar has an order of its own
-                for i, image in zip(rows, pixels, strict=True):
+
+        def write(first: int, pixels: np.ndarray) -> None:
+            rows = positions[first : first + len(pixels)]
+            follow = rows == array.array("q", range(rows[0], rows[0] + len(rows)))  # a compressed tar has its own order
+            with lock:
+                for i, image in [(rows[0], pixels)] if follow else zip(rows, pixels, strict=True):
                     file.seek(start + i * row_bytes)
                     file.write(image)
-            for i, fact in zip(rows, chunk_facts, strict=True):
-                facts[i] = known.setdefault(tuple(fact.values()), fact)
-            done += len(rows)
-            advance(len(rows))
+
+        for _, chunk_facts in decode_all(references(), count, config.size, config.resize, workers, write):
+            if stop():
+                raise Stopped("stopped while decoding; nothing was kept of it")
+            numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]
+            facts[positions[done : done + len(numbers)]] = numbers
+            done += len(chunk_facts)
+            advance(len(chunk_facts))
     if done != count:
         raise OSError(f"{count - done} of {count} images vanished while they were decoded")
     with open(directory / "facts.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FACTS)
-        writer.writerows(fact.values() for fact in facts)
+        different = list(known)
+        writer.writerows(different[number] for number in facts)
 
 
 def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
@@ -222,8 +241,8 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
             rows = map(tuple, csv.reader(file))
-            names, known = next(rows, ()), {}  # images of the same size and kind share one
-            facts = [known.get(row) or known.setdefault(row, dict(zip(names, row, strict=True))) for row in rows]
+            names, facts = next(rows, ()), Repeated(rows)
+            facts.values = [dict(zip(names, row, strict=True)) for row in facts.values]
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None

@@ -2,6 +2,7 @@
 // inverse DCT (jidctint.c), triangles between samples of chroma (jdsample.c), colours in 16-bit fixed point (jdcolor.c).
 
 #include <cstdlib>
+#include <memory>
 #include <string_view>
 
 #include "pixels.h"
@@ -30,7 +31,8 @@ constexpr Places PLACE;
 
 // Two blocks on their way from coefficients to pixels.
 struct Pair {
-  alignas(32) int16_t values[8][2][8], quant[8][2][8];
+  alignas(32) int16_t values[8][2][8];
+  const int16_t* quant[2];
   uint8_t* to[2];
   long stride[2];
 };
@@ -142,14 +144,14 @@ struct Huffman {
 
 struct Component {
   int across, down, dc, ac;  // samples per MCU in blocks; tables
-  int16_t quant[64];
+  alignas(16) int16_t quant[64];
   int predicted;
   long stride, width, height;  // of the plane in bytes, and of the samples that count
   std::vector<uint8_t> plane;
 };
 
-// The coefficients of a block of zeros; 0: only the first one, or -1: damage.
-INLINE int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& predicted, int16_t* block) {
+// The coefficients of a block of zeros; 0: only the first one, or -1: damage. By itself, for then all it needs is in registers.
+__attribute__((noinline)) int read_block(Bits& given, const Huffman& dc, const Huffman& ac, int& predicted, int16_t* block) {
   auto set = [&](int k, int value) __attribute__((always_inline)) {  // row by row, of 2 * 8
     block[PLACE[k]] = int16_t(value);
   };
@@ -260,7 +262,7 @@ FOR_EACH_CPU bool store_block(const Pair& pair, int side) {
   Shorts rows[8], quant;
   Ints sums{};
   for (int i = 0; i < 8; i++) {
-    std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[i][side], sizeof quant);
+    std::memcpy(&rows[i], pair.values[i][side], sizeof quant), std::memcpy(&quant, pair.quant[side] + 8 * i, sizeof quant);
     rows[i] = (Shorts)((Unsigned)rows[i] * (Unsigned)quant);  // wraps, as libjpeg-turbo
     const Ints signs = wide(rows[i]) >> 31;
     sums += (wide(rows[i]) ^ signs) - signs;
@@ -287,7 +289,8 @@ bool store_both(const Pair& pair) {
   __m256i x[8], sums{};
   auto numbers = [](int a, int b) { return _mm256_set1_epi32(int((a & 0xFFFF) | uint32_t(b) << 16)); };
   for (int i = 0; i < 8; i++) {
-    x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), _mm256_load_si256((const __m256i*)pair.quant[i]));
+    const __m256i quant = _mm256_loadu2_m128i((const __m128i*)(pair.quant[1] + 8 * i), (const __m128i*)(pair.quant[0] + 8 * i));
+    x[i] = _mm256_mullo_epi16(_mm256_load_si256((const __m256i*)pair.values[i]), quant);
     sums = _mm256_adds_epu16(sums, _mm256_abs_epi16(x[i]));
   }
   const __m256i beyond = _mm256_subs_epu16(sums, _mm256_set1_epi16(COLUMN_LIMIT));
@@ -346,22 +349,22 @@ bool store_level(int value, uint8_t* out, long stride) {  // a block of nothing 
   return true;
 }
 
-// Twice as many samples as `near`; `far` is the row on the other side, or the same for no rows between.
-FOR_EACH_CPU void widen_both(const uint8_t* near, const uint8_t* far, long width, int16_t* sums, uint8_t* out) {
+// Twice as many samples as `near`, two in each number; `far` is the row on the other side, or the same for no rows between.
+FOR_EACH_CPU void widen_both(const uint8_t* near, const uint8_t* far, long width, uint16_t* sums, uint16_t* out) {
   for (long i = 0; i < width; i++) sums[i + 1] = 3 * near[i] + far[i];
   sums[0] = sums[1], sums[width + 1] = sums[width];
   for (long i = 0; i < width; i++) {
-    out[2 * i] = uint8_t((3 * sums[i + 1] + sums[i] + 8) >> 4);
-    out[2 * i + 1] = uint8_t((3 * sums[i + 1] + sums[i + 2] + 7) >> 4);
+    const uint16_t left = 3 * sums[i + 1] + sums[i] + 8, right = 3 * sums[i + 1] + sums[i + 2] + 7;
+    out[i] = uint16_t(left >> 4 | right >> 4 << 8);
   }
 }
 
-FOR_EACH_CPU void widen_rows(const uint8_t* row, long width, int16_t* sums, uint8_t* out) {
+FOR_EACH_CPU void widen_rows(const uint8_t* row, long width, uint16_t* sums, uint16_t* out) {
   for (long i = 0; i < width; i++) sums[i + 1] = row[i];
   sums[0] = sums[1], sums[width + 1] = sums[width];
   for (long i = 0; i < width; i++) {
-    out[2 * i] = uint8_t((3 * sums[i + 1] + sums[i] + 1) >> 2);
-    out[2 * i + 1] = uint8_t((3 * sums[i + 1] + sums[i + 2] + 2) >> 2);
+    const uint16_t left = 3 * sums[i + 1] + sums[i] + 1, right = 3 * sums[i + 1] + sums[i + 2] + 2;
+    out[i] = uint16_t(left >> 2 | right >> 2 << 8);
   }
 }
 
@@ -454,12 +457,11 @@ class Decoder {
   Component components[3];
   Pair pair;
   int waiting;  // blocks in it
-  const Component* quantised_by[2];
 #ifdef WITH_AVX2
   const bool wide = __builtin_cpu_supports("avx2");
 #endif
-  std::vector<uint8_t> bits, line[2];
-  std::vector<int16_t> sums;
+  std::vector<uint8_t> bits;
+  std::vector<uint16_t> sums, line[2];
 
   // Whether a segment for applications leaves the pixels alone and gives Pillow no reason to refuse the file.
   bool plain_metadata(int marker, std::string_view text) {
@@ -586,7 +588,7 @@ class Decoder {
 
   bool read_scan() {
     const long all = across * down, each = interval ? interval : all;
-    waiting = 0, quantised_by[0] = quantised_by[1] = nullptr;
+    waiting = 0;
     clear();
     for (long done = 0; done < all; done += each) {
       long length;
@@ -616,11 +618,7 @@ class Decoder {
             *block = 0;
             continue;
           }
-          pair.to[waiting] = to, pair.stride[waiting] = each.stride;
-          if (quantised_by[waiting] != &each) {
-            for (int i = 0; i < 8; i++) std::memcpy(pair.quant[i][waiting], each.quant + 8 * i, sizeof pair.quant[i][waiting]);
-            quantised_by[waiting] = &each;
-          }
+          pair.to[waiting] = to, pair.stride[waiting] = each.stride, pair.quant[waiting] = each.quant;
           if (++waiting == 2 && !flush()) return false;
         }
     return true;
@@ -649,7 +647,7 @@ class Decoder {
     const Component& luma = components[0];
     auto* to = reinterpret_cast<uint32_t*>(out.room(height, width));
     sums.resize(components[1].width + 2);
-    for (auto& each : line) each.resize(2 * components[1].width);
+    for (auto& each : line) each.resize(components[1].width);
     for (long y = 0; y < height; y++, to += width) {
       const uint8_t* rows[2];
       for (int i = 0; i < 2; i++) {
@@ -660,7 +658,7 @@ class Decoder {
         if (luma.down == 2)
           widen_both(rows[i], chroma.plane.data() + far * chroma.stride, chroma.width, sums.data(), line[i].data());
         else widen_rows(rows[i], chroma.width, sums.data(), line[i].data());
-        rows[i] = line[i].data();
+        rows[i] = reinterpret_cast<const uint8_t*>(line[i].data());
       }
       const uint8_t* bright = luma.plane.data() + y * luma.stride;
       long done = 0;
@@ -676,9 +674,9 @@ class Decoder {
 }  // namespace
 
 bool decode_jpeg(const uint8_t* data, long size, Pixels& out) {
-  static thread_local Decoder decoder;
-  const bool done = decoder.decode(data, size, out);
-  decoder.forget();
+  static thread_local const auto decoder = std::make_unique<Decoder>();  // by its address: thread_local is looked up each time
+  const bool done = decoder->decode(data, size, out);
+  decoder->forget();
   return done;
 }
 

@@ -160,16 +160,23 @@ void resize_rows(const Rows<4>& rows, long width, long given, const Taps& column
     return _mm256_srli_epi16(_mm256_adds_epu16(total, rounded), 8);
   };
   const __m256i three = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, -1, -1, -1, -1));
-  for (long x = 0; x <= last; x += 4) {
+  auto four = [&](long x, __m128i* bytes) __attribute__((always_inline)) {  // of each row 12 bytes
     const __m256i a = pixel(x), b = pixel(std::min(x + 1, last)), c = pixel(std::min(x + 2, last)), d = pixel(std::min(x + 3, last));
     const __m256 left = (__m256)_mm256_packus_epi16(a, b), right = (__m256)_mm256_packus_epi16(c, d);
     const __m256i even = _mm256_shuffle_epi8((__m256i)_mm256_shuffle_ps(left, right, 0x88), three);  // rows 0 and 2
     const __m256i odd = _mm256_shuffle_epi8((__m256i)_mm256_shuffle_ps(left, right, 0xDD), three);
-    const __m128i bytes[4] = {_mm256_castsi256_si128(even), _mm256_castsi256_si128(odd), _mm256_extracti128_si256(even, 1),
-                              _mm256_extracti128_si256(odd, 1)};
-    for (int row = 0; row < 4; row++)
-      if (x + 3 <= last) std::memcpy(rows.to[row] + 3 * x, &bytes[row], 12);
-      else std::memcpy(rows.to[row] + 3 * x, &bytes[row], 3 * (last + 1 - x));
+    bytes[0] = _mm256_castsi256_si128(even), bytes[1] = _mm256_castsi256_si128(odd);
+    bytes[2] = _mm256_extracti128_si256(even, 1), bytes[3] = _mm256_extracti128_si256(odd, 1);
+  };
+  long x = 0;
+  __m128i bytes[4];
+  for (; x + 5 <= last; x += 4) {  // the four bytes behind them are of the next pixels
+    four(x, bytes);
+    for (int row = 0; row < 4; row++) std::memcpy(rows.to[row] + 3 * x, &bytes[row], 16);
+  }
+  for (; x <= last; x += 4) {
+    four(x, bytes);
+    for (int row = 0; row < 4; row++) std::memcpy(rows.to[row] + 3 * x, &bytes[row], 3 * std::min(last + 1 - x, 4L));
   }
 }
 
