@@ -215,15 +215,17 @@ void conv_rows(const Strip<T>& x, int64_t ci, const float* w, int64_t out, const
   }
 }
 
-// The outputs of conv_rows as `rows` rows of `width` pixels.
+// The outputs of conv_rows as rows of `width` pixels: row(0), ... of `rows`.
 template <int kOut, typename Row>
 auto put_rows(const Row& row, int64_t rows, int64_t width, int64_t out) {
+  std::array<float*, kOut> at{};
+  for (int i = 0; i < std::min<int64_t>(kOut, rows); ++i) at[i] = row(i);
   return [=](int64_t t, int64_t c, const Vec(*y)[kOut]) {
+    const int64_t from = kOut * t * out + c, columns = width - kOut * t;
     UNROLL for (int i = 0; i < kOut; ++i) {
-      if (i >= rows) return;
-      float* to = row(i) + kOut * t * out + c;
+      if (!at[i]) return;
       UNROLL for (int j = 0; j < kOut; ++j)
-        if (kOut * t + j < width) store(to + j * out, y[i][j]);
+        if (j < columns) store(at[i] + from + j * out, y[i][j]);
     }
   };
 }
@@ -343,12 +345,15 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
         const Strip<T> strip = image_strip<T>(s, static_cast<const float*>(x), n, r, zeros);
         const int64_t count = tiles_in<T>(width);
         if (s.pool_stride == 2) {  // a tile is what pools look at
-          conv_rows<M>(strip, s.ci, weights.data(), s.co, b, count, [&](int64_t t, int64_t c, const Vec(*v)[T::kOut]) {
-            UNROLL for (int i = 0; i < T::kOut; i += 2)
-              UNROLL for (int j = 0; j < T::kOut; j += 2) {
-                const int64_t column = (T::kOut * t + j) / 2, to = (n * rows + (r + i) / 2) * y_row + column * s.co + c;
-                if (r + i < r1 && column < columns)
-                  pool_four(v[i][j], v[i][j + 1], v[i + 1][j], v[i + 1][j + 1], y + to, code ? code + to : nullptr);
+          const int64_t first = (n * rows + r / 2) * y_row, lines = (end - r) / 2;
+          conv_rows<M>(strip, s.ci, weights.data(), s.co, b, count, [=](int64_t t, int64_t c, const Vec(*v)[T::kOut]) {
+            constexpr int kPools = T::kOut / 2;
+            const int64_t from = first + kPools * t * s.co + c, left = columns - kPools * t;
+            UNROLL for (int i = 0; i < kPools; ++i)
+              UNROLL for (int j = 0; j < kPools; ++j) {
+                const int64_t to = from + i * y_row + j * s.co;
+                const Vec *upper = v[2 * i] + 2 * j, *lower = v[2 * i + 1] + 2 * j;
+                if (i < lines && j < left) pool_four(upper[0], upper[1], lower[0], lower[1], y + to, code ? code + to : nullptr);
               }
           });
           continue;

@@ -59,10 +59,9 @@ inline Vec larger(Vec a, Vec b) {
 }
 inline Vec relu(Vec a) { return larger(Vec{}, a); }  // NaN stays NaN
 
-// v in a register, whatever the compiler would like better: it reads weights from memory again for each of a few products, or
-// sees that nothing is multiplied by 1.
+// v in a register, whatever the compiler would like better.
 inline Vec held(Vec v) {
-#if defined(__x86_64__) && defined(__AVX512F__)
+#if defined(__AVX512F__)
   asm("" : "+v"(v));
 #elif defined(__x86_64__)
   asm("" : "+x"(v));
@@ -71,10 +70,12 @@ inline Vec held(Vec v) {
 #endif
   return v;
 }
+// Weights of several products: with AVX-512 those read the other factor from memory, so these must not be read again for each.
+inline Vec load_weights(const float* p) { return kLanes == 16 ? held(load(p)) : load(p); }
 
 // a + b and a - b with `one` of ones(): as multiplications and additions, for the units that are idle while others add.
 #if defined(__FMA__) || defined(__aarch64__)
-inline Vec ones() { return held(Vec{} + 1.f); }
+inline Vec ones() { return held(Vec{} + 1.f); }  // or the compiler would see that nothing is multiplied
 inline Vec add(Vec a, Vec b, Vec one) { return a * one + b; }
 inline Vec subtract(Vec a, Vec b, Vec one) { return a - b * one; }
 #else

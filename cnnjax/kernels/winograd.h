@@ -20,7 +20,7 @@ struct Tiles2 {
   template <int kGroup, typename Inputs>
   static void input(const Inputs& d, Vec* to, Vec one) {
     const Vec d0 = d(0), d1 = d(1), d2 = d(2), d3 = d(3);
-    to[0] = subtract(d0, d2, one), to[1] = add(d1, d2, one), to[2] = subtract(d2, d1, one), to[3] = subtract(d1, d3, one);
+    to[0] = d0 - d2, to[1] = d1 + d2, to[2] = subtract(d2, d1, one), to[3] = subtract(d1, d3, one);
   }
   static void output(const Vec* m, Vec* y, Vec one) {
     y[0] = add(m[0], m[1] + m[2], one), y[1] = subtract(m[1] - m[2], m[3], one);
@@ -165,7 +165,7 @@ void tile_products(const char* v, int64_t tiles, int64_t channels, const float* 
       for (int k = 0; k < kWords; ++k, word += kIn * kBlock)
         UNROLL for (int i = 0; i < kSome; ++i)
           UNROLL for (int u = 0; u < kVecs; ++u) {
-            const Vec weight = held(load(word + i * kBlock + u * kLanes));
+            const Vec weight = load_weights(word + i * kBlock + u * kLanes);
             UNROLL for (int t = 0; t < kTiles; ++t)
               sum[i][t][u] = M::multiply_add(sum[i][t][u], weight, x + t * kTile + (i * kWords + k) * 4);
           }
