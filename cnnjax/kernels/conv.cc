@@ -353,7 +353,8 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
               UNROLL for (int j = 0; j < kPools; ++j) {
                 const int64_t to = from + i * y_row + j * s.co;
                 const Vec *upper = v[2 * i] + 2 * j, *lower = v[2 * i + 1] + 2 * j;
-                if (i < lines && j < left) pool_four(upper[0], upper[1], lower[0], lower[1], y + to, code ? code + to : nullptr);
+                if (i < lines && j < left)
+                  pool_four(upper[0], upper[1], lower[0], lower[1], y + to, code ? code + to : nullptr);
               }
           });
           continue;
@@ -490,7 +491,8 @@ void weight_rows(const Strips& strip, const Rows& rows, int64_t ci, int64_t co, 
   // An odd number of lines, so that frequencies do not compete for places in the first-level cache.
   auto odd = [](int64_t bytes) { return (bytes / 64 | 1) * 64; };
   const int64_t v_step = odd(most * words * ci * 4), z_step = odd(most * words * co * 4);
-  char *v = scratch_bytes(Scratch::kTiles, T::kFrequencies * v_step), *z = scratch_bytes(Scratch::kSums, T::kFrequencies * z_step);
+  char* v = scratch_bytes(Scratch::kTiles, T::kFrequencies * v_step);
+  char* z = scratch_bytes(Scratch::kSums, T::kFrequencies * z_step);
   for (int64_t first = 0; first < strips; first += most) {
     const int64_t last = std::min(strips, first + most), steps = (last - first) * words;
     for (int64_t k = first; k < last; ++k) {

@@ -1,7 +1,7 @@
-// A 3x3 convolution in tiles of 2x2 outputs with 16 products instead of 36, or of 4x4 with 36 instead of 144 (Winograd's minimal
-// filtering, F(2x2, 3x3) and F(4x4, 3x3); Lavin and Gray 2016, arXiv:1509.09308). A tile's inputs and the kernel are brought to
-// "frequencies" by additions; there each is a product of matrices, tiles x inputs times inputs x outputs; additions bring the
-// sums back. Tiles2 and Tiles4 have all of this in one dimension; in two it is done twice.
+// A 3x3 convolution in tiles of 2x2 outputs with 16 products instead of 36, or of 4x4 with 36 instead of 144 (Winograd's
+// minimal filtering, F(2x2, 3x3) and F(4x4, 3x3); Lavin and Gray 2016, arXiv:1509.09308). A tile's inputs and the kernel are
+// brought to "frequencies" by additions; there each is a product of matrices, tiles x inputs times inputs x outputs; additions
+// bring the sums back. Tiles2 and Tiles4 have all of this in one dimension; in two it is done twice.
 #pragma once
 
 #include <algorithm>
@@ -55,11 +55,13 @@ struct Tiles4 {
   }
   static void gradient(const Vec* z, Vec* to) {
     const Vec even1 = z[0] + z[2], odd1 = z[1] + z[3], even2 = z[0] + z[2] * 4.f, odd2 = z[1] + z[3] * 4.f;
-    to[0] = z[0], to[1] = z[3], to[2] = even1 + odd1, to[3] = even1 - odd1, to[4] = even2 + odd2 * 2.f, to[5] = even2 - odd2 * 2.f;
+    to[0] = z[0], to[1] = z[3], to[2] = even1 + odd1, to[3] = even1 - odd1;
+    to[4] = even2 + odd2 * 2.f, to[5] = even2 - odd2 * 2.f;
   }
   static void kernel(const Vec* g, Vec* to) {
     const Vec even1 = (g[0] + g[2]) * -4.f, odd1 = g[1] * -4.f, even2 = g[0] + g[2] * 4.f, odd2 = g[1] * 2.f;
-    to[0] = g[0] * 6.f, to[1] = g[2] * 24.f, to[2] = even1 + odd1, to[3] = even1 - odd1, to[4] = even2 + odd2, to[5] = even2 - odd2;
+    to[0] = g[0] * 6.f, to[1] = g[2] * 24.f, to[2] = even1 + odd1, to[3] = even1 - odd1;
+    to[4] = even2 + odd2, to[5] = even2 - odd2;
   }
   static void kernel_gradient(const Vec* m, Vec* g) {
     const Vec even1 = (m[2] + m[3]) * -4.f, odd1 = (m[2] - m[3]) * -4.f, even2 = m[4] + m[5], odd2 = m[4] - m[5];
@@ -110,7 +112,8 @@ void input_group(const Strip<T>& x, int64_t channels, int64_t c, int64_t begin, 
       UNROLL for (int p = 0; p < kTogether; ++p) {
         auto d = [&](int j) { return column[p * kOut + j][i]; };
         T::template input<0>(d, tile[p], one);
-        if constexpr (T::kGroups == 3) T::template input<1>(d, tile[p] + kRows, one), T::template input<2>(d, tile[p] + 2 * kRows, one);
+        if constexpr (T::kGroups == 3)
+          T::template input<1>(d, tile[p] + kRows, one), T::template input<2>(d, tile[p] + 2 * kRows, one);
       }
       put(c, t, kGroup * kRows + i, tile);
       UNROLL for (int j = 0; j < 2; ++j) column[j][i] = column[kTogether * kOut + j][i];
@@ -140,8 +143,8 @@ void product_tiles(const Strip<T>& x, int64_t channels, int64_t begin, int64_t t
   });
 }
 
-// For the gradient of the kernel: v [frequencies][tiles][channels] as words of M, of neighbouring tiles; `step`: bytes from one
-// frequency to the next.
+// For the gradient of the kernel: v [frequencies][tiles][channels] as words of M, of neighbouring tiles; `step`: bytes from
+// one frequency to the next.
 template <typename M, typename T>
 void weight_tiles(const Strip<T>& x, int64_t channels, int64_t tiles, char* v, int64_t step) {
   input_tiles<T, M::kPack>(x, channels, 0, tiles, [&](int64_t c, int64_t t, int row, const Vec(*tile)[T::kIn]) {
@@ -182,8 +185,8 @@ void tile_products(const char* v, int64_t tiles, int64_t channels, const float* 
     }
 }
 
-// Sums [kIn][kOut][tiles][16] -> put(tile, channel, kOut rows of kOut outputs) with bias and ReLU, or without where there is no
-// bias.
+// Sums [kIn][kOut][tiles][16] -> put(tile, channel, kOut rows of kOut outputs) with bias and ReLU, or without where there is
+// no bias.
 template <typename T, typename Put>
 void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put& put) {
   constexpr int kIn = T::kIn, kOut = T::kOut;
