@@ -1,5 +1,6 @@
 #include "conv.h"
 
+#include <array>
 #include <utility>
 #include <vector>
 
@@ -12,15 +13,28 @@ namespace {
 // Partial sums of all groups of images together, in numbers.
 constexpr int64_t kPartialSums = int64_t(1) << 24;
 
-// Rows in a band, an even number: about 400 kB of `wide` values each, so that a band stays in the second-level cache.
+// Rows in a band, whole tiles: about 400 kB of `wide` values each, so that a band stays in the second-level cache.
 int64_t band(int64_t wide, int64_t rows) {
   const int64_t fit = std::max<int64_t>(8, 96 * 1024 / wide), bands = (rows + fit - 1) / fit;
-  return ((rows + bands - 1) / bands + 1) / 2 * 2;
+  return ((rows + bands - 1) / bands + 3) / 4 * 4;
 }
 
-// Where channels fill vectors, tiles of 2x2 save more than they cost.
-bool in_tiles(const Conv& s) {
-  return s.ci % kBlock == 0 && !s.bytes && std::min(s.conv_rows(), s.conv_columns()) >= 4;
+// How the convolution is cut: no tiles, or Tiles2, Tiles4.
+struct NoTiles {
+  static constexpr int kOut = 1, kFrequencies = 9;
+};
+template <typename T>
+constexpr bool kTiled = T::kOut > 1;
+
+// Outputs of a tile in each direction. Where channels fill vectors, tiles save more than they cost; larger ones need many
+// registers, and round too much for bfloat16.
+template <typename M>
+int64_t tile_size(const Conv& s) {
+  const int64_t rows = s.conv_rows(), columns = s.conv_columns();
+  if (s.ci % kBlock || s.bytes || std::min(rows, columns) < 4) return 1;
+  const int64_t products4 = Tiles4::kFrequencies * tiles_in<Tiles4>(rows) * tiles_in<Tiles4>(columns);
+  const int64_t products2 = Tiles2::kFrequencies * tiles_in<Tiles2>(rows) * tiles_in<Tiles2>(columns);
+  return kLanes == 16 && M::kPack == 1 && std::min(rows, columns) >= 8 && 5 * products4 <= 4 * products2 ? 4 : 2;
 }
 
 template <typename M>
@@ -58,14 +72,14 @@ std::vector<float> pack_weights(const float* w, int64_t ci, int64_t co, float sc
   return packed;
 }
 
-// scale * w as words [block][4 rows of frequencies][inputs][4][16]; flipped as above.
-template <typename M>
+// scale * w as words [block][kIn rows of frequencies][inputs][kIn][16]; flipped as above.
+template <typename M, typename T>
 std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scale, bool flipped) {
   const int64_t in = flipped ? co : ci, out = flipped ? ci : co, words = in / M::kPack;
-  std::vector<float> packed(kFrequencies * words * out);
+  std::vector<float> packed(T::kFrequencies * words * out);
   for (int64_t o = 0; o < out; o += kLanes)
     for (int64_t i = 0; i < in; i += M::kPack) {
-      Vec tile[M::kPack][kFrequencies];
+      Vec tile[M::kPack][T::kFrequencies];
       for (int p = 0; p < M::kPack; ++p) {
         auto kernel = [&](int row, int column) {
           if (!flipped) return scale * load(w + ((row * 3 + column) * ci + i + p) * co + o);
@@ -73,10 +87,10 @@ std::vector<float> pack_tiles(const float* w, int64_t ci, int64_t co, float scal
           for (int j = 0; j < kLanes; ++j) values[j] = scale * w[((8 - row * 3 - column) * ci + o + j) * co + i + p];
           return values;
         };
-        kernel_tile(kernel, [&](int frequency, Vec word) { tile[p][frequency] = word; });
+        kernel_tile<T>(kernel, [&](int frequency, Vec word) { tile[p][frequency] = word; });
       }
-      for (int f = 0; f < kFrequencies; ++f) {
-        const int64_t word = ((o / kBlock * 4 + f / 4) * words + i / M::kPack) * 4 + f % 4;
+      for (int f = 0; f < T::kFrequencies; ++f) {
+        const int64_t word = ((o / kBlock * T::kIn + f / T::kIn) * words + i / M::kPack) * T::kIn + f % T::kIn;
         char* to = reinterpret_cast<char*>(packed.data() + word * kBlock + o % kBlock);
         store_pairs<M>(to, tile[0][f], tile[M::kPack - 1][f]);
       }
@@ -166,52 +180,55 @@ void conv_row(const ConvTile* tiles, const char* x, int64_t x_row, int64_t ci, c
 
 using TileProducts = void (*)(const char*, int64_t, int64_t, const float*, int64_t, float*);
 
-template <typename M, int... kIndex>
+template <typename M, typename T, int... kIndex>
 const TileProducts* products_of(std::integer_sequence<int, kIndex...>) {
-  static constexpr TileProducts table[] = {tile_products<M, kIndex + 1>...};
+  static constexpr TileProducts table[] = {tile_products<M, T, kIndex + 1>...};
   return table;  // [t - 1]: of t tiles
 }
 
-// A pair of rows of the convolution in `count` tiles, from weights of pack_tiles: calls put(tile, channel, four outputs) as
-// output_tiles does. A few tiles at a time, so that what is computed on the way stays in the first-level cache.
-template <typename M, typename Put>
-void conv_rows(const FourRows& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count,
-               const Put& put) {
-  const TileProducts* products = products_of<M>(std::make_integer_sequence<int, kProductTiles>{});
-  const int64_t parts = (count + 2 * kProductTiles - 1) / (2 * kProductTiles), most = (count + parts - 1) / parts;
-  const int64_t tile = 4 * kBlock * 4 / M::kPack, block_words = kFrequencies * ci / M::kPack * kBlock;
-  char* v = scratch_bytes(Scratch::kTiles, most * tile * 4 * blocks(ci));
-  float* sums = scratch(Scratch::kSums, 8 * most * kBlock);
+// kOut rows of the convolution in `count` tiles, from weights of pack_tiles: calls put(tile, channel, outputs) as output_tiles
+// does. A few tiles at a time, so that what is computed on the way stays in the first-level cache.
+template <typename M, typename T, typename Put>
+void conv_rows(const Strip<T>& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count, const Put& put) {
+  constexpr int kIn = T::kIn, kOut = T::kOut, kAtMost = kProductTiles<T>;
+  const TileProducts* products = products_of<M, T>(std::make_integer_sequence<int, kAtMost>{});
+  const int64_t parts = (count + kCachedTiles<T> - 1) / kCachedTiles<T>, most = (count + parts - 1) / parts;
+  const int64_t tile = kIn * kBlock * 4 / M::kPack, row_words = kIn * ci / M::kPack * kBlock;
+  char* v = scratch_bytes(Scratch::kTiles, most * tile * kIn * blocks(ci));
+  float* sums = scratch(Scratch::kSums, kIn * kOut * most * kBlock);
   for (int64_t part = 0; part < parts; ++part) {
     const int64_t first = count * part / parts, some = count * (part + 1) / parts - first;
-    const int64_t turns = (some + kProductTiles - 1) / kProductTiles;
-    product_tiles<M>(x, ci, 2 * first, some, v);
+    const int64_t turns = (some + kAtMost - 1) / kAtMost;
+    product_tiles<M, T>(x, ci, kOut * first, some, v);
+    const float* words = w;
     for (int64_t block = 0; block < out; block += kBlock) {
-      for (int64_t turn = 0; turn < turns; ++turn) {
-        const int64_t t = some * turn / turns, tiles = some * (turn + 1) / turns - t;
-        products[tiles - 1](v + t * tile, some, ci, w + block / kBlock * block_words, some, sums + t * kBlock);
-      }
-      output_tiles(sums, some, bias ? bias + block : nullptr, [&](int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) {
-        put(first + t, block + c, v0, v1, v2, v3);
+      for (int64_t row = 0; row < kIn; ++row, words += row_words)
+        for (int64_t turn = 0; turn < turns; ++turn) {
+          const int64_t t = some * turn / turns, tiles = some * (turn + 1) / turns - t;
+          products[tiles - 1](v + (row * blocks(ci) * some + t) * tile, some, ci, words, some,
+                              sums + (row * kOut * some + t) * kBlock);
+        }
+      output_tiles<T>(sums, some, bias ? bias + block : nullptr, [&](int64_t t, int64_t c, const Vec(*y)[kOut]) {
+        put(first + t, block + c, y);
       });
     }
   }
 }
 
-// The outputs of conv_rows as two rows of `width` pixels; lower may be null.
-struct PutRows {
-  float *upper, *lower;
-  int64_t width, out;
-  void operator()(int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) const {
-    const int64_t i = 2 * t * out + c;
-    const bool both = 2 * t + 1 < width;
-    store(upper + i, v0);
-    if (both) store(upper + i + out, v1);
-    if (!lower) return;
-    store(lower + i, v2);
-    if (both) store(lower + i + out, v3);
-  }
-};
+// The outputs of conv_rows as rows of `width` pixels: row(0), ... of `rows`.
+template <int kOut, typename Row>
+auto put_rows(const Row& row, int64_t rows, int64_t width, int64_t out) {
+  std::array<float*, kOut> at{};
+  for (int i = 0; i < std::min<int64_t>(kOut, rows); ++i) at[i] = row(i);
+  return [=](int64_t t, int64_t c, const Vec(*y)[kOut]) {
+    const int64_t from = kOut * t * out + c, columns = width - kOut * t;
+    UNROLL for (int i = 0; i < kOut; ++i) {
+      if (!at[i]) return;
+      UNROLL for (int j = 0; j < kOut; ++j)
+        if (j < columns) store(at[i] + from + j * out, y[i][j]);
+    }
+  };
+}
 
 // 2x2 maximum of two rows that have been through ReLU. At a tie the gradient goes up, then to the left: as where first
 // the rows and then the columns are compared.
@@ -278,23 +295,30 @@ void pooled_row(const char* x, int64_t x_row, int64_t ci, const float* w, int64_
     }
 }
 
-// The rows of image n that a pair of rows from r on looks at.
-FourRows image_rows(const Conv& s, const float* x, int64_t n, int64_t r, const float* zeros) {
-  auto row = [&](int64_t r) { return r < 0 || r >= s.h ? zeros : x + (n * s.h + r) * s.w * s.ci; };
-  r -= s.padding;
-  return {{row(r), row(r + 1), row(r + 2), row(r + 3)}, {row(r + 4), row(r + 5)}, s.padding, s.w};
+// The rows of image n that tiles from row r on look at.
+template <typename T>
+Strip<T> image_strip(const Conv& s, const float* x, int64_t n, int64_t r, const float* zeros) {
+  auto row = [&](int64_t k) {
+    const int64_t i = r - s.padding + k;
+    return i < 0 || i >= s.h ? zeros : x + (n * s.h + i) * s.w * s.ci;
+  };
+  Strip<T> strip{{}, {}, s.padding, s.w};
+  for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
+  for (int k = 0; k < T::kOut; ++k) strip.next[k] = row(T::kIn + k);
+  return strip;
 }
 
-float* zero_row(const Conv& s) {
-  float* zeros = scratch(Scratch::kInput, s.w * s.ci);
-  std::fill_n(zeros, s.w * s.ci, 0.f);
+float* zero_row(int64_t values) {
+  float* zeros = scratch(Scratch::kInput, values);
+  std::fill_n(zeros, values, 0.f);
   return zeros;
 }
 
-template <typename M>
+template <typename M, typename T>
 void forward(const Pool& pool, const Conv& s, const void* x, const float* w, const float* b, float* y, uint8_t* code) {
-  const bool tiled = in_tiles(s);
-  const auto weights = tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, false) : pack_weights<M>(w, s.ci, s.co, s.scale, false);
+  std::vector<float> weights;
+  if constexpr (kTiled<T>) weights = pack_tiles<M, T>(w, s.ci, s.co, s.scale, false);
+  else weights = pack_weights<M>(w, s.ci, s.co, s.scale, false);
   const ConvTile* tiles = choose_tiles<M>(s.ci);
   const int64_t stride = std::max<int64_t>(1, s.pool_stride), window = s.pool_stride ? 2 : 1;
   const int64_t rows = s.rows(), columns = s.columns(), y_row = columns * s.co, x_row = s.padded_row() * 4 / M::kPack;
@@ -305,42 +329,53 @@ void forward(const Pool& pool, const Conv& s, const void* x, const float* w, con
   parallel_for(pool, s.n * bands, [&](int64_t job) {
     const int64_t n = job / bands, y0 = job % bands * height, y1 = std::min(rows, y0 + height);
     const int64_t r0 = y0 * stride, r1 = (y1 - 1) * stride + window;  // rows of the convolution
-    const float* zeros = tiled ? zero_row(s) : nullptr;
+    const float* zeros = kTiled<T> ? zero_row(s.w * s.ci) : nullptr;
     const char* in = static_cast<const char*>(x) + (n * s.h + r0) * x_row;
-    if (!in_place && !tiled) {
+    if (!in_place && !kTiled<T>) {
       char* copy = scratch_bytes(Scratch::kInput, x_row * (r1 - r0 + 2) + s.ci * 4);
       load_rows<M, false>(s, x, n, r0 - s.padding, r1 - s.padding + 2, copy);
       in = copy;
     }
-    float* ring = s.pool_stride ? scratch(Scratch::kConvolved, 4 * width * s.co) : nullptr;  // the last four rows
-    auto row = [&](int64_t r) { return ring ? ring + (r & 3) * width * s.co : y + (n * rows + r) * y_row; };
-    for (int64_t r = r0; r < r1; ++r) {
-      const int64_t upper = r - r0 - 1, o = (n * rows + y0 + upper / stride) * y_row;
-      if (tiled && s.pool_stride == 2) {  // a tile is what a pool looks at
-        if ((r - r0) % 2) continue;
-        const int64_t to = (n * rows + r / 2) * y_row;
-        conv_rows<M>(image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b, columns,
-                     [&](int64_t t, int64_t c, Vec v0, Vec v1, Vec v2, Vec v3) {
-                       const int64_t i = to + t * s.co + c;
-                       pool_four(v0, v1, v2, v3, y + i, code ? code + i : nullptr);
-                     });
-        continue;
-      }
-      if constexpr (kVecs == 1)
-        if (!tiled && s.pool_stride == 2) {
-          const int64_t to = (n * rows + r / 2) * y_row;
-          if ((r - r0) % 2 == 0)
-            pooled_row<M>(in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, columns, y + to,
-                          code ? code + to : nullptr);
+    constexpr int64_t kRing = 2 * T::kOut;  // the last rows
+    float* ring = s.pool_stride ? scratch(Scratch::kConvolved, kRing * width * s.co) : nullptr;
+    auto row = [&](int64_t r) { return ring ? ring + r % kRing * width * s.co : y + (n * rows + r) * y_row; };
+    for (int64_t r = r0; r < r1; r += T::kOut) {
+      const int64_t end = std::min(r1, r + T::kOut);
+      if constexpr (kTiled<T>) {
+        const Strip<T> strip = image_strip<T>(s, static_cast<const float*>(x), n, r, zeros);
+        const int64_t count = tiles_in<T>(width);
+        if (s.pool_stride == 2) {  // a tile is what pools look at
+          const int64_t first = (n * rows + r / 2) * y_row, lines = (end - r) / 2;
+          conv_rows<M>(strip, s.ci, weights.data(), s.co, b, count, [=](int64_t t, int64_t c, const Vec(*v)[T::kOut]) {
+            constexpr int kPools = T::kOut / 2;
+            const int64_t from = first + kPools * t * s.co + c, left = columns - kPools * t;
+            UNROLL for (int i = 0; i < kPools; ++i)
+              UNROLL for (int j = 0; j < kPools; ++j) {
+                const int64_t to = from + i * y_row + j * s.co;
+                const Vec *upper = v[2 * i] + 2 * j, *lower = v[2 * i + 1] + 2 * j;
+                if (i < lines && j < left)
+                  pool_four(upper[0], upper[1], lower[0], lower[1], y + to, code ? code + to : nullptr);
+              }
+          });
           continue;
         }
-      if (!tiled)
+        conv_rows<M>(strip, s.ci, weights.data(), s.co, b, count,
+                     put_rows<T::kOut>([&](int64_t i) { return row(r + i); }, end - r, width, s.co));
+      } else {
+        if constexpr (kVecs == 1)
+          if (s.pool_stride == 2) {
+            const int64_t to = (n * rows + r / 2) * y_row;
+            if ((r - r0) % 2 == 0)
+              pooled_row<M>(in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, columns, y + to,
+                            code ? code + to : nullptr);
+            continue;
+          }
         conv_row<M>(tiles, in + (r - r0) * x_row, x_row, s.ci, weights.data(), s.co, b, width, row(r));
-      else if ((r - r0) % 2 == 0)
-        conv_rows<M>(image_rows(s, static_cast<const float*>(x), n, r, zeros), s.ci, weights.data(), s.co, b,
-                     tiles_in(width), PutRows{row(r), r + 1 < r1 ? row(r + 1) : nullptr, width, s.co});
-      if (!s.pool_stride || upper < 0 || upper % stride) continue;
-      pool_row(row(r - 1), row(r), s.co, stride, columns, y + o, code ? code + o : nullptr);
+      }
+      for (int64_t lower = std::max(r, r0 + 1); s.pool_stride && lower < end; ++lower) {
+        const int64_t upper = lower - r0 - 1, o = (n * rows + y0 + upper / stride) * y_row;
+        if (upper % stride == 0) pool_row(row(lower - 1), row(lower), s.co, stride, columns, y + o, code ? code + o : nullptr);
+      }
     }
   });
 }
@@ -445,30 +480,29 @@ void weight_band(const char* x, int64_t x_row, int64_t ci, const char* dz, int64
   }
 }
 
-// The same in tiles, from pairs of rows of dz and the four(pair) rows of x that belong to each: dw as
-// [block][16 frequencies][ci][16]. An odd row of dz is followed by zeros.
-template <typename M, typename Four>
-void weight_rows(const Four& four, int64_t ci, const float* dz, int64_t z_row, int64_t co, int64_t rows, int64_t width,
-                 float* dw) {
+// The same in tiles, from the strip(k) of x and the rows(k) of dz of the k-th of `strips` rows of tiles: dw as
+// [block][frequencies][ci][16].
+template <typename M, typename T, typename Strips, typename Rows>
+void weight_rows(const Strips& strip, const Rows& rows, int64_t ci, int64_t co, int64_t strips, int64_t width, float* dw) {
   constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
-  constexpr int64_t kTiles = 128;  // sums are kept in registers for so many
-  const int64_t tiles = tiles_in(width), words = (tiles + M::kPack - 1) / M::kPack, pairs = tiles_in(rows);
+  constexpr int64_t kTiles = 2048 / T::kFrequencies;  // sums are kept in registers for so many
+  const int64_t tiles = tiles_in<T>(width), words = (tiles + M::kPack - 1) / M::kPack;
   const int64_t most = std::max<int64_t>(1, kTiles / tiles);
   // An odd number of lines, so that frequencies do not compete for places in the first-level cache.
   auto odd = [](int64_t bytes) { return (bytes / 64 | 1) * 64; };
   const int64_t v_step = odd(most * words * ci * 4), z_step = odd(most * words * co * 4);
-  char *v = scratch_bytes(Scratch::kTiles, kFrequencies * v_step), *z = scratch_bytes(Scratch::kSums, kFrequencies * z_step);
-  for (int64_t first = 0; first < pairs; first += most) {
-    const int64_t last = std::min(pairs, first + most), steps = (last - first) * words;
-    for (int64_t pair = first; pair < last; ++pair) {
-      const int64_t at = (pair - first) * words * 4;
-      const float* upper = dz + 2 * pair * z_row;
-      weight_tiles<M>(four(pair), ci, tiles, v + at * ci, v_step);
-      gradient_tiles<M>(upper, upper + z_row, width, co, z + at * co, z_step);
+  char* v = scratch_bytes(Scratch::kTiles, T::kFrequencies * v_step);
+  char* z = scratch_bytes(Scratch::kSums, T::kFrequencies * z_step);
+  for (int64_t first = 0; first < strips; first += most) {
+    const int64_t last = std::min(strips, first + most), steps = (last - first) * words;
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t at = (k - first) * words * 4;
+      weight_tiles<M>(strip(k), ci, tiles, v + at * ci, v_step);
+      gradient_tiles<M, T>(rows(k).data(), width, co, z + at * co, z_step);
     }
     float* to = dw;
     for (int64_t block = 0; block < co; block += kBlock)
-      for (int f = 0; f < kFrequencies; ++f)
+      for (int f = 0; f < T::kFrequencies; ++f)
         for (int64_t i = 0; i < ci; i += kTaps, to += kTaps * kBlock)
           weight_tile<M, 0, kTaps, 1>(v + f * v_step + i * 4, 0, ci / M::kPack, z + f * z_step + block * 4, 0, co, 1, steps,
                                       to);
@@ -487,21 +521,21 @@ void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
   }
 }
 
-template <typename M>
+template <typename M, typename T>
 void backward(const Pool& pool, const Conv& s, const void* x, const float* w, const void* kept, const float* g, float* dw,
               float* db, float* dx) {
-  const bool tiled = in_tiles(s) && dx;
-  const bool rounded = M::kPack == 2 && !tiled;  // tiles round what they have transformed
-  const int64_t taps = (tiled ? kFrequencies : 9) * s.ci, out = blocks(s.ci) * kBlock;
-  const int64_t height = s.conv_rows(), width = s.conv_columns();
+  constexpr bool rounded = M::kPack == 2 && !kTiled<T>;  // tiles round what they have transformed
+  const int64_t taps = 9 * s.ci, out = blocks(s.ci) * kBlock;
+  const bool halved = s.pool_stride == 2;  // then an odd row or column at the end has no gradient
+  const int64_t height = halved ? 2 * s.rows() : s.conv_rows(), width = s.conv_columns();
   const int64_t z_padding = dx ? 2 - s.padding : 0;          // of the convolution that gives dx
   const int64_t steps = (width + M::kPack - 1) / M::kPack;   // pixels, or pairs of pixels, in a row of dz
   const int64_t z_edge = z_padding * s.co, z_wide = width * s.co + 2 * z_edge;
   const int64_t x_row = s.padded_row() * 4, z_row = rounded ? z_wide * 2 : z_wide * 4;  // bytes
   const int64_t pair_row = rounded ? steps * s.co * 4 : z_row;
-  const auto weights = !dx     ? std::vector<float>()
-                       : tiled ? pack_tiles<M>(w, s.ci, s.co, s.scale, true)
-                               : pack_weights<M>(w, s.ci, s.co, s.scale, true);
+  std::vector<float> weights;
+  if constexpr (kTiled<T>) weights = pack_tiles<M, T>(w, s.ci, s.co, s.scale, true);
+  else if (dx) weights = pack_weights<M>(w, s.ci, s.co, s.scale, true);
   const ConvTile* tiles = choose_tiles<M>(s.co);
   const int64_t rows = band(std::max(s.padded_row(), z_wide), s.h);
   const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
@@ -512,7 +546,11 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
   std::vector<float> sums(groups * part);  // of each: dw [block][taps][16], db [co]
 
   parallel_for(pool, groups, [&](int64_t job) {
-    float *sum_w = sums.data() + job * part, *sum_b = sum_w + taps * s.co;
+    float *sum_w = sums.data() + job * part, *sum_b = sum_w + taps * s.co, *frequencies = nullptr;
+    if constexpr (kTiled<T>) {
+      frequencies = scratch(Scratch::kFrequencies, T::kFrequencies * s.ci * s.co);
+      std::fill_n(frequencies, T::kFrequencies * s.ci * s.co, 0.f);
+    }
     for (int64_t n = job * group; n < std::min(s.n, (job + 1) * group); ++n) {
       const int64_t image = n * s.rows() * s.columns() * s.co;
       const float* y = s.pool_stride ? nullptr : static_cast<const float*>(kept) + image;
@@ -547,11 +585,29 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
               to_pairs<M>(middle + 2 * q * s.co, middle + (2 * q + 1) * s.co, s.co,
                           z_pairs + (r - i0) * pair_row + q * s.co * 4);
         }
-        if (own && tiled) {
-          const float* zeros = zero_row(s);
-          auto four = [&](int64_t pair) { return image_rows(s, static_cast<const float*>(x), n, i0 + 2 * pair, zeros); };
-          weight_rows<M>(four, s.ci, reinterpret_cast<const float*>(z_pairs), z_wide, s.co, own, width, sum_w);
-        } else if (own) {
+        if constexpr (kTiled<T>) {
+          constexpr int64_t kOut = T::kOut;
+          const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z = reinterpret_cast<const float*>(z_taps);
+          auto x_strip = [&](int64_t k) { return image_strip<T>(s, static_cast<const float*>(x), n, i0 + kOut * k, zeros); };
+          auto z_rows = [&](int64_t k) {
+            std::array<const float*, kOut> rows;
+            for (int64_t i = 0; i < kOut; ++i)
+              rows[i] = kOut * k + i < own ? z + (z_padding + kOut * k + i) * z_wide + z_edge : zeros;
+            return rows;
+          };
+          weight_rows<M, T>(x_strip, z_rows, s.ci, s.co, tiles_in<T>(own), halved ? 2 * s.columns() : width, frequencies);
+          for (int64_t i = i0; i < i1; i += kOut) {
+            auto row = [&](int64_t k) { return z0 + i - i0 + k < z1 ? z + (i - i0 + k) * z_wide : zeros; };
+            Strip<T> strip{{}, {}, 0, s.w + 2};
+            for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
+            for (int k = 0; k < kOut; ++k) strip.next[k] = row(T::kIn + k);
+            float* to = dx + (n * s.h + i) * s.w * s.ci;
+            conv_rows<M>(strip, s.co, weights.data(), s.ci, nullptr, tiles_in<T>(s.w),
+                         put_rows<kOut>([=](int64_t k) { return to + k * s.w * s.ci; }, i1 - i, s.w, s.ci));
+          }
+          continue;
+        }
+        if (own) {
           const char* in = static_cast<const char*>(x) + (n * s.h + i0) * x_row;
           if (!in_place) {
             char* copy = scratch_bytes(Scratch::kInput, x_row * (own + 2) + s.ci * 4);
@@ -562,16 +618,7 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
           weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
         }
         if (!dx) continue;
-        for (int64_t i = i0; tiled && i < i1; i += 2) {
-          float* row = dx + (n * s.h + i) * s.w * s.ci;
-          auto z = [&](int64_t k) {  // a row beyond the last does not count
-            return reinterpret_cast<const float*>(z_taps) + std::min(i - i0 + k, i1 + 1 - i0) * z_wide;
-          };
-          const FourRows four{{z(0), z(1), z(2), z(3)}, {z(4), z(5)}, 0, s.w + 2};
-          conv_rows<M>(four, s.co, weights.data(), s.ci, nullptr, tiles_in(s.w),
-                       PutRows{row, i + 1 < i1 ? row + s.w * s.ci : nullptr, s.w, s.ci});
-        }
-        for (int64_t i = i0; !tiled && i < i1; ++i) {
+        for (int64_t i = i0; i < i1; ++i) {
           float* row = dx + (n * s.h + i) * s.w * s.ci;
           float* padded = out == s.ci ? row : scratch(Scratch::kPadded, s.w * out);
           conv_row<M>(tiles, z_taps + (i - i0) * z_row, z_row, s.co, weights.data(), out, nullptr, s.w, padded);
@@ -580,6 +627,13 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
         }
       }
     }
+    if constexpr (kTiled<T>)
+      for (int64_t block = 0; block < s.co; block += kBlock, frequencies += T::kFrequencies * s.ci * kBlock)
+        for (int64_t i = 0; i < s.ci; ++i)
+          for (int64_t c = 0; c < kBlock; c += kLanes)
+            kernel_gradient<T>(frequencies + i * kBlock + c, s.ci * kBlock, [&](int row, int column, Vec sum) {
+              store(sum_w + block * taps + ((row * 3 + column) * s.ci + i) * kBlock + c, sum);
+            });
   });
 
   parallel_for(pool, s.co / kBlock, [&](int64_t block) {
@@ -588,27 +642,36 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
       for (int64_t i = 0; i < taps * kBlock; ++i) sum_w[i] += sum_w[p * part + i];
       for (int64_t i = 0; i < kBlock; ++i) sum_b[i] += sum_b[p * part + i];
     }
-    for (int64_t i = 0; tiled && i < s.ci; ++i)
-      for (int64_t c = 0; c < kBlock; c += kLanes)
-        kernel_gradient(sum_w + i * kBlock + c, s.ci * kBlock, [&](int row, int column, Vec sum) {
-          store(dw + ((row * 3 + column) * s.ci + i) * s.co + block * kBlock + c, s.scale * sum);
-        });
-    for (int64_t t = 0; !tiled && t < taps; ++t)
+    for (int64_t t = 0; t < taps; ++t)
       for (int64_t i = 0; i < kBlock; ++i) dw[t * s.co + block * kBlock + i] = s.scale * sum_w[t * kBlock + i];
     std::copy_n(sum_b, kBlock, db + block * kBlock);
   });
+}
+
+// Calls call(M, tiles) with the arithmetic and the tiles that suit `s`.
+template <typename M, typename Call>
+void choose(const Conv& s, const Call& call) {
+  const int64_t size = tile_size<M>(s);
+  if constexpr (kLanes == 16 && M::kPack == 1)
+    if (size == 4) return call(M{}, Tiles4{});
+  size == 1 ? call(M{}, NoTiles{}) : call(M{}, Tiles2{});
 }
 
 }  // namespace
 
 void conv_forward(const Pool& pool, const Conv& conv, const void* x, const float* w, const float* b, float* y,
                   uint8_t* code) {
-  (conv.bfloat16 ? forward<Bfloat16> : forward<Float32>)(pool, conv, x, w, b, y, code);
+  auto call = [&](auto m, auto tiles) { forward<decltype(m), decltype(tiles)>(pool, conv, x, w, b, y, code); };
+  conv.bfloat16 ? choose<Bfloat16>(conv, call) : choose<Float32>(conv, call);
 }
 
 void conv_backward(const Pool& pool, const Conv& conv, const void* x, const float* w, const void* kept, const float* g,
                    float* dw, float* db, float* dx) {
-  (conv.bfloat16 ? backward<Bfloat16> : backward<Float32>)(pool, conv, x, w, kept, g, dw, db, dx);
+  auto call = [&](auto m, auto tiles) {
+    dx ? backward<decltype(m), decltype(tiles)>(pool, conv, x, w, kept, g, dw, db, dx)
+       : backward<decltype(m), NoTiles>(pool, conv, x, w, kept, g, dw, db, dx);
+  };
+  conv.bfloat16 ? choose<Bfloat16>(conv, call) : choose<Float32>(conv, call);
 }
 
 }  // namespace cnnjax

@@ -13,6 +13,7 @@ namespace {
 constexpr int64_t kOwn = 112 * 1024;      // numbers that a thread keeps in its second-level cache
 constexpr int64_t kShared = 1024 * 1024;  // numbers that all threads read from the cache they share
 constexpr int64_t kFewRows = 2 * kTilePixels;
+constexpr int kFrequencies = Tiles2::kFrequencies;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -80,8 +81,8 @@ Parts channel_parts(int64_t blocks, int64_t jobs) { return Parts(blocks, std::ma
 struct Tiles {
   int64_t n, h, w;
 
-  int64_t across() const { return tiles_in(w); }
-  int64_t each() const { return tiles_in(h) * across(); }
+  int64_t across() const { return tiles_in<Tiles2>(w); }
+  int64_t each() const { return tiles_in<Tiles2>(h) * across(); }
   int64_t count() const { return n * each(); }
 };
 
@@ -160,7 +161,7 @@ void pack_block(const float* w, int64_t ci, int64_t co, bool flipped, int64_t bl
   for (int64_t c = 0; c < kBlock; c += kLanes) {
     const int64_t o = block * kBlock + c;
     auto put = [&](int64_t i, const auto& kernel) {
-      kernel_tile(kernel, [&](int frequency, Vec word) { store(packed + frequency * step + i * kBlock + c, word); });
+      kernel_tile<Tiles2>(kernel, [&](int frequency, Vec word) { store(packed + frequency * step + i * kBlock + c, word); });
     };
     if (!flipped) {
       for (int64_t i = 0; i < in; ++i) put(i, [&](int row, int column) { return load(w + ((row * 3 + column) * ci + i) * co + o); });
@@ -244,7 +245,7 @@ void winograd_weights(const Pool& pool, const Tiles& s, const float* x, const fl
                            sums + f * wide * kBlock);
       for (int64_t i = 0; i < wide; ++i)
         for (int64_t c = 0; c < kBlock; c += kLanes)
-          kernel_gradient(sums + i * kBlock + c, wide * kBlock, [&](int r, int column, Vec sum) {
+          kernel_gradient<Tiles2>(sums + i * kBlock + c, wide * kBlock, [&](int r, int column, Vec sum) {
             float* to = dw + ((r * 3 + column) * ci + begin + i) * co + block * kBlock + c;
             store(to, chunk ? load(to) + sum : sum);
           });

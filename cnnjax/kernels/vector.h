@@ -59,19 +59,23 @@ inline Vec larger(Vec a, Vec b) {
 }
 inline Vec relu(Vec a) { return larger(Vec{}, a); }  // NaN stays NaN
 
+// v in a register, whatever the compiler would like better.
+inline Vec held(Vec v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#else
+  asm("" : "+w"(v));
+#endif
+  return v;
+}
+// Weights of several products: with AVX-512 those read the other factor from memory, so these must not be read again for each.
+inline Vec load_weights(const float* p) { return kLanes == 16 ? held(load(p)) : load(p); }
+
 // a + b and a - b with `one` of ones(): as multiplications and additions, for the units that are idle while others add.
 #if defined(__FMA__) || defined(__aarch64__)
-inline Vec ones() {
-  Vec one = Vec{} + 1.f;
-#if defined(__AVX512F__)
-  asm("" : "+v"(one));  // or the compiler would see that nothing is multiplied
-#elif defined(__x86_64__)
-  asm("" : "+x"(one));
-#else
-  asm("" : "+w"(one));
-#endif
-  return one;
-}
+inline Vec ones() { return held(Vec{} + 1.f); }  // or the compiler would see that nothing is multiplied
 inline Vec add(Vec a, Vec b, Vec one) { return a * one + b; }
 inline Vec subtract(Vec a, Vec b, Vec one) { return a - b * one; }
 #else
@@ -167,17 +171,17 @@ void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* 
   std::memcpy(dst, a, n * sizeof(float));
 }
 
-// Four vectors, of kBlock values each in sequence.
-template <typename M>
-void store_four(char* p, const Vec* v) {
+// kCount vectors, of kBlock values each in sequence.
+template <typename M, int kCount>
+void store_blocks(char* p, const Vec* v) {
 #if defined(__AVX512BF16__)
   if constexpr (M::kPack == 2) {
-    _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]));
-    _mm512_storeu_si512(p + 64, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[3], (__m512)v[2]));
+    UNROLL for (int j = 0; j < kCount; j += 2)
+      _mm512_storeu_si512(p + j * 32, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[j + 1], (__m512)v[j]));
     return;
   }
 #endif
-  for (int j = 0; j < 4; ++j) std::memcpy(p + j * kBlock * 4, v + j, sizeof *v);
+  UNROLL for (int j = 0; j < kCount; ++j) std::memcpy(p + j * kBlock * 4, v + j, sizeof *v);
 }
 
 // A vector of words {a[i], b[i]}; in float32 just a[i].

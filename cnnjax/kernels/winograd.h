@@ -1,191 +1,272 @@
-// A 3x3 convolution of tiles of 2x2 outputs with 16 products instead of 36 (Winograd's minimal filtering F(2x2, 3x3); Lavin
-// and Gray 2016, arXiv:1509.09308). A tile's 4x4 inputs and the kernel are brought to 16 "frequencies" by additions; there
-// each is a product of matrices, tiles x inputs times inputs x outputs; additions bring the sums back. In one dimension:
-//
-//   inputs d0..d3 -> d0-d2, d1+d2, d2-d1, d1-d3      kernel g0..g2 -> g0, (g0+g1+g2)/2, (g0-g1+g2)/2, g2
-//   sums s0..s3   -> s0+s1+s2, s1-s2-s3
-//
-// The gradient of the kernel goes the same way back: z0, z1 -> z0, z0+z1, z0-z1, -z1, then products with the inputs.
+// A 3x3 convolution in tiles of 2x2 outputs with 16 products instead of 36, or of 4x4 with 36 instead of 144 (Winograd's
+// minimal filtering, F(2x2, 3x3) and F(4x4, 3x3); Lavin and Gray 2016, arXiv:1509.09308). A tile's inputs and the kernel are
+// brought to "frequencies" by additions; there each is a product of matrices, tiles x inputs times inputs x outputs; additions
+// bring the sums back. Tiles2 and Tiles4 have all of this in one dimension; in two it is done twice.
 #pragma once
+
+#include <algorithm>
 
 #include "vector.h"
 
 namespace cnnjax {
 namespace {
 
-constexpr int kFrequencies = 16;
-// Tiles of one product: a row of four frequencies in registers, or one after the other where these do not suffice.
-constexpr int kProductTiles = kLanes == 16 ? 7 : kTilePixels, kAtOnce = kLanes == 16 ? 4 : 1;
+// kOut outputs of kIn inputs. `input` computes kIn / kGroups frequencies of a group, from d(0), d(1), ... that it asks for.
+// `gradient` is `output` turned round, and `kernel_gradient` is `kernel`. Kernels come out kWhole times as large, so that
+// whole numbers stay whole. kSum: the frequency that all outputs have once.
+struct Tiles2 {
+  static constexpr int kOut = 2, kIn = 4, kFrequencies = 16, kGroups = 1, kSum = 1, kWhole = 2;
 
-inline int64_t tiles_in(int64_t pixels) { return (pixels + 1) / 2; }
+  template <int kGroup, typename Inputs>
+  static void input(const Inputs& d, Vec* to, Vec one) {
+    const Vec d0 = d(0), d1 = d(1), d2 = d(2), d3 = d(3);
+    to[0] = d0 - d2, to[1] = d1 + d2, to[2] = subtract(d2, d1, one), to[3] = subtract(d1, d3, one);
+  }
+  static void output(const Vec* m, Vec* y, Vec one) {
+    y[0] = add(m[0], m[1] + m[2], one), y[1] = subtract(m[1] - m[2], m[3], one);
+  }
+  static void gradient(const Vec* z, Vec* to) { to[0] = z[0], to[1] = z[0] + z[1], to[2] = z[0] - z[1], to[3] = -z[1]; }
+  static void kernel(const Vec* g, Vec* to) {
+    to[0] = 2.f * g[0], to[1] = g[0] + g[1] + g[2], to[2] = g[0] - g[1] + g[2], to[3] = 2.f * g[2];
+  }
+  static void kernel_gradient(const Vec* m, Vec* g) {
+    g[0] = 2.f * m[0] + m[1] + m[2], g[1] = m[1] - m[2], g[2] = m[1] + m[2] + 2.f * m[3];
+  }
+};
 
-// Four rows of `pixels` each; before the first pixel come `before` zeros, after the last as many as are asked for. next: rows
-// that will be asked for after these.
-struct FourRows {
-  const float *rows[4], *next[2];
+// Polynomials at 0, infinity, 1, -1, 2, -2.
+struct Tiles4 {
+  static constexpr int kOut = 4, kIn = 6, kFrequencies = 36, kGroups = 3, kSum = 2, kWhole = 24;
+
+  template <int kGroup, typename Inputs>
+  static void input(const Inputs& d, Vec* to, Vec) {
+    if constexpr (kGroup == 0) {
+      to[0] = d(0) * 4.f + (d(4) - d(2) * 5.f), to[1] = d(1) * 4.f + (d(5) - d(3) * 5.f);
+    } else {
+      const Vec d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4);
+      const Vec even = kGroup == 1 ? d4 - d2 * 4.f : d4 - d2, odd = kGroup == 1 ? d3 - d1 * 4.f : d3 - d1;
+      to[0] = kGroup == 1 ? even + odd : even + odd * 2.f, to[1] = kGroup == 1 ? even - odd : even - odd * 2.f;
+    }
+  }
+  static void output(const Vec* m, Vec* y, Vec one) {
+    const Vec even1 = m[2] + m[3], odd1 = m[2] - m[3], even2 = m[4] + m[5], odd2 = m[4] - m[5];
+    y[0] = add(m[0], add(even1, even2, one), one), y[1] = odd1 + odd2 * 2.f;
+    y[2] = even1 + even2 * 4.f, y[3] = m[1] + (odd1 + odd2 * 8.f);
+  }
+  static void gradient(const Vec* z, Vec* to) {
+    const Vec even1 = z[0] + z[2], odd1 = z[1] + z[3], even2 = z[0] + z[2] * 4.f, odd2 = z[1] + z[3] * 4.f;
+    to[0] = z[0], to[1] = z[3], to[2] = even1 + odd1, to[3] = even1 - odd1;
+    to[4] = even2 + odd2 * 2.f, to[5] = even2 - odd2 * 2.f;
+  }
+  static void kernel(const Vec* g, Vec* to) {
+    const Vec even1 = (g[0] + g[2]) * -4.f, odd1 = g[1] * -4.f, even2 = g[0] + g[2] * 4.f, odd2 = g[1] * 2.f;
+    to[0] = g[0] * 6.f, to[1] = g[2] * 24.f, to[2] = even1 + odd1, to[3] = even1 - odd1;
+    to[4] = even2 + odd2, to[5] = even2 - odd2;
+  }
+  static void kernel_gradient(const Vec* m, Vec* g) {
+    const Vec even1 = (m[2] + m[3]) * -4.f, odd1 = (m[2] - m[3]) * -4.f, even2 = m[4] + m[5], odd2 = m[4] - m[5];
+    g[0] = m[0] * 6.f + (even1 + even2), g[1] = odd1 + odd2 * 2.f, g[2] = m[1] * 24.f + (even1 + even2 * 4.f);
+  }
+};
+
+// Frequencies of one product: a row in registers, or one after the other where these do not suffice; its tiles; and the tiles
+// of all that is computed in the first-level cache.
+template <typename T>
+constexpr int kAtOnce = kLanes == 16 ? T::kIn : 1;
+template <typename T>
+constexpr int kProductTiles = kLanes == 16 ? 28 / T::kIn : kTilePixels;
+template <typename T>
+constexpr int kCachedTiles = (T::kOut == 2 ? 2 : 3) * kProductTiles<T>;
+
+template <typename T>
+int64_t tiles_in(int64_t pixels) { return (pixels + T::kOut - 1) / T::kOut; }
+
+// The rows of a row of tiles, `pixels` each; before the first pixel come `before` zeros, after the last as many as are asked
+// for. next: rows that will be asked for after these.
+template <typename T>
+struct Strip {
+  const float *rows[T::kIn], *next[T::kOut];
   int64_t before, pixels;
 };
 
-// Calls put(channel, tile, row, four frequencies) for tiles from pixel `begin` on; kTogether: tiles at once, `put` has the
-// four of each.
-template <int kTogether, typename Put>
-void input_tiles(const FourRows& x, int64_t channels, int64_t begin, int64_t tiles, const Put& put) {
+template <typename T, int kTogether, int kGroup, typename Put>
+void input_group(const Strip<T>& x, int64_t channels, int64_t c, int64_t begin, int64_t tiles, const Put& put) {
+  constexpr int kOut = T::kOut, kRows = T::kIn / T::kGroups, kColumns = T::kIn + (kTogether - 1) * kOut;
   const Vec one = ones();
+  Vec column[kColumns][kRows];
+  auto read = [&](int64_t pixel, Vec* to) {
+    if (pixel < x.before || pixel >= x.before + x.pixels) {
+      UNROLL for (int i = 0; i < kRows; ++i) to[i] = Vec{};
+      return;
+    }
+    const int64_t at = (pixel - x.before) * channels + c;
+    if (kGroup == 0)
+      UNROLL for (int i = 0; i < kOut; ++i) __builtin_prefetch(x.next[i] + at);
+    T::template input<kGroup>([&](int i) { return load(x.rows[i] + at); }, to, one);
+  };
+  UNROLL for (int j = 0; j < 2; ++j) read(begin + j, column[j]);
+  for (int64_t t = 0; t < tiles; t += kTogether) {
+    UNROLL for (int j = 2; j < kColumns; ++j) read(begin + kOut * t + j, column[j]);
+    UNROLL for (int i = 0; i < kRows; ++i) {
+      Vec tile[kTogether][T::kIn];
+      UNROLL for (int p = 0; p < kTogether; ++p) {
+        auto d = [&](int j) { return column[p * kOut + j][i]; };
+        T::template input<0>(d, tile[p], one);
+        if constexpr (T::kGroups == 3)
+          T::template input<1>(d, tile[p] + kRows, one), T::template input<2>(d, tile[p] + 2 * kRows, one);
+      }
+      put(c, t, kGroup * kRows + i, tile);
+      UNROLL for (int j = 0; j < 2; ++j) column[j][i] = column[kTogether * kOut + j][i];
+    }
+  }
+}
+
+// Calls put(channel, tile, row, a row of frequencies) for tiles from pixel `begin` on; kTogether: tiles at once, `put` has the
+// row of each. Rows in groups, so that the registers suffice.
+template <typename T, int kTogether, typename Put>
+void input_tiles(const Strip<T>& x, int64_t channels, int64_t begin, int64_t tiles, const Put& put) {
   for (int64_t c = 0; c < channels; c += kLanes) {
-    Vec column[2 + 2 * kTogether][4];
-    auto read = [&](int64_t pixel, Vec* to) {
-      if (pixel < x.before || pixel >= x.before + x.pixels) {
-        to[0] = to[1] = to[2] = to[3] = Vec{};
-        return;
-      }
-      const int64_t i = (pixel - x.before) * channels + c;
-      __builtin_prefetch(x.next[0] + i), __builtin_prefetch(x.next[1] + i);
-      const Vec a = load(x.rows[0] + i), b = load(x.rows[1] + i), d = load(x.rows[2] + i), e = load(x.rows[3] + i);
-      to[0] = a - d, to[1] = b + d, to[2] = d - b, to[3] = b - e;
-    };
-    read(begin, column[0]);
-    read(begin + 1, column[1]);
-    for (int64_t t = 0; t < tiles; t += kTogether) {
-      UNROLL for (int j = 2; j < 2 + 2 * kTogether; ++j) read(begin + 2 * t + j, column[j]);
-      UNROLL for (int i = 0; i < 4; ++i) {
-        Vec tile[kTogether][4];
-        UNROLL for (int p = 0; p < kTogether; ++p) {
-          const Vec a = column[2 * p][i], b = column[2 * p + 1][i], d = column[2 * p + 2][i], e = column[2 * p + 3][i];
-          tile[p][0] = subtract(a, d, one), tile[p][1] = add(b, d, one);
-          tile[p][2] = subtract(d, b, one), tile[p][3] = subtract(b, e, one);
-        }
-        put(c, t, i, tile);
-        column[0][i] = column[2 * kTogether][i], column[1][i] = column[2 * kTogether + 1][i];
-      }
+    input_group<T, kTogether, 0>(x, channels, c, begin, tiles, put);
+    if constexpr (T::kGroups == 3) {
+      input_group<T, kTogether, 1>(x, channels, c, begin, tiles, put);
+      input_group<T, kTogether, 2>(x, channels, c, begin, tiles, put);
     }
   }
 }
 
-// For products: v [4 rows][blocks of channels][tiles][4][16] as words of M, of neighbouring channels.
-template <typename M>
-void product_tiles(const FourRows& x, int64_t channels, int64_t begin, int64_t tiles, char* v) {
-  constexpr int64_t kValue = 4 / M::kPack, kTile = 4 * kBlock * kValue;  // bytes
-  input_tiles<1>(x, channels, begin, tiles, [&](int64_t c, int64_t t, int row, const Vec(*four)[4]) {
-    store_four<M>(v + ((row * (channels / kBlock) + c / kBlock) * tiles + t) * kTile + c % kBlock * kValue, four[0]);
+// For products: v [rows of frequencies][blocks of channels][tiles][kIn][16] as words of M, of neighbouring channels.
+template <typename M, typename T>
+void product_tiles(const Strip<T>& x, int64_t channels, int64_t begin, int64_t tiles, char* v) {
+  constexpr int64_t kValue = 4 / M::kPack, kTile = T::kIn * kBlock * kValue;  // bytes
+  input_tiles<T, 1>(x, channels, begin, tiles, [&](int64_t c, int64_t t, int row, const Vec(*tile)[T::kIn]) {
+    store_blocks<M, T::kIn>(v + ((row * (channels / kBlock) + c / kBlock) * tiles + t) * kTile + c % kBlock * kValue, tile[0]);
   });
 }
 
-// For the gradient of the kernel: v [16][tiles][channels] as words of M, of neighbouring tiles; `step`: bytes from one
-// frequency to the next.
-template <typename M>
-void weight_tiles(const FourRows& x, int64_t channels, int64_t tiles, char* v, int64_t step) {
-  input_tiles<M::kPack>(x, channels, 0, tiles, [&](int64_t c, int64_t t, int row, const Vec(*four)[4]) {
-    char* to = v + 4 * row * step + (t / M::kPack * channels + c) * 4;
-    UNROLL for (int j = 0; j < 4; ++j) store_pairs<M>(to + j * step, four[0][j], four[M::kPack - 1][j]);
+// For the gradient of the kernel: v [frequencies][tiles][channels] as words of M, of neighbouring tiles; `step`: bytes from
+// one frequency to the next.
+template <typename M, typename T>
+void weight_tiles(const Strip<T>& x, int64_t channels, int64_t tiles, char* v, int64_t step) {
+  input_tiles<T, M::kPack>(x, channels, 0, tiles, [&](int64_t c, int64_t t, int row, const Vec(*tile)[T::kIn]) {
+    char* to = v + T::kIn * row * step + (t / M::kPack * channels + c) * 4;
+    UNROLL for (int j = 0; j < T::kIn; ++j) store_pairs<M>(to + j * step, tile[0][j], tile[M::kPack - 1][j]);
   });
 }
 
-// kTiles tiles of v times the words w [4 rows][channels / kPack][4][16] -> sums [4][2][`stride` tiles][16], where the four
-// frequencies of a row are brought back to two columns. `tiles`: of v.
-template <typename M, int kTiles>
+// A row of frequencies: kTiles tiles of v times the words w [channels / kPack][kIn][16], brought back to kOut columns: sums
+// [kOut][`stride` tiles][16]. `tiles`: of v.
+template <typename M, typename T, int kTiles>
 void tile_products(const char* v, int64_t tiles, int64_t channels, const float* w, int64_t stride, float* sums) {
-  constexpr int64_t kWords = kBlock / M::kPack, kTile = 4 * kWords * 4;  // of a block of channels; bytes of a tile
-  for (int row = 0; row < 4; ++row, v += channels / kBlock * tiles * kTile, w += channels / M::kPack * 4 * kBlock) {
-    Vec four[4][kTiles][kVecs];
-    UNROLL for (int j = 0; j < 4; j += kAtOnce) {
-      Vec sum[kAtOnce][kTiles][kVecs] = {};
-      const char* x = v + j * kWords * 4;
-      const float* word = w + j * kBlock;
-      for (int64_t c = 0; c < channels; c += kBlock, x += tiles * kTile)
-        for (int k = 0; k < kWords; ++k, word += 4 * kBlock)
-          UNROLL for (int i = 0; i < kAtOnce; ++i)
-            UNROLL for (int u = 0; u < kVecs; ++u) {
-              const Vec weight = load(word + i * kBlock + u * kLanes);
-              UNROLL for (int t = 0; t < kTiles; ++t)
-                sum[i][t][u] = M::multiply_add(sum[i][t][u], weight, x + t * kTile + (i * kWords + k) * 4);
-            }
-      UNROLL for (int i = 0; i < kAtOnce; ++i)
-        UNROLL for (int t = 0; t < kTiles; ++t)
-          UNROLL for (int u = 0; u < kVecs; ++u) four[j + i][t][u] = sum[i][t][u];
-    }
-    UNROLL for (int t = 0; t < kTiles; ++t)
-      UNROLL for (int u = 0; u < kVecs; ++u) {
-        float* to = sums + (2 * row * stride + t) * kBlock + u * kLanes;
-        store(to, four[0][t][u] + four[1][t][u] + four[2][t][u]);
-        store(to + stride * kBlock, four[1][t][u] - four[2][t][u] - four[3][t][u]);
-      }
+  constexpr int kIn = T::kIn, kOut = T::kOut, kSome = kAtOnce<T>;
+  constexpr int64_t kWords = kBlock / M::kPack, kTile = kIn * kWords * 4;  // of a block of channels; bytes of a tile
+  Vec row[kTiles][kVecs][kIn];
+  UNROLL for (int j = 0; j < kIn; j += kSome) {
+    Vec sum[kSome][kTiles][kVecs] = {};
+    const char* x = v + j * kWords * 4;
+    const float* word = w + j * kBlock;
+    for (int64_t c = 0; c < channels; c += kBlock, x += tiles * kTile)
+      for (int k = 0; k < kWords; ++k, word += kIn * kBlock)
+        UNROLL for (int i = 0; i < kSome; ++i)
+          UNROLL for (int u = 0; u < kVecs; ++u) {
+            const Vec weight = load_weights(word + i * kBlock + u * kLanes);
+            UNROLL for (int t = 0; t < kTiles; ++t)
+              sum[i][t][u] = M::multiply_add(sum[i][t][u], weight, x + t * kTile + (i * kWords + k) * 4);
+          }
+    UNROLL for (int i = 0; i < kSome; ++i)
+      UNROLL for (int t = 0; t < kTiles; ++t)
+        UNROLL for (int u = 0; u < kVecs; ++u) row[t][u][j + i] = sum[i][t][u];
   }
+  const Vec one = ones();
+  UNROLL for (int t = 0; t < kTiles; ++t)
+    UNROLL for (int u = 0; u < kVecs; ++u) {
+      Vec y[kOut];
+      T::output(row[t][u], y, one);
+      UNROLL for (int j = 0; j < kOut; ++j) store(sums + (j * stride + t) * kBlock + u * kLanes, y[j]);
+    }
 }
 
-// Sums [4][2][tiles][16] -> put(tile, channel, upper left, upper right, lower left, lower right) with bias and ReLU, or
-// without where there is no bias.
-template <typename Put>
+// Sums [kIn][kOut][tiles][16] -> put(tile, channel, kOut rows of kOut outputs) with bias and ReLU, or without where there is
+// no bias.
+template <typename T, typename Put>
 void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put& put) {
-  const int64_t step = 2 * tiles * kBlock;
+  constexpr int kIn = T::kIn, kOut = T::kOut;
   const Vec one = ones();
   for (int64_t t = 0; t < tiles; ++t)
     for (int64_t c = 0; c < kBlock; c += kLanes) {
       const Vec add_to = bias ? load(bias + c) : Vec{};
-      Vec upper[2], lower[2];
-      UNROLL for (int j = 0; j < 2; ++j) {
-        const float* from = sums + (j * tiles + t) * kBlock + c;
-        const Vec a = load(from), b = load(from + step), d = load(from + 2 * step), e = load(from + 3 * step);
-        upper[j] = add(a, add_to, one) + add(b, d, one), lower[j] = subtract(b, e, one) + subtract(add_to, d, one);
-        if (bias) upper[j] = relu(upper[j]), lower[j] = relu(lower[j]);
+      Vec y[kOut][kOut];
+      UNROLL for (int j = 0; j < kOut; ++j) {
+        Vec m[kIn], column[kOut];
+        UNROLL for (int i = 0; i < kIn; ++i) m[i] = load(sums + ((i * kOut + j) * tiles + t) * kBlock + c);
+        m[T::kSum] += add_to;
+        T::output(m, column, one);
+        UNROLL for (int i = 0; i < kOut; ++i) y[i][j] = bias ? relu(column[i]) : column[i];
       }
-      put(t, c, upper[0], upper[1], lower[0], lower[1]);
+      put(t, c, y);
     }
 }
 
-// Two rows of `width` gradients of outputs -> z [16][tiles][channels] as words of M, of neighbouring tiles.
-template <typename M>
-void gradient_tiles(const float* upper, const float* lower, int64_t width, int64_t channels, char* z, int64_t step) {
-  constexpr int kPack = M::kPack;
-  const int64_t tiles = tiles_in(width);
+// kOut rows of `width` gradients of outputs -> z [frequencies][tiles][channels] as words of M, of neighbouring tiles.
+template <typename M, typename T>
+void gradient_tiles(const float* const* rows, int64_t width, int64_t channels, char* z, int64_t step) {
+  constexpr int kPack = M::kPack, kIn = T::kIn, kOut = T::kOut;
+  const int64_t tiles = tiles_in<T>(width);
   for (int64_t t = 0; t < tiles; t += kPack)
     for (int64_t c = 0; c < channels; c += kLanes) {
-      Vec left[kPack][4], right[kPack][4];
-      auto read = [&](int64_t pixel, Vec* to) {
-        const bool exists = pixel < width;
-        const Vec a = exists ? load(upper + pixel * channels + c) : Vec{};
-        const Vec b = exists ? load(lower + pixel * channels + c) : Vec{};
-        to[0] = a, to[1] = a + b, to[2] = a - b, to[3] = -b;
-      };
-      UNROLL for (int p = 0; p < kPack; ++p) read(2 * (t + p), left[p]), read(2 * (t + p) + 1, right[p]);
+      Vec column[kPack][kOut][kIn];
+      UNROLL for (int p = 0; p < kPack; ++p)
+        UNROLL for (int j = 0; j < kOut; ++j) {
+          const int64_t pixel = kOut * (t + p) + j;
+          Vec d[kOut] = {};
+          if (pixel < width)
+            UNROLL for (int i = 0; i < kOut; ++i) d[i] = load(rows[i] + pixel * channels + c);
+          T::gradient(d, column[p][j]);
+        }
       char* to = z + (t / kPack * channels + c) * 4;
-      UNROLL for (int k = 0; k < 4; ++k) {
-        const Vec *a = left[0], *b = right[0], *d = left[kPack - 1], *e = right[kPack - 1];
-        store_pairs<M>(to + (4 * k) * step, a[k], d[k]);
-        store_pairs<M>(to + (4 * k + 1) * step, a[k] + b[k], d[k] + e[k]);
-        store_pairs<M>(to + (4 * k + 2) * step, a[k] - b[k], d[k] - e[k]);
-        store_pairs<M>(to + (4 * k + 3) * step, -b[k], -e[k]);
+      UNROLL for (int i = 0; i < kIn; ++i, to += kIn * step) {
+        Vec row[kPack][kIn];
+        UNROLL for (int p = 0; p < kPack; ++p) {
+          Vec d[kOut];
+          UNROLL for (int j = 0; j < kOut; ++j) d[j] = column[p][j][i];
+          T::gradient(d, row[p]);
+        }
+        UNROLL for (int j = 0; j < kIn; ++j) store_pairs<M>(to + j * step, row[0][j], row[kPack - 1][j]);
       }
     }
 }
 
-// kernel(row, column) -> word(frequency): 3x3 vectors to 16.
-template <typename Kernel, typename Word>
+// kernel(row, column) -> word(frequency, vector).
+template <typename T, typename Kernel, typename Word>
 void kernel_tile(const Kernel& kernel, const Word& word) {
-  Vec half[4][3];
+  constexpr int kIn = T::kIn;
+  Vec column[3][kIn];
   UNROLL for (int j = 0; j < 3; ++j) {
-    const Vec a = kernel(0, j), b = kernel(1, j), d = kernel(2, j);
-    half[0][j] = a, half[1][j] = (a + b + d) * 0.5f, half[2][j] = (a - b + d) * 0.5f, half[3][j] = d;
+    const Vec g[3] = {kernel(0, j), kernel(1, j), kernel(2, j)};
+    T::kernel(g, column[j]);
   }
-  UNROLL for (int i = 0; i < 4; ++i) {
-    const Vec a = half[i][0], b = half[i][1], d = half[i][2];
-    word(4 * i, a), word(4 * i + 1, (a + b + d) * 0.5f), word(4 * i + 2, (a - b + d) * 0.5f), word(4 * i + 3, d);
+  UNROLL for (int i = 0; i < kIn; ++i) {
+    const Vec g[3] = {column[0][i], column[1][i], column[2][i]};
+    Vec row[kIn];
+    T::kernel(g, row);
+    UNROLL for (int j = 0; j < kIn; ++j) word(kIn * i + j, row[j] * (1.f / (T::kWhole * T::kWhole)));
   }
 }
 
-// Gradients of 16 frequencies, `step` numbers apart -> of the kernel, through put(row, column, vector).
-template <typename Put>
+// Gradients of frequencies, `step` numbers apart -> of the kernel, through put(row, column, vector).
+template <typename T, typename Put>
 void kernel_gradient(const float* sums, int64_t step, const Put& put) {
-  Vec half[3][4];
-  UNROLL for (int j = 0; j < 4; ++j) {
-    const Vec a = load(sums + j * step), b = load(sums + (4 + j) * step), d = load(sums + (8 + j) * step),
-              e = load(sums + (12 + j) * step);
-    half[0][j] = a + (b + d) * 0.5f, half[1][j] = (b - d) * 0.5f, half[2][j] = (b + d) * 0.5f + e;
+  constexpr int kIn = T::kIn;
+  Vec column[kIn][3];
+  UNROLL for (int j = 0; j < kIn; ++j) {
+    Vec m[kIn];
+    UNROLL for (int i = 0; i < kIn; ++i) m[i] = load(sums + (kIn * i + j) * step);
+    T::kernel_gradient(m, column[j]);
   }
   UNROLL for (int i = 0; i < 3; ++i) {
-    const Vec* h = half[i];
-    put(i, 0, h[0] + (h[1] + h[2]) * 0.5f);
-    put(i, 1, (h[1] - h[2]) * 0.5f);
-    put(i, 2, (h[1] + h[2]) * 0.5f + h[3]);
+    Vec m[kIn], row[3];
+    UNROLL for (int j = 0; j < kIn; ++j) m[j] = column[j][i];
+    T::kernel_gradient(m, row);
+    UNROLL for (int j = 0; j < 3; ++j) put(i, j, row[j] * (1.f / (T::kWhole * T::kWhole)));
   }
 }
 
