@@ -33,7 +33,7 @@ from cnnjax.errors import CheckpointError, ConfigError, DataError, PeerError, St
 from cnnjax.progress import Console, Progress
 from cnnjax.stopping import StopFlag
 
-INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
 
 FLAGS = flags.FlagValues()
@@ -327,7 +327,7 @@ def _disk(error: OSError) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return ""
     advice = "make it writable" if error.errno == errno.EROFS else "make room"
-    return f"{error}; {advice}, then the same command continues from the last checkpoint"
+    return f"{error}; {advice}, then the same command continues from the last checkpoint, if there is one"
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ class _Run:
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume()
+        checkpoints.check_room(self.state)
         self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
@@ -378,6 +379,7 @@ class _Run:
         Returns:
             `pending`, or None where it was logged.
         """
+        self.checkpoints.check_saved()
         wish = self.agreed if runtime.several() else self._wish()
         if not wish:
             return pending

@@ -404,6 +404,21 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     one_line(error)
 
 
+def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=1000))
+    with pytest.raises(CheckpointError, match=r"no space left .* are 0\.0; make room, .* from the beginning") as error:
+        train(make(), tmp_path / "run")
+    one_line(error)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_save_that_fails_names_the_step_from_which_the_run_continues(plain):
+    with checkpoints.Checkpoints(plain.workdir) as kept:
+        message = rf"make room, .* continues from step {kept.latest()}$"
+        with pytest.raises(CheckpointError, match=message), kept._readable_errors():
+            raise OSError("No space left on device")
+
+
 def test_a_changed_split_is_not_continued(make, tmp_path):
     workdir = tmp_path / "run"
     with pytest.raises(Stopped):
