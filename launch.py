@@ -334,4 +334,8 @@ if __name__ == "__main__":
     code = run(sys.argv)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is said and done: the exit code is not to be changed any more
+    if code in (2, 75):  # all is saved, and Python would wait for what is compiled ahead in another thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -196,7 +196,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
             os.posix_fallocate(file.fileno(), 0, start + count * row_bytes)
         for pixels, chunk_facts in decode_all(references(), count, config.size, config.resize, workers):
             if stop():
-                raise Stopped("stopped while decoding; nothing was kept of it")
+                raise Stopped("stopped while decoding, nothing is kept of it; the same command starts again")
             rows = positions[done : done + len(pixels)].tolist()
             if rows == list(range(rows[0], rows[0] + len(rows))):
                 file.seek(start + rows[0] * row_bytes)
