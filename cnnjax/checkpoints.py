@@ -284,10 +284,11 @@ class Checkpoints:
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
         if found in steps:
             return found
-        there = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(
-            f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}"
-        )
+        if not steps:
+            raise CheckpointError(f"no checkpoint in {self.directory} yet; the first is saved after an epoch or when training "
+                                  "is stopped: train on, then ask again")  # fmt: skip
+        named = ["latest", *map(str, steps)] if self.best() is None else ["best", "latest", *map(str, steps)]
+        raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use --step={' or --step='.join(named)}")
 
     def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
         """`step`, or where its checkpoint is gone or damaged the best that is whole. Raises CheckpointError without one."""

@@ -469,7 +469,7 @@ def test_a_damaged_checkpoint_is_one_line_and_an_earlier_one_works(make, tmp_pat
 
 @pytest.mark.parametrize("step", [7, "7", "newest"])
 def test_a_checkpoint_that_is_not_there_is_one_line_with_those_that_are(plain, step):
-    with pytest.raises(CheckpointError, match="use best, latest or a step that is kept: .*24") as error:
+    with pytest.raises(CheckpointError, match="use --step=best or --step=latest or .*--step=24") as error:
         evaluate(plain.workdir, "test", step)
     one_line(error)
 
@@ -480,6 +480,15 @@ def test_a_directory_without_a_run_is_one_line(tmp_path):
             action(tmp_path)
         one_line(error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_before_its_first_checkpoint_is_one_line_that_names_none(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for action in (evaluate, cnnjax.load):
+        for step in ("best", "latest", 0):
+            with pytest.raises(CheckpointError, match="no checkpoint in .* yet; .* after an epoch .* train on") as error:
+                action(tmp_path, step=step)
+            one_line(error)
 
 
 def test_a_split_without_images_is_named_with_those_that_have_some(make, tmp_path):
