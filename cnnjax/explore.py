@@ -40,6 +40,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true.
     """
     progress, workdir = progress or Progress(), Path(workdir)
+    rundir.check_apart(workdir, config)
     rundir.check_writable(workdir, "use another --workdir")
     data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")

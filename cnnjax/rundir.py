@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import config as config_lib
-from cnnjax.errors import CheckpointError
+from cnnjax.errors import CheckpointError, ConfigError
 
 HISTORY = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
 
@@ -52,6 +52,16 @@ def check_writable(directory: Path, advice: str) -> None:
         (directory / ".writable").unlink(missing_ok=True)  # another run may have made the same test
     except OSError as error:
         raise CheckpointError(f"cannot write to {directory} ({error.strerror}); {advice}") from None
+
+
+def check_apart(workdir: Path, config) -> None:
+    """Raises ConfigError where the run directory is the folder of the images or lies in it: it would become part of the data."""
+    if config.data.source != "files" or not config.data.path:
+        return
+    data = Path(config.data.path).expanduser().resolve()
+    if data.is_dir() and workdir.resolve().is_relative_to(data):
+        raise ConfigError(f"--workdir={workdir} lies in the folder of the images, {data}; name a directory outside of it, such "
+                          f"as --workdir={data.parent / f'{data.name}-run'}")  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
+            rundir.check_apart(workdir, config)
             done = rundir.finished(workdir, config)
             if main and not done:
                 held.enter_context(rundir.lock(workdir))

@@ -404,6 +404,16 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     one_line(error)
 
 
+@pytest.mark.parametrize("below", [".", "run", "Parasitized/run"])
+def test_a_run_directory_within_the_images_is_refused(make, cell_folder, below):
+    before = sorted(cell_folder.rglob("*"))
+    for action in (train, cnnjax.explore, cnnjax.describe):
+        with pytest.raises(ConfigError, match=r"lies in the folder of the images.*--workdir=\S+cells-run") as error:
+            action(make(), cell_folder / below)
+        one_line(error)
+    assert sorted(cell_folder.rglob("*")) == before
+
+
 def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(make, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=1000))
     with pytest.raises(CheckpointError, match=r"no space left .* are 0\.0; make room, .* from the beginning") as error:
