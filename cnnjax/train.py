@@ -38,7 +38,7 @@ from cnnjax import (
     whitening,
 )
 from cnnjax.early import SPENT, Early
-from cnnjax.errors import DataError, Stopped, TrainingError
+from cnnjax.errors import ConfigError, DataError, Stopped, TrainingError
 from cnnjax.plan import Ahead
 from cnnjax.progress import Progress
 
@@ -141,8 +141,14 @@ class _Run:
         self.batch_size = config.data.batch_size
         plan = ahead.plan(len(data.classes), len(data.splits["train"]))
         self.steps_per_epoch = plan.steps_per_epoch
-        if self.batch_size > len(data.splits["train"]):
-            progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
+        images = len(data.splits["train"])
+        if self.batch_size > 2 * images:
+            share = math.lcm(mesh.size, config.train.accumulate)
+            fits = max(images // share, 1) * share
+            raise ConfigError(f"data.batch_size={self.batch_size} is more than twice the {images} training images; use "
+                              f"--config.data.batch_size={fits} or less")  # fmt: skip
+        if self.batch_size > images:
+            progress.warn(f"data.batch_size={self.batch_size} is more than the {images} training images: each "
                           "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
         self.network, self.rate, self.steps = plan.network, plan.rate, plan.steps
         if idle := validation.without_effect(config.model.name):

@@ -404,6 +404,16 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     one_line(error)
 
 
+@pytest.mark.parametrize(("batch_size", "accumulate", "fits"), [(256, 1, 64), (210, 7, 63)])
+def test_a_batch_far_beyond_the_images_is_refused_with_the_largest_that_fits(make, tmp_path, batch_size, accumulate, fits):
+    config = make(data__batch_size=batch_size, train__accumulate=accumulate)
+    with pytest.raises(
+        ConfigError, match=rf"batch_size={batch_size} is more than twice the \d+ training.*_size={fits} or"
+    ) as error:
+        train(config, tmp_path / "run")
+    one_line(error)
+
+
 @pytest.mark.parametrize("below", [".", "run", "Parasitized/run"])
 def test_a_run_directory_within_the_images_is_refused(make, cell_folder, below):
     before = sorted(cell_folder.rglob("*"))
