@@ -68,9 +68,37 @@ def check_apart(workdir: Path, config) -> None:
 def lock(workdir: Path) -> Iterator[None]:
     """Keeps others from training in the directory meanwhile. The lock of a process that has died is free.
 
+    Where an error comes before `claim`, the directories that were made for it are gone afterwards, with what is in them; a list
+    of files that could not be read is kept.
+
     Raises:
         CheckpointError: the directory cannot be written, or another process is at work.
     """
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        with _locked(workdir):
+            yield
+    except BaseException:
+        if made and not (workdir / "config.json").exists():
+            _remove_start(made)
+        raise
+
+
+def _remove_start(made: Sequence[Path]) -> None:
+    """Removes what a start that failed has written to the directory `made[0]`, and those of `made` that then are empty."""
+    workdir = made[0]
+    with contextlib.suppress(OSError):
+        if (workdir / "quarantine.csv").exists() and len((workdir / "quarantine.csv").read_text().splitlines()) == 1:
+            (workdir / "quarantine.csv").unlink()
+        for name in (".lock", "splits.csv", "history.csv", "metrics.jsonl", "network.json"):
+            (workdir / name).unlink(missing_ok=True)
+    for path in (workdir / "checkpoints", *made):
+        with contextlib.suppress(OSError):
+            path.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
     check_writable(workdir, "use another --workdir")
     with open(workdir / ".lock", "a+", encoding="utf-8") as file:
         try:

@@ -92,14 +92,14 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
         positive = _positive(config, data.classes)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
-    if main:
-        rundir.claim(workdir, config)
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
             run = _Run(config, workdir, data, positive, ahead, mesh, checkpoints, progress, stop)
+        if main:
+            rundir.claim(workdir, config)
         try:
             stopped = run.loop()
         finally:

@@ -402,6 +402,7 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     with pytest.raises(DataError, match="16 pixels are too small.*--config.image.size") as error:
         train(make(model__channels=(2,) * 6), tmp_path / "run")
     one_line(error)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("batch_size", "accumulate", "fits"), [(256, 1, 64), (210, 7, 63)])
@@ -429,7 +430,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(
     with pytest.raises(CheckpointError, match=r"no space left .* are 0\.0; make room, .* from the beginning") as error:
         train(make(), tmp_path / "run")
     one_line(error)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_save_that_fails_names_the_step_from_which_the_run_continues(plain):
@@ -610,9 +611,12 @@ def test_a_checkpoint_of_eight_devices_evaluates_on_any_number(on_eight, devices
 
 
 def test_a_positive_class_that_is_none_leaves_the_directory_free(make, tmp_path):
-    with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
-        train(make(data__positive="ill"), tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists()
+    (tmp_path / "there").mkdir()
+    for name in ("runs/new/run", "there"):
+        with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
+            train(make(data__positive="ill"), tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert not (tmp_path / "there" / "config.json").exists()
 
 
 @pytest.mark.slow
