@@ -41,8 +41,9 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
     """
     progress, workdir = progress or Progress(), Path(workdir)
     rundir.check_apart(workdir, config)
-    rundir.check_writable(workdir, "use another --workdir")
-    data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
+    with rundir.begun(workdir):
+        rundir.check_writable(workdir, "use another --workdir")
+        data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")
     parts = (page.counts, page.groups, page.sizes, page.photos, page.colours, page.augmentation, page.processing)
     sections = []

@@ -65,36 +65,46 @@ def check_apart(workdir: Path, config) -> None:
 
 
 @contextlib.contextmanager
+def begun(workdir: Path) -> Iterator[None]:
+    """Around the start of work: where it ends in an error, the directories that were made for it and are empty are removed."""
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
     """Keeps others from training in the directory meanwhile. The lock of a process that has died is free.
 
-    Where an error comes before `claim`, the directories that were made for it are gone afterwards, with what is in them; a list
-    of files that could not be read is kept.
+    Where an error comes before `claim`, a directory that was made for it is gone afterwards, with what is in it, but for a list of
+    files that could not be read.
 
     Raises:
         CheckpointError: the directory cannot be written, or another process is at work.
     """
-    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
-    try:
-        with _locked(workdir):
+    fresh = not workdir.exists()
+    with begun(workdir), _locked(workdir):
+        try:
             yield
-    except BaseException:
-        if made and not (workdir / "config.json").exists():
-            _remove_start(made)
-        raise
+        except BaseException:
+            if fresh and not (workdir / "config.json").exists():
+                _remove_start(workdir)
+            raise
 
 
-def _remove_start(made: Sequence[Path]) -> None:
-    """Removes what a start that failed has written to the directory `made[0]`, and those of `made` that then are empty."""
-    workdir = made[0]
+def _remove_start(workdir: Path) -> None:
+    """Removes what a start that failed has written; to be called by who holds the lock."""
     with contextlib.suppress(OSError):
         if (workdir / "quarantine.csv").exists() and len((workdir / "quarantine.csv").read_text().splitlines()) == 1:
             (workdir / "quarantine.csv").unlink()
         for name in (".lock", "splits.csv", "history.csv", "metrics.jsonl", "network.json"):
             (workdir / name).unlink(missing_ok=True)
-    for path in (workdir / "checkpoints", *made):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+        (workdir / "checkpoints").rmdir()
 
 
 @contextlib.contextmanager

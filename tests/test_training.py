@@ -615,6 +615,8 @@ def test_a_positive_class_that_is_none_leaves_the_directory_free(make, tmp_path)
     for name in ("runs/new/run", "there"):
         with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
             train(make(data__positive="ill"), tmp_path / name)
+    with pytest.raises(DataError, match="no such folder"):
+        cnnjax.explore(make(data__path=str(tmp_path / "none")), tmp_path / "explored")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert not (tmp_path / "there" / "config.json").exists()
 
