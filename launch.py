@@ -33,7 +33,7 @@ from cnnjax.errors import CheckpointError, ConfigError, DataError, PeerError, St
 from cnnjax.progress import Console, Progress
 from cnnjax.stopping import StopFlag
 
-INTERRUPTED = "interrupted; the same command continues from the last checkpoint"
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
 
 FLAGS = flags.FlagValues()
@@ -327,11 +327,15 @@ def _disk(error: OSError) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return ""
     advice = "make it writable" if error.errno == errno.EROFS else "make room"
-    return f"{error}; {advice}, then the same command continues from the last checkpoint"
+    return f"{error}; {advice}, then the same command continues from the last checkpoint, if there is one"
 
 
 if __name__ == "__main__":
     code = run(sys.argv)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is said and done: the exit code is not to be changed any more
+    if code in (2, 75):  # all is saved, and Python would wait for what is compiled ahead in another thread
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)

@@ -222,7 +222,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
 
         for _, chunk_facts in decode_all(references(), count, config.size, config.resize, workers, write):
             if stop():
-                raise Stopped("stopped while decoding; nothing was kept of it")
+                raise Stopped("stopped while decoding, nothing is kept of it; the same command starts again")
             numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]
             facts[positions[done : done + len(numbers)]] = numbers
             done += len(chunk_facts)

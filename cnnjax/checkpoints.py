@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -100,6 +101,7 @@ class Checkpoints:
             context=_context(),
         )  # fmt: skip
         self._sealing: threading.Thread | None = None
+        self._failed = False
         self._saved = saved
 
     def _heard(self, record: logging.LogRecord) -> bool:
@@ -120,7 +122,8 @@ class Checkpoints:
         # Orbax calls back before the rename, not after it.
         while self._manager.is_saving_in_progress() and not (self.directory / str(step)).exists():
             time.sleep(0.05)
-        with contextlib.suppress(OSError):  # a full disk has been reported by then
+        self._failed = not (self.directory / str(step)).exists()
+        with contextlib.suppress(OSError):  # a full disk is reported by `check_saved` or the next call
             self.seal()
         self._saved()
 
@@ -215,8 +218,26 @@ class Checkpoints:
             reason = "no space left on the device" if full else (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
                 f"cannot save a checkpoint in {self.directory} ({reason}); "
-                f"{'make room' if full else 'put that right'}, then the same command continues from the last one"
+                f"{'make room' if full else 'put that right'}, then the same command {self._goes_on()}"
             ) from error
+
+    def _goes_on(self) -> str:
+        """From where the same command goes on, by what is whole on the disk."""
+        steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+        return f"continues from step {max(steps)}" if steps else "starts from the beginning (no checkpoint was saved yet)"
+
+    def check_room(self, state: TrainState) -> None:
+        """Raises CheckpointError where not even one checkpoint of this state fits on the disk."""
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves((_model(state), _optimizer(state))))
+        disk = shutil.disk_usage(self.workdir) if self._writable else None
+        if disk and disk.free < need and disk.total:  # some remote file systems say 0 of everything
+            raise CheckpointError(f"no space left in {self.workdir}: a checkpoint takes {need / 1e6:,.1f} MB, there are "
+                                  f"{disk.free / 1e6:,.1f}; make room, then the same command {self._goes_on()}")  # fmt: skip
+
+    def check_saved(self) -> None:
+        """Raises CheckpointError where the save under way has come to nothing; does not wait for it."""
+        if self._failed:
+            self.wait()
 
     def save(self, state: TrainState, data, metadata: dict, val_loss: float | None) -> None:
         """Starts to save in the background. `data` is the Grain iterator; `val_loss` None where not evaluated."""
@@ -263,10 +284,11 @@ class Checkpoints:
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
         if found in steps:
             return found
-        there = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(
-            f"no checkpoint {step!r} in {self.directory}; use best, latest or a step that is kept: {there}"
-        )
+        if not steps:
+            raise CheckpointError(f"no checkpoint in {self.directory} yet; the first is saved after an epoch or when training "
+                                  "is stopped: train on, then ask again")  # fmt: skip
+        named = ["latest", *map(str, steps)] if self.best() is None else ["best", "latest", *map(str, steps)]
+        raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use --step={' or --step='.join(named)}")
 
     def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
         """`step`, or where its checkpoint is gone or damaged the best that is whole. Raises CheckpointError without one."""

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from cnnjax import config as config_lib
-from cnnjax import models, plots, runtime, sources, splits, state, tables, validation
+from cnnjax import models, plots, rundir, runtime, sources, splits, state, tables, validation
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -19,9 +19,11 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     described by its address.
 
     Raises:
+        ConfigError: `workdir` lies in the data's folder.
         DataError: data that is named but cannot be used.
     """
     workdir = Path(workdir)
+    rundir.check_apart(workdir, config)
     standard = dict(config_lib.flatten(config_lib.default()))
     idle = validation.without_effect(config.model.name)
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]

@@ -40,8 +40,10 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true.
     """
     progress, workdir = progress or Progress(), Path(workdir)
-    rundir.check_writable(workdir, "use another --workdir")
-    data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
+    rundir.check_apart(workdir, config)
+    with rundir.begun(workdir):
+        rundir.check_writable(workdir, "use another --workdir")
+        data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")
     parts = (page.counts, page.groups, page.sizes, page.photos, page.colours, page.augmentation, page.processing)
     sections = []

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import config as config_lib
-from cnnjax.errors import CheckpointError
+from cnnjax.errors import CheckpointError, ConfigError
 
 HISTORY = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
 
@@ -54,13 +54,61 @@ def check_writable(directory: Path, advice: str) -> None:
         raise CheckpointError(f"cannot write to {directory} ({error.strerror}); {advice}") from None
 
 
+def check_apart(workdir: Path, config) -> None:
+    """Raises ConfigError where the run directory is the folder of the images or lies in it: it would become part of the data."""
+    if config.data.source != "files" or not config.data.path:
+        return
+    data = Path(config.data.path).expanduser().resolve()
+    if data.is_dir() and workdir.resolve().is_relative_to(data):
+        raise ConfigError(f"--workdir={workdir} lies in the folder of the images, {data}; name a directory outside of it, such "
+                          f"as --workdir={data.parent / f'{data.name}-run'}")  # fmt: skip
+
+
+@contextlib.contextmanager
+def begun(workdir: Path) -> Iterator[None]:
+    """Around the start of work: where it ends in an error, the directories that were made for it and are empty are removed."""
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
 @contextlib.contextmanager
 def lock(workdir: Path) -> Iterator[None]:
     """Keeps others from training in the directory meanwhile. The lock of a process that has died is free.
 
+    Where an error comes before `claim`, a directory that was made for it is gone afterwards, with what is in it, but for a list of
+    files that could not be read.
+
     Raises:
         CheckpointError: the directory cannot be written, or another process is at work.
     """
+    fresh = not workdir.exists()
+    with begun(workdir), _locked(workdir):
+        try:
+            yield
+        except BaseException:
+            if fresh and not (workdir / "config.json").exists():
+                _remove_start(workdir)
+            raise
+
+
+def _remove_start(workdir: Path) -> None:
+    """Removes what a start that failed has written; to be called by who holds the lock."""
+    with contextlib.suppress(OSError):
+        if (workdir / "quarantine.csv").exists() and len((workdir / "quarantine.csv").read_text().splitlines()) == 1:
+            (workdir / "quarantine.csv").unlink()
+        for name in (".lock", "splits.csv", "history.csv", "metrics.jsonl", "network.json"):
+            (workdir / name).unlink(missing_ok=True)
+        (workdir / "checkpoints").rmdir()
+
+
+@contextlib.contextmanager
+def _locked(workdir: Path) -> Iterator[None]:
     check_writable(workdir, "use another --workdir")
     with open(workdir / ".lock", "a+", encoding="utf-8") as file:
         try:

@@ -38,7 +38,7 @@ from cnnjax import (
     whitening,
 )
 from cnnjax.early import SPENT, Early
-from cnnjax.errors import DataError, Stopped, TrainingError
+from cnnjax.errors import ConfigError, DataError, Stopped, TrainingError
 from cnnjax.plan import Ahead
 from cnnjax.progress import Progress
 
@@ -69,6 +69,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
+            rundir.check_apart(workdir, config)
             done = rundir.finished(workdir, config)
             if main and not done:
                 held.enter_context(rundir.lock(workdir))
@@ -93,14 +94,14 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
         positive = _positive(config, data.classes)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
-    if main:
-        rundir.claim(workdir, config)
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
             run = _Run(config, workdir, data, positive, ahead, mesh, checkpoints, progress, stop)
+        if main:
+            rundir.claim(workdir, config)
         try:
             stopped = run.loop()
         finally:
@@ -142,8 +143,14 @@ class _Run:
         self.batch_size = config.data.batch_size
         plan = ahead.plan(len(data.classes), len(data.splits["train"]))
         self.steps_per_epoch = plan.steps_per_epoch
-        if self.batch_size > len(data.splits["train"]):
-            progress.warn(f"data.batch_size={self.batch_size} is more than the {len(data.splits['train'])} training images: each "
+        images = len(data.splits["train"])
+        if self.batch_size > 2 * images:
+            share = math.lcm(mesh.size, config.train.accumulate)
+            fits = max(images // share, 1) * share
+            raise ConfigError(f"data.batch_size={self.batch_size} is more than twice the {images} training images; use "
+                              f"--config.data.batch_size={fits} or less")  # fmt: skip
+        if self.batch_size > images:
+            progress.warn(f"data.batch_size={self.batch_size} is more than the {images} training images: each "
                           "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
         self.network, self.rate, self.steps = plan.network, plan.rate, plan.steps
         if idle := validation.without_effect(config.model.name):
@@ -169,6 +176,7 @@ class _Run:
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume()
+        checkpoints.check_room(self.state)
         self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
@@ -380,6 +388,7 @@ class _Run:
         Returns:
             `pending`, or None where it was logged.
         """
+        self.checkpoints.check_saved()
         wish = self.agreed if runtime.several() else self._wish()
         if not wish:
             return pending

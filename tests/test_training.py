@@ -402,6 +402,42 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     with pytest.raises(DataError, match="16 pixels are too small.*--config.image.size") as error:
         train(make(model__channels=(2,) * 6), tmp_path / "run")
     one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate", "fits"), [(256, 1, 64), (210, 7, 63)])
+def test_a_batch_far_beyond_the_images_is_refused_with_the_largest_that_fits(make, tmp_path, batch_size, accumulate, fits):
+    config = make(data__batch_size=batch_size, train__accumulate=accumulate)
+    with pytest.raises(
+        ConfigError, match=rf"batch_size={batch_size} is more than twice the \d+ training.*_size={fits} or"
+    ) as error:
+        train(config, tmp_path / "run")
+    one_line(error)
+
+
+@pytest.mark.parametrize("below", [".", "run", "Parasitized/run"])
+def test_a_run_directory_within_the_images_is_refused(make, cell_folder, below):
+    before = sorted(cell_folder.rglob("*"))
+    for action in (train, cnnjax.explore, cnnjax.describe):
+        with pytest.raises(ConfigError, match=r"lies in the folder of the images.*--workdir=\S+cells-run") as error:
+            action(make(), cell_folder / below)
+        one_line(error)
+    assert sorted(cell_folder.rglob("*")) == before
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=1000))
+    with pytest.raises(CheckpointError, match=r"no space left .* are 0\.0; make room, .* from the beginning") as error:
+        train(make(), tmp_path / "run")
+    one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_fails_names_the_step_from_which_the_run_continues(plain):
+    with checkpoints.Checkpoints(plain.workdir) as kept:
+        message = rf"make room, .* continues from step {kept.latest()}$"
+        with pytest.raises(CheckpointError, match=message), kept._readable_errors():
+            raise OSError("No space left on device")
 
 
 def test_a_changed_split_is_not_continued(make, tmp_path):
@@ -454,7 +490,7 @@ def test_a_damaged_checkpoint_is_one_line_and_an_earlier_one_works(make, tmp_pat
 
 @pytest.mark.parametrize("step", [7, "7", "newest"])
 def test_a_checkpoint_that_is_not_there_is_one_line_with_those_that_are(plain, step):
-    with pytest.raises(CheckpointError, match="use best, latest or a step that is kept: .*24") as error:
+    with pytest.raises(CheckpointError, match="use --step=best or --step=latest or .*--step=24") as error:
         evaluate(plain.workdir, "test", step)
     one_line(error)
 
@@ -465,6 +501,15 @@ def test_a_directory_without_a_run_is_one_line(tmp_path):
             action(tmp_path)
         one_line(error)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_before_its_first_checkpoint_is_one_line_that_names_none(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for action in (evaluate, cnnjax.load):
+        for step in ("best", "latest", 0):
+            with pytest.raises(CheckpointError, match="no checkpoint in .* yet; .* after an epoch .* train on") as error:
+                action(tmp_path, step=step)
+            one_line(error)
 
 
 def test_a_split_without_images_is_named_with_those_that_have_some(make, tmp_path):
@@ -566,9 +611,14 @@ def test_a_checkpoint_of_eight_devices_evaluates_on_any_number(on_eight, devices
 
 
 def test_a_positive_class_that_is_none_leaves_the_directory_free(make, tmp_path):
-    with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
-        train(make(data__positive="ill"), tmp_path / "run")
-    assert not (tmp_path / "run" / "config.json").exists()
+    (tmp_path / "there").mkdir()
+    for name in ("runs/new/run", "there"):
+        with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
+            train(make(data__positive="ill"), tmp_path / name)
+    with pytest.raises(DataError, match="no such folder"):
+        cnnjax.explore(make(data__path=str(tmp_path / "none")), tmp_path / "explored")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert not (tmp_path / "there" / "config.json").exists()
 
 
 @pytest.mark.slow
