@@ -55,16 +55,17 @@ class Parser(argparse.ArgumentParser):
 def parse(argv: list[str]) -> argparse.Namespace:
     """The flags, checked. Raises UsageError."""
     usable = len(os.sched_getaffinity(0))
+    per = {name: ", ".join(f"{key} {n:,}" for key, n in of.items()) for name, of in (("rounds", ROUNDS), ("images", DRAWN))}
     parser = Parser(prog="python -m benchmarks.compare", description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--task", required=True, help=", ".join(tasks.TASKS))
     parser.add_argument("--what", required=True, help=", ".join(WHATS))
     parser.add_argument("--peers", default="", help=f"some of {','.join(NEEDS)}; default: all that are installed")
-    parser.add_argument("--rounds", type=int, default=0, help=f"turns of each side; default: {ROUNDS}")
+    parser.add_argument("--rounds", type=int, default=0, help=f"turns of each side; default: {per['rounds']}")
     parser.add_argument("--seconds", type=float, default=1.0, help="of a turn of step, augment and predict")
     parser.add_argument("--precision", default="float32", help="float32 or bfloat16")
     parser.add_argument("--threads", type=int, default=usable, help="of each side; default: the usable cores")
     parser.add_argument("--data", default="", help="folder with a folder of images per class; default: drawn images")
-    parser.add_argument("--images", type=int, default=0, help=f"drawn where there is no --data; default: {DRAWN}")
+    parser.add_argument("--images", type=int, default=0, help=f"drawn where there is no --data; default: {per['images']}")
     parser.add_argument("--size", type=int, default=0, help="pixels; default: the task's")
     parser.add_argument("--batch", type=int, default=0, help="images; default: the task's")
     parser.add_argument("--env", action="append", default=[], help="PEER:NAME=VALUE, set for one side; may be repeated")
