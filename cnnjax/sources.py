@@ -21,7 +21,7 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -42,8 +42,7 @@ class Reference(Protocol):
         """The encoded file, or uint8 pixels [height, width] or [height, width, channels]."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     id: str  # path below the root, with "/": "Parasitized/C33P1thinF_IMG_20150619_114756a_cell_179.png"
     label: int  # index into the source's classes
     group: str  # what data.group matched; "" where it did not, and without data.group
@@ -103,6 +102,11 @@ def _parts(items: Iterable) -> Iterator[list]:
     return iter(lambda: list(itertools.islice(iterator, PART)), [])
 
 
+def _values(array: np.ndarray) -> Iterator:
+    """The elements as Python objects, some at a time."""
+    return itertools.chain.from_iterable(array[at : at + PART].tolist() for at in range(0, len(array), PART))
+
+
 def _joined(parts: Iterable[np.ndarray], dtype) -> np.ndarray:
     """`np.concatenate` that lets go of each part as it is copied."""
     parts = list(parts)[::-1]
@@ -132,11 +136,12 @@ class Source:
 @dataclasses.dataclass(frozen=True, slots=True)
 class FileReference:
     path: str
+    size: int | None = None  # in bytes, as far as it is known
 
     def read(self) -> bytes:
         file = os.open(self.path, os.O_RDONLY)  # half the calls of `open`
         try:
-            size = os.fstat(file).st_size
+            size = os.fstat(file).st_size if self.size is None else self.size
             data = os.read(file, size + 1)
             while len(data) != size and (more := os.read(file, 2**20)):  # it has grown, or a read was cut short
                 data += more
@@ -274,21 +279,20 @@ def _list_folder(root: Path) -> _Files:
     rejected, spelled, above = [], {}, {}
 
     def rows() -> Iterator[tuple]:
-        for directory, names, files in os.walk(root, followlinks=True):
+        for directory, names, files, place in os.fwalk(root, follow_symlinks=True):
             real, higher = os.path.realpath(directory), above.get(os.path.dirname(directory), ())
             if real in higher:  # a link to a folder above would never end
                 names.clear()
                 continue
             above[directory] = (*higher, real)
-            below = os.path.relpath(directory, root)
+            below = "" if directory == str(root) else f"{os.path.relpath(directory, root)}/"
             for name in files:
-                path = os.path.join(directory, name)
-                relative = name if below == "." else f"{below}/{name}"
+                relative = below + name
                 id = _text(relative)
                 if id != relative:
                     spelled[id] = relative
                 try:
-                    facts = os.stat(path)
+                    facts = os.stat(name, dir_fd=place)
                 except OSError as error:
                     rejected.append((id, f"cannot be read ({error.strerror})"))
                     continue
@@ -297,8 +301,10 @@ def _list_folder(root: Path) -> _Files:
                     continue
                 yield id, (facts.st_size, facts.st_mtime_ns)
 
-    columns = _columns(rows(), [("size", "i8"), ("changed", "i8")])
-    return _Files(*columns, 2, rejected, lambda name, _: FileReference(os.path.join(root, spelled.get(name, name))))
+    def reference(name: str, place: tuple) -> Reference:
+        return FileReference(os.path.join(root, spelled.get(name, name)), place[0])
+
+    return _Files(*_columns(rows(), [("size", "i8"), ("changed", "i8")]), 2, rejected, reference)
 
 
 def _text(name: str) -> str:
@@ -397,7 +403,11 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _listed(config, place: str, files: _Files) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-    shown = np.fromiter((not hidden.search(name) for name in files.names), bool, len(files.names))
+
+    def is_shown(name: str) -> bool:
+        return not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name)  # most need no search
+
+    shown = np.fromiter(map(is_shown, files.names), bool, len(files.names))
     folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
     parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/
@@ -419,24 +429,26 @@ def _listed(config, place: str, files: _Files) -> Source:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
     label = {name: i for i, name in enumerate(classes)}
+    own = {"/".join(p): (label[p[start]], OFFICIAL[p[depth].lower()] if split_depth else "", len("/".join(p[: start + 1])) + 1)
+           for p in parts if len(p) > start and p[start] in label}  # folder -> label, split, where names within a class begin
+    above = "".join(f"{part}/" for part in parts[0][:depth])
     order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well
     chosen = array.array("q")  # the number of each example's file
 
     def examples() -> Iterator[Example]:
-        for i, after in itertools.zip_longest(order, order[1:]):
-            name = files.names[i]
-            p = name.split("/")
-            last = after is None or files.names[after] != name
-            if shown[i] and last and len(p) > start + 1 and p[start] in label:
-                split = OFFICIAL[p[depth].lower()] if split_depth else ""
+        names = itertools.chain((files.names[i] for i in order), [None])
+        for i, (name, after) in zip(order, itertools.pairwise(names), strict=True):
+            found = own.get(name.rpartition("/")[0])
+            if found and shown[i] and name != after:
+                label, split, within = found
                 chosen.append(i)
-                yield Example("/".join(p[depth:]), label[p[start]], _group(config.group, "/".join(p[start + 1 :])), split)
+                yield Example(name.removeprefix(above), label, _group(config.group, name[within:]), split)
 
     listed = Examples.of(examples())
     if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
-    places, above = files.places[chosen], "".join(f"{part}/" for part in parts[0][:depth])
-    fingerprint = _digest((id, place.item()[: files.facts]) for id, place in zip(listed.ids, places, strict=True))
+    places = files.places[chosen]
+    fingerprint = _digest((id, place[: files.facts]) for id, place in zip(listed.ids, _values(places), strict=True))
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
     if files.stream is None:
         references = functools.partial(_references, files.reference, above, listed.ids, places)
@@ -448,8 +460,8 @@ def _listed(config, place: str, files: _Files) -> Source:
 
 
 def _references(reference: Callable, above: str, ids: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
-    for i, (id, place) in enumerate(zip(ids, places, strict=True)):
-        yield i, reference(above + id, place.item())
+    for i, (id, place) in enumerate(zip(ids, _values(places), strict=True)):
+        yield i, reference(above + id, place)
 
 
 def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
