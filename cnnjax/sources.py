@@ -429,8 +429,11 @@ def _listed(config, place: str, files: _Files) -> Source:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
     label = {name: i for i, name in enumerate(classes)}
-    own = {"/".join(p): (label[p[start]], OFFICIAL[p[depth].lower()] if split_depth else "", len("/".join(p[: start + 1])) + 1)
-           for p in parts if len(p) > start and p[start] in label}  # folder -> label, split, where names within a class begin
+    own = {}  # folder -> label, split, and where names within the class begin
+    for p in parts:
+        if len(p) > start and p[start] in label:
+            split = OFFICIAL[p[depth].lower()] if split_depth else ""
+            own["/".join(p)] = label[p[start]], split, len("/".join(p[: start + 1])) + 1
     above = "".join(f"{part}/" for part in parts[0][:depth])
     order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well
     chosen = array.array("q")  # the number of each example's file
