@@ -22,7 +22,7 @@ import numpy as np
 from cnnjax import images as images_lib
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
-from cnnjax.sources import Reference, Source
+from cnnjax.sources import Reference, Repeated, Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
@@ -42,7 +42,7 @@ class Cache:
     """
 
     images: np.ndarray
-    facts: list[dict]
+    facts: Repeated
     built: bool
 
 
@@ -203,8 +203,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
             positions.append(i)
             yield reference
 
-    facts: list[dict] = [{}] * count
-    known: dict[tuple, dict] = {}
+    facts, known = np.zeros(count, np.uint32), {}  # the number of each image's, and of each different one
     done, lock = 0, threading.Lock()
     with open(directory / "images.npy", "wb") as file, progress.task("decode", count, "images") as advance:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -224,8 +223,8 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
         for _, chunk_facts in decode_all(references(), count, config.size, config.resize, workers, write):
             if stop():
                 raise Stopped("stopped while decoding; nothing was kept of it")
-            for i, fact in zip(positions[done : done + len(chunk_facts)], chunk_facts, strict=True):
-                facts[i] = known.setdefault(tuple(fact.values()), fact)
+            numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]
+            facts[positions[done : done + len(numbers)]] = numbers
             done += len(chunk_facts)
             advance(len(chunk_facts))
     if done != count:
@@ -233,7 +232,8 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
     with open(directory / "facts.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(FACTS)
-        writer.writerows(fact.values() for fact in facts)
+        different = list(known)
+        writer.writerows(different[number] for number in facts)
 
 
 def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
@@ -241,8 +241,8 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
             rows = map(tuple, csv.reader(file))
-            names, known = next(rows, ()), {}  # images of the same size and kind share one
-            facts = [known.get(row) or known.setdefault(row, dict(zip(names, row, strict=True))) for row in rows]
+            names, facts = next(rows, ()), Repeated(rows)
+            facts.values = [dict(zip(names, row, strict=True)) for row in facts.values]
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None

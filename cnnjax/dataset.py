@@ -39,10 +39,10 @@ class Dataset:
     images: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
-    groups: list[str]
+    groups: sources.Repeated
     classes: tuple[str, ...]
     splits: dict[str, np.ndarray]
-    facts: list[dict]
+    facts: sources.Repeated
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, sources.Reference]]]
 
@@ -68,7 +68,7 @@ class Dataset:
         """One line: images, groups and images per class of a split."""
         rows = self.splits[split]
         per_class = np.bincount(self.labels[rows], minlength=len(self.classes))
-        groups = len({self.groups[i] for i in rows} - {""})
+        groups = len({*self.groups.take(rows)} - {""})
         shown = ", ".join(f"{name} {n:,}" for name, n in zip(self.classes[:6], per_class, strict=False))
         more = ", ..." if len(self.classes) > 6 else ""
         return f"{len(rows):,} images" + (f" of {groups} groups" if groups else "") + f" ({shown}{more})"
@@ -100,7 +100,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     path = workdir / "splits.csv"
 
     def begin() -> None:
-        named = np.flatnonzero([id.lower().endswith(NAMES) for id in source.examples.ids])
+        named = np.flatnonzero(np.fromiter((id.lower().endswith(NAMES) for id in source.examples.ids), bool))
         likely = named if len(named) else np.arange(len(source.examples))
         with contextlib.suppress(DataError):  # it is said once it is known which files are good
             expected = _splits(path, source, likely, config.split, Progress(), write=False)
@@ -108,8 +108,8 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
 
     cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
                             workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
-    reasons = [fact["reason"] for fact in cache.facts]
-    bad = [(source.examples[i].id, reason) for i, reason in enumerate(reasons) if reason]
+    unusable = cache.facts.where(lambda fact: fact["reason"])
+    bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
         rundir.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
@@ -124,7 +124,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             f"data.max_bad_fraction={config.data.max_bad_fraction:g}; mend them or raise "
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
-    good = np.flatnonzero([not reason for reason in reasons])
+    good = np.flatnonzero(~unusable)
     splits = _splits(path, source, good, config.split, progress, write=freeze)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
                    cache.facts, quarantine, source.stream)  # fmt: skip
@@ -144,9 +144,11 @@ def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progre
 
 def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
     rows, examples = splits_lib.read(path), source.examples
-    # One by one: with texts np.searchsorted is wrong.
-    position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
-    position = position.clip(max=len(examples) - 1)
+    if np.array_equal(rows.ids, examples.ids):
+        position = np.arange(len(rows))
+    else:  # one by one: with texts np.searchsorted is wrong
+        position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
+        position = position.clip(max=len(examples) - 1)
     known = np.isin(position, good) & (examples.ids[position] == rows.ids)
     if not known.all():
         missing = rows.ids[~known]
@@ -159,7 +161,7 @@ def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progre
         raise DataError(f"{path} says that {id!r} is {label}, its folder says otherwise; restore it or use "
                         "another --workdir")  # fmt: skip
     if config.method == "grouped":
-        known = [examples.groups[i] for i in position]
+        known = examples.groups.take(position)
         both = splits_lib.shared_groups(rows.groups, rows.splits) | splits_lib.shared_groups(known, rows.splits)
         if both:
             group, sides = min(both.items())

@@ -15,7 +15,6 @@ import os
 import re
 import stat
 import struct
-import sys
 import tarfile
 import weakref
 import zipfile
@@ -49,32 +48,74 @@ class Example(NamedTuple):
     split: str  # train, val or test where the source itself says so, else ""
 
 
+class Repeated(Sequence):
+    """Few different values many times: each is held once, and for every row a number of 4 bytes. Equal to a list of the same.
+
+    Attributes:
+        values: the different ones.
+        numbers: uint32, for every row its place among them.
+    """
+
+    def __init__(self, items: Iterable = ()):
+        self.values, self.numbers, self._known = [], array.array("I"), {}
+        for item in items:
+            self.append(item)
+
+    def append(self, item) -> None:
+        number = self._known.setdefault(item, len(self.values))
+        if number == len(self.values):
+            self.values.append(item)
+        self.numbers.append(number)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, i: int):
+        return self.values[self.numbers[i]]
+
+    def __iter__(self) -> Iterator:
+        return map(self.values.__getitem__, self.numbers)
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    def take(self, rows: np.ndarray) -> "Repeated":
+        """Those at int64 `rows`, in their order."""
+        taken = Repeated()
+        taken.values, taken.numbers = self.values, array.array("I", np.asarray(self.numbers)[rows].tobytes())
+        return taken
+
+    def where(self, wanted: Callable) -> np.ndarray:
+        """bool [n]: the rows whose value is wanted."""
+        return np.array([bool(wanted(value)) for value in self.values], bool)[np.asarray(self.numbers)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Sequence):
-    """Examples as columns, of which each is made when it is asked for: a million of them take some 50 MB, not 500.
+    """Examples as columns, of which each is made when it is asked for: a million of them take some 30 MB, not 500.
 
     Attributes:
         ids: `TEXTS` [n].
         labels: int32 [n].
-        groups, splits: one text per example; equal ones are one object.
+        groups, splits: one text per example.
     """
 
     ids: np.ndarray
     labels: np.ndarray
-    groups: list[str]
-    splits: list[str]
+    groups: Repeated
+    splits: Repeated
 
     @classmethod
-    def of(cls, examples: Iterable[Example]) -> "Examples":
+    def of(cls, examples: Iterable[tuple[str, int, str, str]]) -> "Examples":
         """The columns of what is read once and not kept."""
-        labels, groups, splits = array.array("i"), [], []
+        labels, groups, splits = array.array("i"), Repeated(), Repeated()
 
         def ids() -> Iterator[str]:
-            for example in examples:
-                labels.append(example.label)
-                groups.append(sys.intern(example.group))
-                splits.append(sys.intern(example.split))
-                yield example.id
+            for id, label, group, split in examples:
+                labels.append(label)
+                groups.append(group)
+                splits.append(split)
+                yield id
 
         return cls(texts(ids()), np.array(labels, np.int32), groups, splits)
 
@@ -85,16 +126,16 @@ class Examples(Sequence):
         return Example(self.ids[i], int(self.labels[i]), self.groups[i], self.splits[i])
 
     def __iter__(self) -> Iterator[Example]:
-        return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
+        return map(Example, (id for (id,) in _rows(self.ids)), map(int, self.labels), self.groups, self.splits)
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Those at int64 `rows`, in their order."""
-        return Examples(self.ids[rows], self.labels[rows], [self.groups[i] for i in rows], [self.splits[i] for i in rows])
+        return Examples(self.ids[rows], self.labels[rows], self.groups.take(rows), self.splits.take(rows))
 
 
 def texts(items: Iterable[str]) -> np.ndarray:
     """Texts of any length as `TEXTS` [n]."""
-    return _joined((np.array(part, TEXTS) for part in _parts(items)), TEXTS)
+    return _joined([np.array(part, TEXTS) for part in _parts(items)], TEXTS)
 
 
 def _parts(items: Iterable) -> Iterator[list]:
@@ -102,20 +143,21 @@ def _parts(items: Iterable) -> Iterator[list]:
     return iter(lambda: list(itertools.islice(iterator, PART)), [])
 
 
-def _values(array: np.ndarray) -> Iterator:
-    """The elements as Python objects, some at a time."""
-    return itertools.chain.from_iterable(array[at : at + PART].tolist() for at in range(0, len(array), PART))
-
-
-def _joined(parts: Iterable[np.ndarray], dtype) -> np.ndarray:
-    """`np.concatenate` that lets go of each part as it is copied."""
-    parts = list(parts)[::-1]
+def _joined(parts: list[np.ndarray], dtype) -> np.ndarray:
+    """`np.concatenate` that lets go of each part as it is copied, which empties the list."""
+    parts.reverse()
     joined, at = np.empty(sum(map(len, parts)), dtype), 0
     while parts:
         part = parts.pop()
         joined[at : at + len(part)] = part
         at += len(part)
     return joined
+
+
+def _rows(*columns: np.ndarray) -> Iterator[tuple]:
+    """The rows of columns of one length as Python's own objects."""
+    for at in range(0, len(columns[0]), PART):
+        yield from zip(*(column[at : at + PART].tolist() for column in columns), strict=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +175,7 @@ class Source:
         return self.examples.labels
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class FileReference:
+class FileReference(NamedTuple):
     path: str
     size: int | None = None  # in bytes, as far as it is known
 
@@ -270,9 +311,11 @@ class _Files:
 
 def _columns(rows: Iterable[tuple[str, tuple]], dtype: list) -> tuple[np.ndarray, np.ndarray]:
     """(name, place) of each file -> `TEXTS` [files] and structured [files]."""
-    parts = [(np.array([name for name, _ in part], TEXTS), np.array([place for _, place in part], dtype))
-             for part in _parts(rows)]  # fmt: skip
-    return _joined((names for names, _ in parts), TEXTS), _joined((places for _, places in parts), dtype)
+    names, places = [], []
+    for part in _parts(rows):
+        names.append(np.array([name for name, _ in part], TEXTS))
+        places.append(np.array([place for _, place in part], dtype))
+    return _joined(names, TEXTS), _joined(places, dtype)
 
 
 def _list_folder(root: Path) -> _Files:
@@ -285,14 +328,15 @@ def _list_folder(root: Path) -> _Files:
                 names.clear()
                 continue
             above[directory] = (*higher, real)
-            below = "" if directory == str(root) else f"{os.path.relpath(directory, root)}/"
+            below = os.path.relpath(directory, root)
+            below = "" if below == "." else f"{below}/"
             for name in files:
                 relative = below + name
                 id = _text(relative)
                 if id != relative:
                     spelled[id] = relative
                 try:
-                    facts = os.stat(name, dir_fd=place)
+                    facts = os.stat(name, dir_fd=place)  # the folders above it are not looked up again
                 except OSError as error:
                     rejected.append((id, f"cannot be read ({error.strerror})"))
                     continue
@@ -301,10 +345,9 @@ def _list_folder(root: Path) -> _Files:
                     continue
                 yield id, (facts.st_size, facts.st_mtime_ns)
 
-    def reference(name: str, place: tuple) -> Reference:
-        return FileReference(os.path.join(root, spelled.get(name, name)), place[0])
-
-    return _Files(*_columns(rows(), [("size", "i8"), ("changed", "i8")]), 2, rejected, reference)
+    columns = _columns(rows(), [("size", "i8"), ("changed", "i8")])
+    above = os.path.join(root, "")
+    return _Files(*columns, 2, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0]))
 
 
 def _text(name: str) -> str:
@@ -403,12 +446,10 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _listed(config, place: str, files: _Files) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-
-    def is_shown(name: str) -> bool:
-        return not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name)  # most need no search
-
-    shown = np.fromiter(map(is_shown, files.names), bool, len(files.names))
-    folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
+    # Most names need no search.
+    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name)
+                         for (name,) in _rows(files.names)), bool, len(files.names))  # fmt: skip
+    folders = {name.rpartition("/")[0] for name, seen in _rows(files.names, shown) if seen}
     parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/
     while True:
@@ -429,41 +470,51 @@ def _listed(config, place: str, files: _Files) -> Source:
         what = f"one class folder ({classes[0]})" if classes else "no class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
     label = {name: i for i, name in enumerate(classes)}
-    own = {}  # folder -> label, split, and where names within the class begin
-    for p in parts:
-        if len(p) > start and p[start] in label:
-            split = OFFICIAL[p[depth].lower()] if split_depth else ""
-            own["/".join(p)] = label[p[start]], split, len("/".join(p[: start + 1])) + 1
-    above = "".join(f"{part}/" for part in parts[0][:depth])
     order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well
-    chosen = array.array("q")  # the number of each example's file
+    chosen = array.array("i")  # the number of each example's file
+    above = "".join(f"{part}/" for part in parts[0][:depth])
+    pattern = config.group
 
-    def examples() -> Iterator[Example]:
-        names = itertools.chain((files.names[i] for i in order), [None])
-        for i, (name, after) in zip(order, itertools.pairwise(names), strict=True):
-            found = own.get(name.rpartition("/")[0])
-            if found and shown[i] and name != after:
-                label, split, within = found
+    @functools.cache
+    def known(folder: str) -> tuple[int, int, str] | None:
+        """Label, letters up to the class's folder and split of what lies in a folder; None outside of the classes."""
+        p = folder.split("/")
+        if len(p) <= start or p[start] not in label:
+            return None
+        split = OFFICIAL[p[depth].lower()] if split_depth else ""
+        return label[p[start]], sum(len(part) + 1 for part in p[: start + 1]), split
+
+    def examples() -> Iterator[tuple[str, int, str, str]]:
+        rows = ((i, name, seen) for numbers in np.split(order, range(PART, len(order), PART))
+                for i, name, seen in _rows(numbers, files.names[numbers], shown[numbers]))  # fmt: skip
+        for (i, name, seen), (_, after, _) in itertools.pairwise(itertools.chain(rows, [(0, "", False)])):
+            if seen and name != after and (facts := known(name.rpartition("/")[0])):
                 chosen.append(i)
-                yield Example(name.removeprefix(above), label, _group(config.group, name[within:]), split)
+                yield name[len(above) :], facts[0], _group(pattern, name[facts[1] :]), facts[2]
 
     listed = Examples.of(examples())
     if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
-    places = files.places[chosen]
-    fingerprint = _digest((id, place[: files.facts]) for id, place in zip(listed.ids, _values(places), strict=True))
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
     if files.stream is None:
-        references = functools.partial(_references, files.reference, above, listed.ids, places)
+        references = functools.partial(_references, files.reference, above, listed.ids, files.places, chosen)
     else:
         position = np.full(len(files.names), -1)
         position[chosen] = np.arange(len(chosen))
         references = functools.partial(_known, files.stream, position)
-    return Source(classes, listed, fingerprint, references, rejected)
+    facts = ((id, place[: files.facts]) for id, place in _placed(listed.ids, files.places, chosen))
+    return Source(classes, listed, _digest(facts), references, rejected)
 
 
-def _references(reference: Callable, above: str, ids: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
-    for i, (id, place) in enumerate(zip(ids, _values(places), strict=True)):
+def _placed(ids: np.ndarray, places: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[str, tuple]]:
+    """Id and place of each example, of which file `chosen` is its."""
+    for at in range(0, len(ids), PART):
+        yield from _rows(ids[at : at + PART], places[chosen[at : at + PART]])
+
+
+def _references(reference: Callable, above: str, ids: np.ndarray, places: np.ndarray, chosen: np.ndarray
+                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
+    for i, (id, place) in enumerate(_placed(ids, places, chosen)):
         yield i, reference(above + id, place)
 
 

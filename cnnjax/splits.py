@@ -7,7 +7,6 @@ the file system, the machine, the number of processes or a library's version.
 import csv
 import dataclasses
 import hashlib
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 
 from cnnjax import rundir
 from cnnjax.errors import DataError
-from cnnjax.sources import Example, texts
+from cnnjax.sources import Example, Repeated, texts
 
 NAMES = ("train", "val", "test")
 
@@ -28,10 +27,10 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
         DataError: a split without a single example of some class, or what a method needs is missing.
     """
     splits = METHODS[config.method](examples, config)
+    present = set(zip((example.label for example in examples), splits, strict=True))
     for split in NAMES:
         if split == "train" or getattr(config, split) > 0 or split in splits:
-            present = {example.label for example, s in zip(examples, splits, strict=True) if s == split}
-            missing = [name for label, name in enumerate(classes) if label not in present]
+            missing = [name for label, name in enumerate(classes) if (label, split) not in present]
             if missing:
                 raise DataError(
                     f"the {split} split has no image of {', '.join(missing)} ({len(examples)} images, "
@@ -194,13 +193,13 @@ class Rows:
 
     Attributes:
         ids: `sources.TEXTS` [n].
-        labels, groups, splits: one text per image; equal ones are one object.
+        labels, groups, splits: one text per image.
     """
 
     ids: np.ndarray
-    labels: list[str]
-    groups: list[str]
-    splits: list[str]
+    labels: Repeated
+    groups: Repeated
+    splits: Repeated
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -209,12 +208,12 @@ class Rows:
         return zip(self.ids, self.labels, self.groups, self.splits, strict=True)
 
 
-NONE = Rows(texts([]), [], [], [])
+NONE = Rows(texts([]), Repeated(), Repeated(), Repeated())
 
 
 def read(path: Path) -> Rows:
     """The rows of a frozen split. Raises DataError for a file that is not one."""
-    columns: tuple[list[str], ...] = ([], [], [])
+    columns = Repeated(), Repeated(), Repeated()
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
         reader = csv.reader(file)
         if next(reader, None) != ["id", "label", "group", "split"]:
@@ -227,7 +226,7 @@ def read(path: Path) -> Rows:
                 if len(row) != 4 or row[3] not in NAMES:
                     raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
                 for column, text in zip(columns, row[1:], strict=True):
-                    column.append(sys.intern(text))
+                    column.append(text)
                 yield row[0]
 
         return Rows(texts(ids()), *columns)
