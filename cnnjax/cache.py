@@ -89,7 +89,7 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
         size, method: as in `images.decode_resized`.
         workers: threads; 0: one per usable core.
         write: called with the number of the first of some images and the images, by the thread that has decoded them and
-            while the caches of its core hold them; what is yielded then has no meaning but its length.
+            while the caches of its core hold them. The images that are yielded are then overwritten already.
 
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.

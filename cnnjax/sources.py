@@ -178,11 +178,12 @@ class Source:
 
 class FileReference(NamedTuple):
     path: str
+    size: int | None = None  # in bytes, as far as it is known
 
     def read(self) -> bytes:
         file = os.open(self.path, os.O_RDONLY)  # half the calls of `open`
         try:
-            size = os.fstat(file).st_size
+            size = os.fstat(file).st_size if self.size is None else self.size
             data = os.read(file, size + 1)
             while len(data) != size and (more := os.read(file, 2**20)):  # it has grown, or a read was cut short
                 data += more
@@ -329,13 +330,13 @@ def _list_folder(root: Path) -> _Files:
     rejected, spelled, above = [], {}, {}
 
     def rows() -> Iterator[tuple]:
-        for directory, names, files in os.walk(root, followlinks=True):
+        for directory, names, files, place in os.fwalk(root, follow_symlinks=True):
             real, higher = os.path.realpath(directory), above.get(os.path.dirname(directory), ())
             if real in higher:  # a link to a folder above would never end
                 names.clear()
                 continue
             above[directory] = (*higher, real)
-            below, folder = os.path.relpath(directory, root), os.path.join(directory, "")
+            below = os.path.relpath(directory, root)
             below = "" if below == "." else f"{below}/"
             for name in files:
                 relative = below + name
@@ -343,7 +344,7 @@ def _list_folder(root: Path) -> _Files:
                 if id != relative:
                     spelled[id] = relative
                 try:
-                    facts = os.stat(folder + name)
+                    facts = os.stat(name, dir_fd=place)  # the folders above it are not looked up again
                 except OSError as error:
                     rejected.append((id, f"cannot be read ({error.strerror})"))
                     continue
@@ -354,7 +355,7 @@ def _list_folder(root: Path) -> _Files:
 
     columns = _columns(rows(), [("size", "i8"), ("changed", "i8")])
     above = os.path.join(root, "")
-    return _Files(*columns, 2, rejected, lambda name, _: FileReference(above + spelled.get(name, name)))
+    return _Files(*columns, 2, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0]))
 
 
 def _text(name: str) -> str:
@@ -453,7 +454,9 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 def _listed(config, place: str, files: _Files) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-    shown = np.fromiter((not hidden.search(name) for (name,) in _rows(files.names)), bool, len(files.names))
+    # Most names need no search.
+    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name)
+                         for (name,) in _rows(files.names)), bool, len(files.names))  # fmt: skip
     folders = {name.rpartition("/")[0] for name, seen in _rows(files.names, shown) if seen}
     parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/

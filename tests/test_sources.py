@@ -113,6 +113,22 @@ def test_members_that_point_outside_are_rejected_and_written_nowhere(cell_folder
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("known", [None, 0, 4, 5, 6, 100])
+def test_a_file_is_read_whole_whatever_size_it_had(tmp_path, known):
+    (tmp_path / "file").write_bytes(b"image")
+    assert sources.FileReference(str(tmp_path / "file"), known).read() == b"image"
+
+
+@pytest.mark.parametrize(
+    "name", [".a.png", ".a/c.png", "__MACOSX/c.png", "..a.png", "a.b/c.png", "__MACOSX.png", "a__MACOSX.png"]
+)
+def test_what_is_hidden(tmp_path, name):
+    for each in ("x/a.png", "y/b.png", f"y/{name}"):
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_bytes(b"image")
+    assert (f"y/{name}" in contents(opened(tmp_path))) == (name not in (".a.png", ".a/c.png", "__MACOSX/c.png"))
+
+
 def test_links_in_a_folder(make_folder, tmp_path):
     folder = make_folder(tmp_path / "real", per_class=3)
     (folder / "Parasitized" / "loop").symlink_to(folder)
