@@ -89,14 +89,10 @@ def whole_case(x, co, padding, pool_stride):
     return arrays, with_gradients(pure_block, *arrays, padding=padding, pool_stride=pool_stride)
 
 
-def exact_factor(name: str, bfloat16: bool, case) -> int:
-    """What weights, biases and gradients must be multiples of, so that every sum is exact on this instruction set.
-
-    Tiles of 4x4 outputs divide by 24 in each direction; on other sets, in bfloat16 and on small images there are none.
-    """
+def in_larger_tiles(name: str, case) -> bool:
+    """Whether an instruction set may compute tiles of 4x4 outputs, which divide by 24 in each direction."""
     (_, h, w, ci), _, padding, _ = case
-    larger = name == "avx512" or (name == "avx512bf16" and not bfloat16)
-    return 576 if larger and ci % 16 == 0 and min(h, w) + 2 * padding - 2 >= 8 else 1
+    return name in ("avx512", "avx512bf16") and ci % 16 == 0 and min(h, w) + 2 * padding - 2 >= 8
 
 
 WITHOUT = [(case, False) for case in CASES if case[0][3] in (3, 20)]  # the gradient of the images is left out
@@ -108,10 +104,13 @@ def test_whole_numbers_give_exactly_what_jax_gives_at_ties_too(case, input_grad)
     (x, w, b, g), wanted = whole_case(*case)
     for name in SETS:
         kernels.register(name)
+        larger = in_larger_tiles(name, case)
         for bfloat16 in (False, True):
+            if larger and bfloat16 and name == "avx512bf16":
+                continue  # rounds what it has transformed
+            f = np.float32(576 if larger else 1)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(kernels, "instruction_set", lambda name=name: name)
-                f = np.float32(exact_factor(name, bfloat16, case))
                 found = with_gradients(kernels.conv_block, x, f * w, f * b, f * g, padding=case[2], pool_stride=case[3],
                                        bfloat16=bfloat16, input_grad=input_grad)  # fmt: skip
             for what, a, c, times in zip(("y", "dx", "dw", "db"), found, wanted, (f, f * f, f, f), strict=True):
@@ -168,28 +167,32 @@ def test_random_numbers_are_as_close_to_float64_as_float32_allows(each_set, case
     wanted = float64_block(x, w, b, g, padding, pool_stride)[:4]
     options = {"padding": padding, "pool_stride": pool_stride}
     found = with_gradients(kernels.conv_block, x, w, b, g, **options)
-    most = 5e-6 if exact_factor(each_set, False, case) == 1 else 1e-5  # tiles of 4x4 outputs multiply and divide more
+    larger = in_larger_tiles(each_set, case)
+    most = 1e-5 if larger else 5e-6  # tiles of 4x4 outputs multiply and divide more
     for a, c in zip(found, wanted, strict=True):
         assert np.abs(a - c).max() <= most * np.abs(c).max()
     y = kernels.conv_block(x, w, b, **options, bfloat16=True)
-    assert np.abs(y - wanted[0]).max() <= (1e-2 if each_set == "avx512bf16" else most) * wanted[0].max()
+    if each_set == "avx512bf16":
+        most = 2.5e-2 if larger else 1e-2
+    assert np.abs(y - wanted[0]).max() <= most * wanted[0].max()
 
 
 @pytest.mark.parametrize("case", [((2, 1, 17, 16), 16, 1, 0), *(((2, 13, 31, 64), 48, 1, s) for s in (0, 1, 2)),
                                   ((2, 9, 11, 20), 32, 0, 2)], ids=str)  # fmt: skip
 def test_gradients_with_bfloat16_are_as_close_to_float64_as_rounded_factors_allow(case):
-    # With a rounding of 2^-9 in both factors, direct sums are off by 2.5e-3, those of transformed factors by 4e-3.
+    # With a rounding of 2^-9 in both factors, direct sums are off by 2.5e-3, those of tiles of 2x2 outputs by 4e-3, of 4x4 by 1.3e-2.
     shape, co, padding, pool_stride = case
     rng = np.random.default_rng([*shape, co])
     x, w, b = (rng.standard_normal(s).astype(np.float32) for s in (shape, (3, 3, shape[3], co), (co,)))
     w *= np.float32((2 / 9 / shape[3]) ** 0.5)
     g = rng.standard_normal(out_shape(*case)).astype(np.float32)
-    g *= decided(float64_block(x, w, b, g, padding, pool_stride)[4], pool_stride, g.shape, 0.05)
+    times = 3 if in_larger_tiles(kernels.instruction_set(), case) else 1
+    g *= decided(float64_block(x, w, b, g, padding, pool_stride)[4], pool_stride, g.shape, 0.05 * times)
     wanted = float64_block(x, w, b, g, padding, pool_stride)[:4]
     found = with_gradients(kernels.conv_block, x, w, b, g, padding=padding, pool_stride=pool_stride, bfloat16=True)
     for a, c in zip(found, wanted, strict=True):
-        assert np.sqrt(((a - c) ** 2).mean()) <= 6e-3 * np.sqrt((c**2).mean())
-        assert np.abs(a - c).max() <= 1e-2 * np.abs(c).max()
+        assert np.sqrt(((a - c) ** 2).mean()) <= times * 6e-3 * np.sqrt((c**2).mean())
+        assert np.abs(a - c).max() <= times * 1e-2 * np.abs(c).max()
 
 
 def test_bytes_are_scaled(each_set):
@@ -216,7 +219,7 @@ def test_bytes_are_scaled(each_set):
 def test_scale_reaches_the_gradient_of_the_images(each_set):
     case = ((2, 12, 10, 32), 64, 1, 2)
     (x, w, b, g), wanted = whole_case(*case)
-    f = np.float32(exact_factor(each_set, False, case))
+    f = np.float32(576 if in_larger_tiles(each_set, case) else 1)
     found = with_gradients(kernels.conv_block, x * 4, f * w, f * b, f * g, padding=1, pool_stride=2, scale=0.25)
     for a, c, factor in zip(found, wanted, (f, f * f * np.float32(0.25), f, f), strict=True):
         np.testing.assert_array_equal(a, c * factor)

@@ -27,14 +27,13 @@ template <typename T>
 constexpr bool kTiled = T::kOut > 1;
 
 // Outputs of a tile in each direction. Where channels fill vectors, tiles save more than they cost; larger ones need many
-// registers, and round too much for bfloat16.
-template <typename M>
+// registers.
 int64_t tile_size(const Conv& s) {
   const int64_t rows = s.conv_rows(), columns = s.conv_columns();
   if (s.ci % kBlock || s.bytes || std::min(rows, columns) < 4) return 1;
-  const int64_t products4 = Tiles4::kFrequencies * tiles_in<Tiles4>(rows) * tiles_in<Tiles4>(columns);
+  const int64_t products4 = Tiles4<4>::kFrequencies * tiles_in<Tiles4<4>>(rows) * tiles_in<Tiles4<4>>(columns);
   const int64_t products2 = Tiles2::kFrequencies * tiles_in<Tiles2>(rows) * tiles_in<Tiles2>(columns);
-  return kLanes == 16 && M::kPack == 1 && std::min(rows, columns) >= 8 && 5 * products4 <= 4 * products2 ? 4 : 2;
+  return kLanes == 16 && std::min(rows, columns) >= 8 && 5 * products4 <= 4 * products2 ? 4 : 2;
 }
 
 template <typename M>
@@ -651,9 +650,9 @@ void backward(const Pool& pool, const Conv& s, const void* x, const float* w, co
 // Calls call(M, tiles) with the arithmetic and the tiles that suit `s`.
 template <typename M, typename Call>
 void choose(const Conv& s, const Call& call) {
-  const int64_t size = tile_size<M>(s);
-  if constexpr (kLanes == 16 && M::kPack == 1)
-    if (size == 4) return call(M{}, Tiles4{});
+  const int64_t size = tile_size(s);
+  if constexpr (kLanes == 16)
+    if (size == 4) return call(M{}, Tiles4<M::kPack == 1 ? 4 : 3>{});
   size == 1 ? call(M{}, NoTiles{}) : call(M{}, Tiles2{});
 }
 

@@ -13,9 +13,10 @@ namespace {
 
 // kOut outputs of kIn inputs. `input` computes kIn / kGroups frequencies of a group, from d(0), d(1), ... that it asks for.
 // `gradient` is `output` turned round, and `kernel_gradient` is `kernel`. Kernels come out kWhole times as large, so that
-// whole numbers stay whole. kSum: the frequency that all outputs have once.
+// whole numbers stay whole.
 struct Tiles2 {
-  static constexpr int kOut = 2, kIn = 4, kFrequencies = 16, kGroups = 1, kSum = 1, kWhole = 2;
+  static constexpr int kOut = 2, kIn = 4, kFrequencies = 16, kGroups = 1;
+  static constexpr float kWhole = 2;
 
   template <int kGroup, typename Inputs>
   static void input(const Inputs& d, Vec* to, Vec one) {
@@ -34,38 +35,40 @@ struct Tiles2 {
   }
 };
 
-// Polynomials at 0, infinity, 1, -1, 2, -2.
+// Polynomials at 0, infinity, a, -a, 2 a, -2 a. With a = 1 whole numbers stay whole; with 3/4 errors are half as large.
+template <int kQuarters>
 struct Tiles4 {
-  static constexpr int kOut = 4, kIn = 6, kFrequencies = 36, kGroups = 3, kSum = 2, kWhole = 24;
+  static constexpr int kOut = 4, kIn = 6, kFrequencies = 36, kGroups = 3;
+  static constexpr float a = kQuarters / 4.f, a2 = a * a, a3 = a * a2, a4 = a2 * a2, kWhole = 24 * a4;
 
   template <int kGroup, typename Inputs>
   static void input(const Inputs& d, Vec* to, Vec) {
     if constexpr (kGroup == 0) {
-      to[0] = d(0) * 4.f + (d(4) - d(2) * 5.f), to[1] = d(1) * 4.f + (d(5) - d(3) * 5.f);
+      to[0] = d(0) * (4 * a4) + (d(4) - d(2) * (5 * a2)), to[1] = d(1) * (4 * a4) + (d(5) - d(3) * (5 * a2));
     } else {
-      const Vec d1 = d(1), d2 = d(2), d3 = d(3), d4 = d(4);
-      const Vec even = kGroup == 1 ? d4 - d2 * 4.f : d4 - d2, odd = kGroup == 1 ? d3 - d1 * 4.f : d3 - d1;
-      to[0] = kGroup == 1 ? even + odd : even + odd * 2.f, to[1] = kGroup == 1 ? even - odd : even - odd * 2.f;
+      constexpr float kPoint = kGroup == 1 ? a : 2 * a, kOther = kGroup == 1 ? 4 * a2 : a2;
+      const Vec even = d(4) - d(2) * kOther, odd = d(3) - d(1) * kOther;
+      to[0] = even + odd * kPoint, to[1] = even - odd * kPoint;
     }
   }
   static void output(const Vec* m, Vec* y, Vec one) {
     const Vec even1 = m[2] + m[3], odd1 = m[2] - m[3], even2 = m[4] + m[5], odd2 = m[4] - m[5];
-    y[0] = add(m[0], add(even1, even2, one), one), y[1] = odd1 + odd2 * 2.f;
-    y[2] = even1 + even2 * 4.f, y[3] = m[1] + (odd1 + odd2 * 8.f);
+    y[0] = add(m[0], add(even1, even2, one), one), y[1] = (odd1 + odd2 * 2.f) * a;
+    y[2] = (even1 + even2 * 4.f) * a2, y[3] = m[1] + (odd1 + odd2 * 8.f) * a3;
   }
   static void gradient(const Vec* z, Vec* to) {
-    const Vec even1 = z[0] + z[2], odd1 = z[1] + z[3], even2 = z[0] + z[2] * 4.f, odd2 = z[1] + z[3] * 4.f;
-    to[0] = z[0], to[1] = z[3], to[2] = even1 + odd1, to[3] = even1 - odd1;
-    to[4] = even2 + odd2 * 2.f, to[5] = even2 - odd2 * 2.f;
+    const Vec even1 = z[0] + z[2] * a2, odd1 = z[1] + z[3] * a2, even2 = z[0] + z[2] * (4 * a2), odd2 = z[1] + z[3] * (4 * a2);
+    to[0] = z[0], to[1] = z[3], to[2] = even1 + odd1 * a, to[3] = even1 - odd1 * a;
+    to[4] = even2 + odd2 * (2 * a), to[5] = even2 - odd2 * (2 * a);
   }
   static void kernel(const Vec* g, Vec* to) {
-    const Vec even1 = (g[0] + g[2]) * -4.f, odd1 = g[1] * -4.f, even2 = g[0] + g[2] * 4.f, odd2 = g[1] * 2.f;
-    to[0] = g[0] * 6.f, to[1] = g[2] * 24.f, to[2] = even1 + odd1, to[3] = even1 - odd1;
+    const Vec even1 = (g[0] + g[2] * a2) * -4.f, odd1 = g[1] * (-4 * a), even2 = g[0] + g[2] * (4 * a2), odd2 = g[1] * (2 * a);
+    to[0] = g[0] * 6.f, to[1] = g[2] * kWhole, to[2] = even1 + odd1, to[3] = even1 - odd1;
     to[4] = even2 + odd2, to[5] = even2 - odd2;
   }
   static void kernel_gradient(const Vec* m, Vec* g) {
     const Vec even1 = (m[2] + m[3]) * -4.f, odd1 = (m[2] - m[3]) * -4.f, even2 = m[4] + m[5], odd2 = m[4] - m[5];
-    g[0] = m[0] * 6.f + (even1 + even2), g[1] = odd1 + odd2 * 2.f, g[2] = m[1] * 24.f + (even1 + even2 * 4.f);
+    g[0] = m[0] * 6.f + (even1 + even2), g[1] = (odd1 + odd2 * 2.f) * a, g[2] = m[1] * kWhole + (even1 + even2 * 4.f) * a2;
   }
 };
 
@@ -198,9 +201,8 @@ void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put
       UNROLL for (int j = 0; j < kOut; ++j) {
         Vec m[kIn], column[kOut];
         UNROLL for (int i = 0; i < kIn; ++i) m[i] = load(sums + ((i * kOut + j) * tiles + t) * kBlock + c);
-        m[T::kSum] += add_to;
         T::output(m, column, one);
-        UNROLL for (int i = 0; i < kOut; ++i) y[i][j] = bias ? relu(column[i]) : column[i];
+        UNROLL for (int i = 0; i < kOut; ++i) y[i][j] = bias ? relu(column[i] + add_to) : column[i];
       }
       put(t, c, y);
     }
