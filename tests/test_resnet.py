@@ -297,10 +297,10 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def small_run(make, tmp_path_factory):
-    """Config, directory and summary of a finished run of two epochs."""
+    """Config, directory and summary of a finished run of four epochs."""
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch, **TINY)
-        config = make(model__name="resnet18", model__dropout_dense=0.3, train__epochs=2,
+        config = make(model__name="resnet18", model__dropout_dense=0.3, train__epochs=4, seed=2, optimizer__learning_rate=0.05,
                       augment__flip_horizontal=True, data__batch_size=16)  # fmt: skip
         workdir = tmp_path_factory.mktemp("resnet") / "run"
         return config, workdir, train(config, workdir)
@@ -311,11 +311,11 @@ def weights(workdir, config):
         return jax.device_get(saved.load_model(saved.latest(), state.network(config, 2).abstract(runtime.mesh())))
 
 
-def test_two_epochs_lower_the_loss_and_evaluation_repeats_its_numbers(small_run, monkeypatch):
+def test_four_epochs_lower_the_loss_and_evaluation_repeats_its_numbers(small_run, monkeypatch):
     put_in_place(monkeypatch, **TINY)
     config, workdir, summary = small_run
     rows = read_rows(workdir / "history.csv")
-    assert float(rows[1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["loss"]) < 0.95 * float(rows[0]["loss"])
     assert evaluate(workdir, "test")["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
     assert {row["kind"] for row in json.loads((workdir / "network.json").read_text())} >= {"block", "average"}
     assert any(leaf.any() for leaf in jax.tree.leaves(weights(workdir, config)["stats"]["block1_1"]["norm1"]["mean"]))
