@@ -81,6 +81,9 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     if main and not (workdir / "report.html").exists():  # killed between the last number and the page
         report.write_report(workdir)
     progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
+    trained = rundir.read_json(workdir / "config.json")["data"]["path"]
+    if trained != config.data.path:
+        progress.warn(f"it was trained on {trained}, not on {config.data.path}; for that use another --workdir")
     return done
 
 

@@ -120,8 +120,9 @@ def losses(workdir):
 def test_one_and_eight_devices_train_alike(cell_folder, cache, tmp_path):
     assert on_devices(8, RUN, cell_folder, cache, tmp_path / "eight") == [8, kernels.instruction_set()]
     cnnjax.train(tiny(cell_folder, cache, data__batch_size=16, model__channels=(16, 16)), tmp_path / "one")
-    one = losses(tmp_path / "one")
-    np.testing.assert_allclose([x for x in losses(tmp_path / "eight") if x], [x for x in one if x], rtol=2e-3)
+    one, eight = ([x for x in losses(tmp_path / name) if x] for name in ("one", "eight"))
+    np.testing.assert_allclose(eight[:4], one[:4], rtol=1e-4)
+    np.testing.assert_allclose(eight, one, rtol=1e-2)  # steps amplify what rounding differs by
 
 
 def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell_folder, cache, tmp_path):

@@ -15,6 +15,7 @@ from training_tools import on_devices, read_rows, tiny
 
 import cnnjax
 from cnnjax import checkpoints, inference, metrics, runtime, state
+from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
@@ -269,6 +270,9 @@ def test_a_finished_run_says_so_and_changes_nothing(plain):
     assert train(plain.config, plain.workdir, progress=said) == plain.summary
     assert any("is finished (3 epochs" in line for line in said.lines)
     assert snapshot(plain.workdir) == before
+    moved = config_lib.override(plain.config, {"data.path": "elsewhere"})
+    assert train(moved, plain.workdir, progress=said) == plain.summary
+    assert "not on elsewhere; for that use another --workdir" in said.lines[-1]
 
 
 def test_another_config_in_a_used_directory_is_refused_with_the_difference(make, plain):
