@@ -15,7 +15,6 @@ from training_tools import on_devices, read_rows, tiny
 
 import cnnjax
 from cnnjax import checkpoints, inference, metrics, runtime, state
-from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.progress import Progress
 
@@ -264,13 +263,13 @@ def test_rows_after_the_last_checkpoint_are_written_once(make, undisturbed, tmp_
     assert log(workdir) == log(undisturbed.workdir)
 
 
-def test_a_finished_run_says_so_and_changes_nothing(plain):
+def test_a_finished_run_says_so_and_changes_nothing(make, plain):
     before = snapshot(plain.workdir)
     said = Said()
     assert train(plain.config, plain.workdir, progress=said) == plain.summary
     assert any("is finished (3 epochs" in line for line in said.lines)
     assert snapshot(plain.workdir) == before
-    moved = config_lib.override(plain.config, {"data.path": "elsewhere"})
+    moved = make(log__tensorboard=True, data__path="elsewhere")
     assert train(moved, plain.workdir, progress=said) == plain.summary
     assert "not on elsewhere; for that use another --workdir" in said.lines[-1]
 
