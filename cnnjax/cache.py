@@ -94,7 +94,9 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
     """
-    iterator, most = iter(references), max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    most = max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    most = 1 << (most.bit_length() - 1)  # a power of two, as networks are given them
+    iterator = iter(references)
     chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
