@@ -207,8 +207,6 @@ class Layered(nnx.Module):
 
     def _dense(self, layer: Layer, x: jax.Array) -> jax.Array:
         dense = getattr(self, layer.module)
-        x = (
-            kernels.dense(x.astype(jnp.float32), dense.kernel[...], bfloat16=self.dtype == jnp.bfloat16)
-            + dense.bias[...][None]
-        )
+        x = kernels.dense(x.astype(jnp.float32), dense.kernel[...], bfloat16=self.dtype == jnp.bfloat16)
+        x = x + dense.bias[...][None]
         return nnx.relu(x) if layer.relu else x
