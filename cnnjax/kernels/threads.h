@@ -121,26 +121,38 @@ struct Crew {
 namespace {
 
 // task(0) ... task(count - 1), in any order and at the same time; the caller works too. Throws std::bad_alloc where a task did.
+// Each core has a part of its own, the same in all kernels of a step, and helps with the others when that is done: what it
+// wrote it reads in the next kernel, and nobody else has it. To write what another core has read takes ten times as long.
 template <typename Task>
 void parallel_for(const Pool& pool, int64_t count, const Task& task) {
+  struct alignas(64) Part {
+    std::atomic<int64_t> next{0};
+    int64_t end = 0;
+  };
   struct Progress {
     const Task& task;
-    int64_t count;
-    std::atomic<int64_t> next{0};
+    std::vector<Part> parts;
     std::atomic<bool> failed{false};
     void work() {
-      for (int64_t i; (i = next.fetch_add(1)) < count;) {
-        try {
-          task(i);
-        } catch (const std::bad_alloc&) {
-          failed = true;
+      const size_t own = std::max(0, core());
+      for (size_t k = 0; k < parts.size(); ++k) {
+        Part& part = parts[(own + k) % parts.size()];
+        for (int64_t i; (i = part.next.fetch_add(1)) < part.end;) {
+          try {
+            task(i);
+          } catch (const std::bad_alloc&) {
+            failed = true;
+          }
         }
       }
     }
-  } progress{task, count};
-  const int64_t wanted = std::min(pool.threads, count) - 1;
-  Crew* crew = wanted > 0 ? Crew::take(wanted) : nullptr;
-  const int64_t helpers = crew ? std::min<int64_t>(wanted, crew->helpers.size()) : 0;
+  };
+  const int64_t threads = std::max<int64_t>(1, std::min(pool.threads, count));
+  Progress progress{task, std::vector<Part>(threads)};
+  for (int64_t k = 0; k < threads; ++k)
+    progress.parts[k].next = count * k / threads, progress.parts[k].end = count * (k + 1) / threads;
+  Crew* crew = threads > 1 ? Crew::take(threads - 1) : nullptr;
+  const int64_t helpers = crew ? std::min<int64_t>(threads - 1, crew->helpers.size()) : 0;
   for (int64_t i = 0; i < helpers; ++i)
     crew->helpers[i]->begin([](void* p) { static_cast<Progress*>(p)->work(); }, &progress);
   progress.work();
