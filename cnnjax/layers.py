@@ -168,42 +168,46 @@ class Layered(nnx.Module):
         `rngs` feeds dropout in training and comes with each call.
         """
         layers = list(self.layers)
-        if self.native and self._fits(layers[0], images):
-            x = self._block(layers, images, first=True)
+        if self.native and self._fits(layers[0], images.shape):
+            x = self._blocks(layers, images, first=True)
         else:
             # Scaled, and whitened, in float32, then rounded once to the computation's type.
             x = images.astype(jnp.float32) / 255
             if layers[0].kind != "whiten":
                 x = x.astype(self.dtype)
         while layers:
-            if self.native and self._fits(layers[0], x):
-                x = self._block(layers, x) if layers[0].kind == "conv" else self._dense(layers.pop(0), x)
+            if self.native and self._fits(layers[0], x.shape):
+                x = self._blocks(layers, x) if layers[0].kind == "conv" else self._dense(layers.pop(0), x)
             else:
                 x = self.apply(layers.pop(0), x, rngs)
         return x.astype(jnp.float32)
 
     # What the CPU's own kernels take over; see docs/kernels.md. Between them numbers are float32 in any precision.
 
-    def _fits(self, layer: Layer, x: jax.Array) -> bool:
+    def _fits(self, layer: Layer, shape: tuple[int, ...]) -> bool:
         module = getattr(self, layer.module) if layer.module else None
         if layer.kind == "dense":
-            shape = module.kernel.shape
-            return shape[0] >= WIDE and kernels.supports_dense(x.shape, shape)
+            kernel = module.kernel.shape
+            return kernel[0] >= WIDE and kernels.supports_dense(shape, kernel)
         if layer.kind != "conv" or not layer.relu or module.bias is None or module.strides not in (1, (1, 1)):
             return False
-        return kernels.supports_block(x.shape, module.kernel.shape, module.padding == "SAME", 0)
+        return kernels.supports_block(shape, module.kernel.shape, module.padding == "SAME", 0)
 
-    def _block(self, layers: list[Layer], x: jax.Array, *, first: bool = False) -> jax.Array:
-        """A convolution, with the pool that follows; takes them off the front of `layers`."""
-        conv, stride = getattr(self, layers.pop(0).module), 0
-        padding = int(conv.padding == "SAME")
-        pool = layers[0].window if layers and layers[0].kind == "pool" else ()
-        if len(pool) == 2 and pool[0] == 2 and kernels.supports_block(x.shape, conv.kernel.shape, padding, pool[1]):
-            stride = layers.pop(0).window[1]
+    def _blocks(self, layers: list[Layer], x: jax.Array, *, first: bool = False) -> jax.Array:
+        """Convolutions, each with the pool that follows; takes them off the front of `layers`."""
+        shape, blocks = x.shape, []
+        while layers and self._fits(layers[0], shape):
+            conv, stride = getattr(self, layers.pop(0).module), 0
+            kernel, padding = conv.kernel[...], int(conv.padding == "SAME")
+            pool = layers[0].window if layers and layers[0].kind == "pool" else ()
+            if len(pool) == 2 and pool[0] == 2 and kernels.supports_block(shape, kernel.shape, padding, pool[1]):
+                stride = layers.pop(0).window[1]
+            blocks.append(kernels.Block(kernel, conv.bias[...], padding, stride))
+            shape = kernels.block_output(shape, kernel.shape, padding, stride)
         if x.dtype != jnp.uint8:
             x = x.astype(jnp.float32)
-        return kernels.conv_block(x, conv.kernel[...], conv.bias[...], padding=padding, pool_stride=stride, input_grad=not first,
-                                  scale=1 / 255 if first else 1.0, bfloat16=self.dtype == jnp.bfloat16)  # fmt: skip
+        return kernels.conv_blocks(x, blocks, input_grad=not first, scale=1 / 255 if first else 1.0,
+                                   bfloat16=self.dtype == jnp.bfloat16)  # fmt: skip
 
     def _dense(self, layer: Layer, x: jax.Array) -> jax.Array:
         dense = getattr(self, layer.module)

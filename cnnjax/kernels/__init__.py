@@ -10,10 +10,12 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import itertools
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -116,6 +118,25 @@ def _load() -> tuple[str, str]:
     return name, ""
 
 
+class Block(NamedTuple):
+    """A 3x3 convolution, ReLU, and a 2x2 max-pool."""
+
+    w: jax.Array  # float32 [3, 3, ci, co], co a multiple of 16
+    b: jax.Array  # float32 [co]
+    padding: int  # zeros on all four sides: 1, as in SAME, or 0, as in VALID
+    pool_stride: int  # 1 or 2; 0: no pool
+
+
+def block_output(
+    x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int, pool_stride: int
+) -> tuple[int, ...]:
+    """The shape of what a block gives."""
+    size = [pixels + 2 * padding - 2 for pixels in x_shape[1:3]]
+    if pool_stride:
+        size = [(pixels - 2) // pool_stride + 1 for pixels in size]
+    return x_shape[0], *size, w_shape[3]
+
+
 def supports_block(x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int, pool_stride: int) -> bool:
     """Whether `conv_block` takes these; the output channels must be a multiple of 16."""
     return not _block_problem(x_shape, w_shape, padding, pool_stride)
@@ -137,16 +158,21 @@ def conv_block(
     scale: float = 1.0,
     bfloat16: bool = False,
 ) -> jax.Array:
-    """relu(convolution(scale * x, w) + b), then a 2x2 max-pool without padding.
+    """relu(convolution(scale * x, w) + b), then a 2x2 max-pool without padding: `conv_blocks` of one."""
+    return conv_blocks(x, [Block(w, b, padding, pool_stride)], input_grad=input_grad, scale=scale, bfloat16=bfloat16)
 
-    Has gradients in reverse mode, of second order none. A batch that is divided among devices stays divided.
+
+def conv_blocks(
+    x: jax.Array, blocks: Sequence[Block], *, input_grad: bool = True, scale: float = 1.0, bfloat16: bool = False
+) -> jax.Array:
+    """relu(convolution(scale * x, w) + b), then a 2x2 max-pool without padding; and so on, without the scale.
+
+    Each image goes through all blocks while it is in the caches. Has gradients in reverse mode, of second order none. A
+    batch that is divided among devices stays divided.
 
     Args:
         x: float32 or uint8 [n, h, w, ci].
-        w: float32 [3, 3, ci, co], co a multiple of 16.
-        b: float32 [co].
-        padding: zeros on all four sides: 1, as in SAME, or 0, as in VALID.
-        pool_stride: 1 or 2; 0: no pool.
+        blocks: at least one.
         input_grad: False: the gradient of x is not needed; it is zero then.
         scale: of x.
         bfloat16: round the factors of products to bfloat16, in the gradients too, where the instruction set is
@@ -158,15 +184,21 @@ def conv_block(
     Raises:
         ValueError: `supports_block` is False, or another type.
     """
-    problem = _block_problem(x.shape, w.shape, padding, pool_stride)
-    if not problem and b.shape != w.shape[3:]:
-        problem = f"b is {list(b.shape)}; make it {list(w.shape[3:])}"
-    if not problem:
-        problem = type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
-    if problem:
-        raise ValueError(f"conv_block: {problem}")
-    options = _Block(usable("conv_block"), padding, pool_stride, input_grad and x.dtype != jnp.uint8, float(scale), bfloat16)
-    return _block(options, x, w, b)
+    shape = x.shape
+    for i, block in enumerate(blocks):
+        w, b = block.w, block.b
+        problem = _block_problem(shape, w.shape, block.padding, block.pool_stride)
+        if not problem and b.shape != w.shape[3:]:
+            problem = f"b is {list(b.shape)}; make it {list(w.shape[3:])}"
+        if not problem:
+            problem = type_problem({"x": x, "w": w, "b": b}, bytes_in=("x",))
+        if problem:
+            raise ValueError(f"conv_block{f' {i + 1}' if len(blocks) > 1 else ''}: {problem}")
+        shape = block_output(shape, w.shape, block.padding, block.pool_stride)
+    options = _Blocks(usable("conv_block"), tuple(int(block.padding) for block in blocks),
+                      tuple(block.pool_stride for block in blocks), input_grad and x.dtype != jnp.uint8, float(scale),
+                      bfloat16)  # fmt: skip
+    return _blocks(options, x, tuple(block.w for block in blocks), tuple(block.b for block in blocks))
 
 
 def dense(x: jax.Array, w: jax.Array, *, bfloat16: bool = False) -> jax.Array:
@@ -224,28 +256,29 @@ def _dense_problem(x: tuple[int, ...], w: tuple[int, ...]) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Block:
-    """What of a block is known when it is traced."""
+class _Blocks:
+    """What of blocks is known when they are traced."""
 
     instructions: str
-    padding: int
-    pool_stride: int
+    paddings: tuple[int, ...]
+    pool_strides: tuple[int, ...]
     input_grad: bool
     scale: float
     bfloat16: bool
 
-    def output(self, x: jax.Array, w: jax.Array) -> tuple[int, ...]:
-        size = [pixels + 2 * self.padding - 2 for pixels in x.shape[1:3]]
-        if self.pool_stride:
-            size = [(pixels - 2) // self.pool_stride + 1 for pixels in size]
-        return x.shape[0], *size, w.shape[3]
+    def outputs(self, x: jax.Array, ws: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruct]:
+        """Of each block."""
+        shapes = [x.shape]
+        for w, padding, stride in zip(ws, self.paddings, self.pool_strides, strict=True):
+            shapes.append(block_output(shapes[-1], w.shape, padding, stride))
+        return [float32(*shape) for shape in shapes[1:]]
 
     def name(self, what: str) -> str:
         values = "_".join(f"{key}_{value}" for key, value in dataclasses.asdict(self).items())
-        return re.sub(r"\W", "_", f"conv_{what}_{values}")
+        return re.sub(r"\W+", "_", f"conv_{what}_{values}")
 
-    def attributes(self) -> dict[str, np.generic]:
-        return {"padding": np.int64(self.padding), "pool_stride": np.int64(self.pool_stride),
+    def attributes(self) -> dict[str, np.generic | np.ndarray]:
+        return {"paddings": np.array(self.paddings, np.int64), "pool_strides": np.array(self.pool_strides, np.int64),
                 "scale": np.float32(self.scale), "bfloat16": np.bool_(self.bfloat16)}  # fmt: skip
 
 
@@ -303,50 +336,59 @@ def divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tu
 
 
 @functools.cache
-def _block_forward(options: _Block, keep: bool) -> Callable:
-    """x, w, b -> y; with `keep` and a pool also where the largest were."""
+def _blocks_forward(options: _Blocks, keep: bool) -> Callable:
+    """x, w and b of each block -> the last y; with `keep` all of them, and of each pool where the largest were."""
     target = f"cnnjax_{options.instructions}_conv_forward"
+    blocks, pools = len(options.paddings), sum(stride > 0 for stride in options.pool_strides)
 
-    def call(x, w, b):
-        shape = options.output(x, w)
-        kept = (jax.ShapeDtypeStruct(shape, jnp.uint8),) if keep and options.pool_stride else ()
-        return tuple(jax.ffi.ffi_call(target, (float32(*shape), *kept))(x, w, b, **options.attributes()))
+    def call(x, *weights):
+        ys = options.outputs(x, weights[::2])
+        codes = [jax.ShapeDtypeStruct(y.shape, jnp.uint8) for y, stride in zip(ys, options.pool_strides, strict=True) if stride]
+        result = (*ys, *codes) if keep else ys[-1:]
+        return tuple(jax.ffi.ffi_call(target, tuple(result))(x, *weights, **options.attributes()))
 
     name = options.name("forward_keep" if keep else "forward")
-    return divisible(name, call, (True, False, False), (True,) * (2 if keep and options.pool_stride else 1))
+    return divisible(name, call, (True, *(False,) * 2 * blocks), (True,) * (blocks + pools if keep else 1))
 
 
 @functools.cache
-def _block_backward(options: _Block) -> Callable:
-    """x, w, kept, g -> dw, db; and dx, where it is wanted."""
+def _blocks_backward(options: _Blocks) -> Callable:
+    """x, w of each block, what was kept, g -> dw and db of each block; and dx, where it is wanted."""
     target = f"cnnjax_{options.instructions}_conv_backward"
+    blocks = len(options.paddings)
+    dx = (True,) if options.input_grad else ()
 
-    def call(x, w, kept, g):
-        dx = (float32(*x.shape),) if options.input_grad else ()
-        result = (float32(*w.shape), float32(w.shape[3]), *dx)
-        return tuple(jax.ffi.ffi_call(target, result)(x, w, kept, g, **options.attributes()))
+    def call(x, *rest):
+        result = [float32(*shape) for w in rest[:blocks] for shape in (w.shape, w.shape[3:])]
+        result += [float32(*x.shape)] * len(dx)
+        return tuple(jax.ffi.ffi_call(target, tuple(result))(x, *rest, **options.attributes()))
 
-    divided = (False, False, *((True,) if options.input_grad else ()))
-    return divisible(options.name("backward"), call, (True, False, True, True), divided)
+    pools = sum(stride > 0 for stride in options.pool_strides)
+    kept = blocks - (options.pool_strides[-1] > 0) + pools
+    operands = (True, *(False,) * blocks, *(True,) * kept, True)
+    return divisible(options.name("backward"), call, operands, (*(False,) * 2 * blocks, *dx))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _block(options, x, w, b):
-    return _block_forward(options, keep=False)(x, w, b)[0]
+def _blocks(options, x, ws, bs):
+    return _blocks_forward(options, keep=False)(x, *itertools.chain(*zip(ws, bs, strict=True)))[0]
 
 
-def _block_fwd(options, x, w, b):
-    y, *code = _block_forward(options, keep=True)(x, w, b)
-    return y, (x, w, code[0] if code else y)
+def _blocks_fwd(options, x, ws, bs):
+    found = _blocks_forward(options, keep=True)(x, *itertools.chain(*zip(ws, bs, strict=True)))
+    ys, codes = found[: len(ws)], found[len(ws) :]
+    kept = ys[:-1] if options.pool_strides[-1] else ys
+    return ys[-1], (x, ws, (*kept, *codes))
 
 
-def _block_bwd(options, saved, g):
-    x, w, kept = saved
-    dw, db, *dx = _block_backward(options)(x, w, kept, g)
-    return dx[0] if dx else None, dw, db
+def _blocks_bwd(options, saved, g):
+    x, ws, kept = saved
+    found = _blocks_backward(options)(x, *ws, *kept, g)
+    gradients, dx = found[: 2 * len(ws)], found[2 * len(ws) :]
+    return dx[0] if dx else None, gradients[::2], gradients[1::2]
 
 
-_block.defvjp(_block_fwd, _block_bwd)
+_blocks.defvjp(_blocks_fwd, _blocks_bwd)
 
 
 @dataclasses.dataclass(frozen=True)

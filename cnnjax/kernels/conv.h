@@ -1,4 +1,4 @@
-// y = pool(relu(convolution(scale * x, w) + b)), and its gradients.
+// y = pool(relu(convolution(scale * x, w) + b)), one or several in sequence, and their gradients.
 #pragma once
 
 #include <cstdint>
@@ -21,15 +21,31 @@ struct Conv {
   int64_t rows() const { return pool_stride ? (conv_rows() - 2) / pool_stride + 1 : conv_rows(); }
   int64_t columns() const { return pool_stride ? (conv_columns() - 2) / pool_stride + 1 : conv_columns(); }
   int64_t padded_row() const { return (w + 2 * padding) * ci; }  // values
+  int64_t input() const { return h * w * ci; }                   // values of an image
+  int64_t output() const { return rows() * columns() * co; }
 };
 
-// code: for each pooled value, which of its four was the largest (row by row, 0 to 3), or 4 where ReLU lets nothing
-// through; null where it is not wanted. Both throw std::bad_alloc.
-void conv_forward(const Pool& pool, const Conv& conv, const void* x, const float* w, const float* b, float* y,
-                  uint8_t* code);
+// One convolution of a sequence: x of the next is y of this one.
+struct Layer {
+  Conv conv;
+  const float *w, *b;
+  // y: null where nobody wants it, as between layers in inference. code: for each pooled value, which of its four was the
+  // largest (row by row, 0 to 3), or 4 where ReLU lets nothing through; null where it is not wanted.
+  float* y;
+  uint8_t* code;
+};
 
-// g: gradient of y. kept: y, or the code where there is a pool. dx: null where it is not wanted.
-void conv_backward(const Pool& pool, const Conv& conv, const void* x, const float* w, const void* kept, const float* g,
-                   float* dw, float* db, float* dx);
+// `y` of the last layer is not null. Both throw std::bad_alloc.
+void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x);
+
+struct LayerGradient {
+  Conv conv;
+  const float* w;
+  const void *x, *kept;  // its input; y, or the code where there is a pool
+  float *dw, *db;
+};
+
+// g: gradient of the last y. dx: of the first x; null where it is not wanted.
+void backward(const Pool& pool, const LayerGradient* layers, int64_t count, const float* g, float* dx);
 
 }  // namespace cnnjax

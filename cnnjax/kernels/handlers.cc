@@ -1,4 +1,7 @@
 // What XLA calls: checks shapes, then computes. And what this CPU can do.
+#include <array>
+#include <vector>
+
 #include "calls.h"
 #include "conv.h"
 #include "dense.h"
@@ -7,60 +10,114 @@
 namespace cnnjax {
 namespace {
 
-// Fills in `conv`, or says what is wrong; y: dimensions of the output.
-const char* describe(const ffi::AnyBuffer& x, const F32& w, int64_t padding, int64_t pool_stride, Dims y, Conv& conv) {
-  const Dims d = x.dimensions(), k = w.dimensions();
+// Fills in the layers' shapes, or says what is wrong. weights: those of each layer, in sequence.
+const char* describe(const ffi::AnyBuffer& x, const std::vector<Dims>& weights, Dims paddings, Dims pool_strides, float scale,
+                     bool bfloat16, std::vector<Conv>& convs) {
   if (x.element_type() != ffi::F32 && x.element_type() != ffi::U8) return "images must be float32 or uint8";
-  if (d.size() != 4 || k.size() != 4 || k[0] != 3 || k[1] != 3 || d[3] != k[2]) return "images and weights do not fit";
-  if (!sane(d) || !sane(k) || k[3] % 16) return "sizes out of range, or output channels no multiple of 16";
-  if (padding < 0 || padding > 1 || pool_stride < 0 || pool_stride > 2) return "padding is 0 or 1, pool_stride 0, 1 or 2";
-  conv = {d[0], d[1], d[2], d[3], k[3], padding, pool_stride, x.element_type() == ffi::U8, 1.f, false};
-  const int64_t least = pool_stride ? 2 : 1;
-  if (conv.conv_rows() < least || conv.conv_columns() < least) return "images are too small";
-  if (!sane(y) || !equal(y, {conv.n, conv.rows(), conv.columns(), conv.co})) return "output has another shape";
+  if (x.dimensions().size() != 4 || !sane(x.dimensions())) return "images are [n, h, w, c], with sizes in range";
+  std::array<int64_t, 4> d;
+  std::copy_n(x.dimensions().begin(), 4, d.begin());
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Dims k = weights[i];
+    const int64_t padding = paddings[i], stride = pool_strides[i];
+    if (k.size() != 4 || k[0] != 3 || k[1] != 3 || d[3] != k[2]) return "images and weights do not fit";
+    if (!sane(k) || k[3] % 16) return "sizes out of range, or output channels no multiple of 16";
+    if (padding < 0 || padding > 1 || stride < 0 || stride > 2) return "padding is 0 or 1, pool_stride 0, 1 or 2";
+    const Conv conv{d[0], d[1], d[2], d[3], k[3], padding, stride, !i && x.element_type() == ffi::U8, i ? 1.f : scale, bfloat16};
+    const int64_t least = stride ? 2 : 1;
+    if (conv.conv_rows() < least || conv.conv_columns() < least) return "images are too small";
+    convs.push_back(conv);
+    d = {conv.n, conv.rows(), conv.columns(), conv.co};
+    if (!sane({d.data(), 4})) return "sizes out of range";
+  }
   return nullptr;
 }
 
-ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, F32 w, F32 b, ffi::Result<F32> y,
-                       ffi::RemainingRets rest, int64_t padding, int64_t pool_stride, float scale, bool bfloat16) {
-  Conv conv;
-  if (const char* problem = describe(x, w, padding, pool_stride, y->dimensions(), conv)) return wrong(problem);
-  if (!equal(b.dimensions(), {conv.co})) return wrong("biases do not fit");
-  uint8_t* code = nullptr;
-  if (rest.size()) {
-    auto buffer = rest.get<U8>(0);
-    if (!pool_stride || !buffer || !equal((*buffer)->dimensions(), {conv.n, conv.rows(), conv.columns(), conv.co}))
-      return wrong("codes do not fit");
-    code = (*buffer)->typed_data();
+bool is_output(Dims y, const Conv& conv) { return equal(y, {conv.n, conv.rows(), conv.columns(), conv.co}); }
+
+// Arguments: images, weights and biases of each layer. Results: the last output; or what the gradients need as well, all
+// outputs, then the codes of the layers with a pool.
+ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::RemainingArgs rest, ffi::RemainingRets results,
+                       Dims paddings, Dims pool_strides, float scale, bool bfloat16) {
+  const size_t count = paddings.size();
+  const size_t pools = std::count_if(pool_strides.begin(), pool_strides.end(), [](int64_t stride) { return stride > 0; });
+  if (!count || pool_strides.size() != count || rest.size() != 2 * count) return wrong("layers, weights and biases do not fit");
+  const bool keep = results.size() > 1;
+  if (results.size() != (keep ? count + pools : 1)) return wrong("layers and outputs do not fit");
+  std::vector<Layer> layers(count);
+  std::vector<Dims> shapes;
+  for (size_t i = 0; i < count; ++i) {
+    const auto w = rest.get<F32>(2 * i), b = rest.get<F32>(2 * i + 1);
+    if (!w || !b) return wrong("weights and biases must be float32");
+    shapes.push_back(w->dimensions());
+    if (w->dimensions().size() != 4 || !equal(b->dimensions(), {w->dimensions()[3]})) return wrong("biases do not fit");
+    layers[i].w = w->typed_data(), layers[i].b = b->typed_data();
   }
-  conv.scale = scale, conv.bfloat16 = bfloat16;
-  return run(threads, [&](const Pool& pool) {
-    conv_forward(pool, conv, x.untyped_data(), w.typed_data(), b.typed_data(), y->typed_data(), code);
-  });
+  std::vector<Conv> convs;
+  if (const char* problem = describe(x, shapes, paddings, pool_strides, scale, bfloat16, convs)) return wrong(problem);
+  for (size_t i = 0, code = count; i < count; ++i) {
+    layers[i].conv = convs[i];
+    if (!keep && i + 1 < count) continue;
+    auto y = results.get<F32>(keep ? i : 0);
+    if (!y || !is_output((*y)->dimensions(), convs[i])) return wrong("output has another shape");
+    layers[i].y = (*y)->typed_data();
+    if (!keep || !pool_strides[i]) continue;
+    auto codes = results.get<U8>(code++);
+    if (!codes || !is_output((*codes)->dimensions(), convs[i])) return wrong("codes do not fit");
+    layers[i].code = (*codes)->typed_data();
+  }
+  return run(threads, [&](const Pool& pool) { forward(pool, layers.data(), count, x.untyped_data()); });
 }
 
-ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, F32 w, ffi::AnyBuffer kept, F32 g,
-                        ffi::Result<F32> dw, ffi::Result<F32> db, ffi::RemainingRets rest, int64_t padding,
-                        int64_t pool_stride, float scale, bool bfloat16) {
-  Conv conv;
-  if (const char* problem = describe(x, w, padding, pool_stride, g.dimensions(), conv)) return wrong(problem);
-  if (!equal(kept.dimensions(), {conv.n, conv.rows(), conv.columns(), conv.co})
-      || kept.element_type() != (pool_stride ? ffi::U8 : ffi::F32))
-    return wrong("what the forward pass kept does not fit");
-  if (!equal(dw->dimensions(), {3, 3, conv.ci, conv.co}) || !equal(db->dimensions(), {conv.co}))
-    return wrong("gradients have other shapes");
+// Arguments: images; weights of each layer; outputs of all but the last, whose output is there where it has no pool; the codes;
+// the gradient of the last output. Results: gradients of each layer's weights and biases; that of the images, if wanted.
+ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::RemainingArgs rest, ffi::RemainingRets results,
+                        Dims paddings, Dims pool_strides, float scale, bool bfloat16) {
+  const size_t count = paddings.size();
+  const size_t pools = std::count_if(pool_strides.begin(), pool_strides.end(), [](int64_t stride) { return stride > 0; });
+  if (!count || pool_strides.size() != count) return wrong("layers do not fit");
+  const size_t outputs = pool_strides[count - 1] ? count - 1 : count;
+  if (rest.size() != count + outputs + pools + 1) return wrong("layers, weights and what the forward pass kept do not fit");
+  if (results.size() != 2 * count && results.size() != 2 * count + 1) return wrong("layers and gradients do not fit");
+  std::vector<LayerGradient> layers(count);
+  std::vector<Dims> shapes;
+  for (size_t i = 0; i < count; ++i) {
+    const auto w = rest.get<F32>(i);
+    if (!w) return wrong("weights must be float32");
+    shapes.push_back(w->dimensions()), layers[i].w = w->typed_data();
+  }
+  std::vector<Conv> convs;
+  if (const char* problem = describe(x, shapes, paddings, pool_strides, scale, bfloat16, convs)) return wrong(problem);
+  const void* in = x.untyped_data();
+  for (size_t i = 0, code = count + outputs; i < count; ++i) {
+    const Conv& conv = layers[i].conv = convs[i];
+    layers[i].x = in;
+    if (i < outputs) {
+      const auto y = rest.get<F32>(count + i);
+      if (!y || !is_output(y->dimensions(), conv)) return wrong("what the forward pass kept does not fit");
+      in = layers[i].kept = y->typed_data();
+    }
+    if (conv.pool_stride) {
+      const auto codes = rest.get<U8>(code++);
+      if (!codes || !is_output(codes->dimensions(), conv)) return wrong("what the forward pass kept does not fit");
+      layers[i].kept = codes->typed_data();
+    }
+    auto dw = results.get<F32>(2 * i), db = results.get<F32>(2 * i + 1);
+    if (!dw || !db || !equal((*dw)->dimensions(), {3, 3, conv.ci, conv.co}) || !equal((*db)->dimensions(), {conv.co}))
+      return wrong("gradients have other shapes");
+    layers[i].dw = (*dw)->typed_data(), layers[i].db = (*db)->typed_data();
+  }
+  const auto g = rest.get<F32>(rest.size() - 1);
+  if (!g || !is_output(g->dimensions(), convs.back())) return wrong("the gradient of the output has another shape");
   float* dx = nullptr;
-  if (rest.size()) {
-    auto buffer = rest.get<F32>(0);
+  if (results.size() > 2 * count) {
+    auto buffer = results.get<F32>(2 * count);
+    const Conv& conv = convs[0];
     if (!buffer || !equal((*buffer)->dimensions(), {conv.n, conv.h, conv.w, conv.ci}))
       return wrong("the gradient of the images has another shape");
     dx = (*buffer)->typed_data();
   }
-  conv.scale = scale, conv.bfloat16 = bfloat16;
-  return run(threads, [&](const Pool& pool) {
-    conv_backward(pool, conv, x.untyped_data(), w.typed_data(), kept.untyped_data(), g.typed_data(), dw->typed_data(),
-                  db->typed_data(), dx);
-  });
+  return run(threads, [&](const Pool& pool) { backward(pool, layers.data(), count, g->typed_data(), dx); });
 }
 
 bool fit(Dims x, Dims w, Dims y) {
@@ -116,13 +173,12 @@ EXPORTED const char* CnnjaxCpu();
 EXPORTED const char* CnnjaxSources();
 }
 
-#define BLOCK \
-  .Attr<int64_t>("padding").Attr<int64_t>("pool_stride").Attr<float>("scale").Attr<bool>("bfloat16")
+#define LAYERS \
+  THREADS.Arg<ffi::AnyBuffer>().RemainingArgs().RemainingRets().Attr<cnnjax::Dims>("paddings") \
+      .Attr<cnnjax::Dims>("pool_strides").Attr<float>("scale").Attr<bool>("bfloat16")
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvForward, cnnjax::ConvForward,
-                              THREADS.Arg<ffi::AnyBuffer>() ARG ARG RET.RemainingRets() BLOCK);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvBackward, cnnjax::ConvBackward,
-                              THREADS.Arg<ffi::AnyBuffer>() ARG.Arg<ffi::AnyBuffer>() ARG RET RET.RemainingRets() BLOCK);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvForward, cnnjax::ConvForward, LAYERS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvBackward, cnnjax::ConvBackward, LAYERS);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward, THREADS ARG ARG RET.Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
                               THREADS ARG ARG ARG RET RET.Attr<bool>("bfloat16"));

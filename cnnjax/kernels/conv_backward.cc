@@ -1,0 +1,271 @@
+// The gradients of convolution, bias, ReLU and pool.
+#include <array>
+#include <vector>
+
+#include "conv_tiles.h"
+#include "stack.h"
+
+namespace cnnjax {
+namespace {
+
+// The gradient before ReLU of row r of the convolution, from what belongs to the row's image.
+void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const uint8_t* code, float* dz) {
+  const int64_t width = s.conv_columns(), rows = s.rows(), columns = s.columns(), co = s.co;
+  if (!s.pool_stride) {
+    const int64_t o = r * width * co;
+    for (int64_t i = 0; i < width * co; i += kLanes) store(dz + i, keep(load(y + o + i) > Vec{}, load(g + o + i)));
+    return;
+  }
+  auto sent = [&](int64_t py, int64_t px, int64_t c, int position) {  // by window (py, px)
+    const int64_t o = (py * columns + px) * co + c;
+    return select(g + o, code + o, position);
+  };
+  if (s.pool_stride == 2) {
+    for (int64_t q = 0; q < width; ++q)
+      for (int64_t c = 0; c < co; c += kLanes, dz += kLanes)
+        store(dz, r / 2 < rows && q / 2 < columns ? sent(r / 2, q / 2, c, (r & 1) * 2 + (q & 1)) : Vec{});
+    return;
+  }
+  for (int64_t q = 0; q < width; ++q)
+    for (int64_t c = 0; c < co; c += kLanes, dz += kLanes) {
+      Vec sum{};
+      for (int dy = 0; dy < 2; ++dy) {
+        if (r - dy < 0 || r - dy >= rows) continue;
+        if (q < columns) sum += sent(r - dy, q, c, dy * 2);
+        if (q > 0) sum += sent(r - dy, q - 1, c, dy * 2 + 1);
+      }
+      store(dz, sum);
+    }
+}
+
+// The same for a pool of stride 2, as pairs of pixels, which are the two of a window; sum[c] += all of them.
+template <typename M>
+void unpool_pairs(const Conv& s, int64_t r, const float* g, const uint8_t* code, int64_t pairs, char* dz, float* sum) {
+  const int64_t columns = r / 2 < s.rows() ? s.columns() : 0, position = r % 2 * 2;
+  for (int64_t c = 0; c < s.co; c += kLanes) {
+    Vec total{};
+    for (int64_t q = 0; q < pairs; ++q) {
+      const int64_t o = (r / 2 * s.columns() + q) * s.co + c;
+      const Vec left = q < columns ? select(g + o, code + o, position) : Vec{};
+      const Vec right = q < columns ? select(g + o, code + o, position + 1) : Vec{};
+      total += left + right;
+      store_pairs<M>(dz + (q * s.co + c) * 4, left, right);
+    }
+    store(sum + c, load(sum + c) + total);
+  }
+}
+
+// The gradient of kTaps taps x 16 channels in each of kRows kernel rows, summed over a band.
+template <typename M, int kChannels, int kTaps, int kRows>
+void weight_tile(const char* x, int64_t x_row, int64_t channels, const char* dz, int64_t z_row, int64_t co, int64_t rows,
+                 int64_t steps, float* dw) {
+  const int64_t x_step = (kChannels ? kChannels : channels) * 4 * M::kPack;  // to the next pixel, or pair of pixels
+  Vec sum[kRows * kTaps][kVecs] = {};  // of this band alone: short chains of additions round less
+  for (int64_t r = 0; r < rows; ++r, x += x_row, dz += z_row) {
+    const char *x_now = x, *z_now = dz;
+    for (int64_t q = 0; q < steps; ++q, x_now += x_step, z_now += co * 4) {
+      Vec z[kVecs];
+      UNROLL for (int v = 0; v < kVecs; ++v) z[v] = load(reinterpret_cast<const float*>(z_now) + v * kLanes);
+      UNROLL for (int t = 0; t < kRows * kTaps; ++t)
+        UNROLL for (int v = 0; v < kVecs; ++v)
+          sum[t][v] = M::multiply_add(sum[t][v], z[v], x_now + t / kTaps * x_row + t % kTaps * 4);
+    }
+  }
+  UNROLL for (int t = 0; t < kRows * kTaps; ++t)
+    UNROLL for (int v = 0; v < kVecs; ++v) {
+      float* to = dw + t * kBlock + v * kLanes;
+      store(to, load(to) + sum[t][v]);
+    }
+}
+
+// All taps of a kernel row and a block, in tiles of at most kTaps.
+template <typename M, int kChannels, int kTaps = kTileTaps>
+void weight_taps(const char* x, int64_t x_row, int64_t ci, const char* dz, int64_t z_row, int64_t co, int64_t rows,
+                 int64_t steps, int64_t taps, float* dw) {
+  for (; taps >= kTaps; taps -= kTaps, x += kTaps * 4, dw += kTaps * kBlock)
+    weight_tile<M, kChannels, kTaps, 1>(x, x_row, ci, dz, z_row, co, rows, steps, dw);
+  if constexpr (kTaps > 1)
+    if (taps) weight_taps<M, kChannels, kTaps / 2>(x, x_row, ci, dz, z_row, co, rows, steps, taps, dw);
+}
+
+// dw as [block][3][3 * ci][16].
+template <typename M>
+void weight_band(const char* x, int64_t x_row, int64_t ci, const char* dz, int64_t z_row, int64_t co, int64_t rows,
+                 int64_t steps, float* dw) {
+  const auto taps = ci == 16   ? weight_taps<M, 16>
+                    : ci == 32 ? weight_taps<M, 32>
+                    : ci == 64 ? weight_taps<M, 64>
+                               : weight_taps<M, 0>;
+  for (int64_t block = 0; block < co; block += kBlock, dz += kBlock * 4) {
+    if constexpr (kTileTaps >= 24)
+      if (ci == 3) {  // colours: all 27 taps at once
+        weight_tile<M, 3, 9, 3>(x, x_row, ci, dz, z_row, co, rows, steps, dw);
+        dw += 27 * kBlock;
+        continue;
+      }
+    for (int row = 0; row < 3; ++row, dw += 3 * ci * kBlock)
+      taps(x + row * x_row, x_row, ci, dz, z_row, co, rows, steps, 3 * ci, dw);
+  }
+}
+
+// The same in tiles, from the strip(k) of x and the rows(k) of dz of the k-th of `strips` rows of tiles: dw as
+// [block][frequencies][ci][16].
+template <typename M, typename T, typename Strips, typename Rows>
+void weight_rows(const Strips& strip, const Rows& rows, int64_t ci, int64_t co, int64_t strips, int64_t width, float* dw) {
+  constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
+  constexpr int64_t kTiles = 2048 / T::kFrequencies;  // sums are kept in registers for so many
+  const int64_t tiles = tiles_in<T>(width), words = (tiles + M::kPack - 1) / M::kPack;
+  const int64_t most = std::max<int64_t>(1, kTiles / tiles);
+  // An odd number of lines, so that frequencies do not compete for places in the first-level cache.
+  auto odd = [](int64_t bytes) { return (bytes / 64 | 1) * 64; };
+  const int64_t v_step = odd(most * words * ci * 4), z_step = odd(most * words * co * 4);
+  char* v = scratch_bytes(Scratch::kTiles, T::kFrequencies * v_step);
+  char* z = scratch_bytes(Scratch::kSums, T::kFrequencies * z_step);
+  for (int64_t first = 0; first < strips; first += most) {
+    const int64_t last = std::min(strips, first + most), steps = (last - first) * words;
+    for (int64_t k = first; k < last; ++k) {
+      const int64_t at = (k - first) * words * 4;
+      weight_tiles<M>(strip(k), ci, tiles, v + at * ci, v_step);
+      gradient_tiles<M, T>(rows(k).data(), width, co, z + at * co, z_step);
+    }
+    float* to = dw;
+    for (int64_t block = 0; block < co; block += kBlock)
+      for (int f = 0; f < T::kFrequencies; ++f)
+        for (int64_t i = 0; i < ci; i += kTaps, to += kTaps * kBlock)
+          weight_tile<M, 0, kTaps, 1>(v + f * v_step + i * 4, 0, ci / M::kPack, z + f * z_step + block * 4, 0, co, 1, steps,
+                                      to);
+  }
+}
+
+// sum[c] += row[q][c] over all q, in four chains that do not wait for each other.
+void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
+  for (int64_t c = 0; c < co; c += kLanes) {
+    Vec part[4] = {};
+    int64_t q = 0;
+    for (; q + 4 <= width; q += 4)
+      UNROLL for (int j = 0; j < 4; ++j) part[j] += load(row + (q + j) * co + c);
+    for (; q < width; ++q) part[0] += load(row + q * co + c);
+    store(sum + c, load(sum + c) + ((part[0] + part[1]) + (part[2] + part[3])));
+  }
+}
+
+template <typename M, typename T>
+Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
+  constexpr bool rounded = M::kPack == 2 && !kTiled<T>;  // tiles round what they have transformed
+  const int64_t taps = 9 * s.ci, out = blocks(s.ci) * kBlock;
+  const bool halved = s.pool_stride == 2;  // then an odd row or column at the end has no gradient
+  const int64_t height = halved ? 2 * s.rows() : s.conv_rows(), width = s.conv_columns();
+  const int64_t z_padding = wanted ? 2 - s.padding : 0;     // of the convolution that gives dx
+  const int64_t steps = (width + M::kPack - 1) / M::kPack;  // pixels, or pairs of pixels, in a row of dz
+  const int64_t z_edge = z_padding * s.co, z_wide = width * s.co + 2 * z_edge;
+  const int64_t x_row = s.padded_row() * 4, z_row = rounded ? z_wide * 2 : z_wide * 4;  // bytes
+  const int64_t pair_row = rounded ? steps * s.co * 4 : z_row;
+  std::vector<float> weights;
+  if constexpr (kTiled<T>) weights = pack_tiles<M, T>(w, s.ci, s.co, s.scale, true);
+  else if (wanted) weights = pack_weights<M>(w, s.ci, s.co, s.scale, true);
+  const ConvTile* tiles = choose_tiles<M>(s.co);
+  const int64_t rows = band_rows(std::max(s.padded_row(), z_wide), s.h);
+  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
+
+  auto add_image = [=, weights = std::move(weights)](const void* x, const void* kept, const float* g, float* dx, float* sum_w,
+                                                     float* sum_b, [[maybe_unused]] float* frequencies) {
+    const float* y = s.pool_stride ? nullptr : static_cast<const float*>(kept);
+    const uint8_t* code = s.pool_stride ? static_cast<const uint8_t*>(kept) : nullptr;
+    for (int64_t i0 = 0; i0 < s.h; i0 += rows) {
+      // Rows [i0, i1) of dx need rows [z0, z1) of dz, of which [i0, i0 + own) are this band's for dw and db.
+      const int64_t i1 = std::min(s.h, i0 + rows), z0 = i0 - z_padding, z1 = wanted ? i1 + 2 - z_padding : i1;
+      const int64_t own = std::max<int64_t>(0, std::min(i1, height) - i0);
+      char* z_taps = scratch_bytes(Scratch::kGradient, z_row * (z1 - z0) + s.co * 4);
+      char* z_pairs = rounded ? scratch_bytes(Scratch::kGradientPairs, pair_row * own)
+                               : z_taps + z_padding * z_row + z_edge * 4;
+      for (int64_t r = z0; r < z1; ++r) {
+        char* z = z_taps + (r - z0) * z_row;
+        if (r < 0 || r >= height) {
+          std::memset(z, 0, z_row);
+          continue;
+        }
+        if (rounded && !wanted && s.pool_stride == 2) {
+          unpool_pairs<M>(s, r, g, code, steps, z_pairs + (r - i0) * pair_row, sum_b);
+          continue;
+        }
+        float* line = rounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
+        float* middle = line + z_edge;
+        std::fill_n(line, z_edge, 0.f);
+        unpool_row(s, r, g, y, code, middle);
+        std::fill_n(middle + width * s.co, rounded ? std::max(z_edge, s.co) : z_edge, 0.f);
+        const bool mine = r >= i0 && r < i0 + own;
+        if (mine) add_columns(middle, width, s.co, sum_b);
+        if (rounded && wanted) to_taps<M>(line, z_wide, z);
+        if (rounded && mine)
+          for (int64_t q = 0; q < steps; ++q)
+            to_pairs<M>(middle + 2 * q * s.co, middle + (2 * q + 1) * s.co, s.co,
+                        z_pairs + (r - i0) * pair_row + q * s.co * 4);
+      }
+      if constexpr (kTiled<T>) {
+        constexpr int64_t kOut = T::kOut;
+        const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z = reinterpret_cast<const float*>(z_taps);
+        auto x_strip = [&](int64_t k) { return image_strip<T>(s, static_cast<const float*>(x), i0 + kOut * k, zeros); };
+        auto z_rows = [&](int64_t k) {
+          std::array<const float*, kOut> rows;
+          for (int64_t i = 0; i < kOut; ++i)
+            rows[i] = kOut * k + i < own ? z + (z_padding + kOut * k + i) * z_wide + z_edge : zeros;
+          return rows;
+        };
+        weight_rows<M, T>(x_strip, z_rows, s.ci, s.co, tiles_in<T>(own), halved ? 2 * s.columns() : width, frequencies);
+        for (int64_t i = i0; i < i1; i += kOut) {
+          auto row = [&](int64_t k) { return z0 + i - i0 + k < z1 ? z + (i - i0 + k) * z_wide : zeros; };
+          Strip<T> strip{{}, {}, 0, s.w + 2};
+          for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
+          for (int k = 0; k < kOut; ++k) strip.next[k] = row(T::kIn + k);
+          float* to = dx + i * s.w * s.ci;
+          conv_rows<M>(strip, s.co, weights.data(), s.ci, nullptr, tiles_in<T>(s.w),
+                       put_rows<kOut>([=](int64_t k) { return to + k * s.w * s.ci; }, i1 - i, s.w, s.ci));
+        }
+        continue;
+      }
+      if (own) {
+        const char* in = static_cast<const char*>(x) + i0 * x_row;
+        if (!in_place) {
+          char* copy = scratch_bytes(Scratch::kInput, x_row * (own + 2) + s.ci * 4);
+          load_rows<M, true>(s, x, i0 - s.padding, i0 - s.padding + own + 2, copy);
+          std::memset(copy + x_row * (own + 2), 0, s.ci * 4);  // the pixel beyond
+          in = copy;
+        }
+        weight_band<M>(in, x_row, s.ci, z_pairs, pair_row, s.co, own, steps, sum_w);
+      }
+      if (!wanted) continue;
+      for (int64_t i = i0; i < i1; ++i) {
+        float* row = dx + i * s.w * s.ci;
+        float* padded = out == s.ci ? row : scratch(Scratch::kPadded, s.w * out);
+        conv_row<M>(tiles, z_taps + (i - i0) * z_row, z_row, s.co, weights.data(), out, nullptr, s.w, padded);
+        if (padded != row)
+          for (int64_t q = 0; q < s.w; ++q) std::copy_n(padded + q * out, s.ci, row + q * s.ci);
+      }
+    }
+  };
+  if constexpr (kTiled<T>) {
+    auto finish = [=](const float* frequencies, float* sum_w) {
+      for (int64_t block = 0; block < s.co; block += kBlock, frequencies += T::kFrequencies * s.ci * kBlock)
+        for (int64_t i = 0; i < s.ci; ++i)
+          for (int64_t c = 0; c < kBlock; c += kLanes)
+            kernel_gradient<T>(frequencies + i * kBlock + c, s.ci * kBlock, [&](int row, int column, Vec sum) {
+              store(sum_w + block * taps + ((row * 3 + column) * s.ci + i) * kBlock + c, sum);
+            });
+    };
+    return {T::kFrequencies * s.ci * s.co, std::move(add_image), finish};
+  } else {
+    return {0, std::move(add_image), nullptr};
+  }
+}
+
+}  // namespace
+
+Backward prepare_backward(const Conv& conv, const float* w, bool input_gradient) {
+  auto call = [&](auto m, auto tiles) {
+    using M = decltype(m);
+    return input_gradient ? prepare<M, decltype(tiles)>(conv, w, true) : prepare<M, NoTiles>(conv, w, false);
+  };
+  return conv.bfloat16 ? choose<Bfloat16>(conv, call) : choose<Float32>(conv, call);
+}
+
+}  // namespace cnnjax
