@@ -30,7 +30,7 @@ from absl import flags
 from cnnjax import config as config_lib
 from cnnjax import remote
 from cnnjax.errors import CheckpointError, ConfigError, DataError, PeerError, Stopped, UserError
-from cnnjax.progress import Console, Progress
+from cnnjax.progress import Console, Progress, counted, duration
 from cnnjax.stopping import StopFlag
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
@@ -194,7 +194,6 @@ def _several() -> bool:
 def _train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     with StopFlag(_leave) as stop:  # before the imports: they take seconds
         from cnnjax import runtime, tables
-        from cnnjax.progress import duration
         from cnnjax.train import train
 
         runtime.keep_compiled(config.data.cache_dir)
@@ -207,8 +206,9 @@ def _train(config, workdir: Path, push: Callable[[], None], console: Console) ->
         return
     shown = FLAGS.workdir or workdir
     console.message("")
-    why = f"no lower val_loss for {config.train.patience} epochs" if summary["stopped"] == "early" else "all epochs done"
-    console.message(f"{summary['epochs']} epochs in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
+    patience = counted(config.train.patience, "epoch")
+    why = f"no lower val_loss for {patience}" if summary["stopped"] == "early" else "all epochs done"
+    console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
     console.message(tables.numbers_table(summary))
     console.message("")
@@ -294,7 +294,8 @@ def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None
     output = FLAGS.output or "predictions.csv"
     runtime.keep_compiled(config_lib.default().data.cache_dir)
     done, bad = predict(workdir, FLAGS.input, output, FLAGS.step, progress=console)
-    console.message(f"{done:,} images predicted" + (f", {bad:,} files could not be read" if bad else "") + f"; see {output}")
+    unread = f", {counted(bad, 'file')} could not be read" if bad else ""
+    console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
 
 
 def run(argv: list[str]) -> int:

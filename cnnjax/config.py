@@ -339,9 +339,26 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
             raise
         raise ConfigError(f"{file}: {unknown_key(missing[1])}") from None
     except TypeError as error:
-        raise ConfigError(f"{file}: {error}") from None
+        raise ConfigError(f"{file}: {_wrong_type(error)}") from None
+    if nothing := [key for key, value in flatten(config) if value is None]:
+        allowed = _allowed(nothing[0], dict(flatten(default()))[nothing[0]])
+        raise ConfigError(f"{file}: {nothing[0]}=None: must be {allowed}")
     config.name = f"{file.stem}-{variant}" if variant else file.stem
     return finish(override(config, overrides or {}), overrides or {})
+
+
+def _wrong_type(error: TypeError) -> str:
+    """What ml_collections says of a value of another type, as `override` says it; other errors as they are."""
+    form = r"override field '(\w+)'.*?\. (.*) is of original type <class '(.*?)'> and cannot .* type <class '(.*?)'>"
+    found = re.search(form, str(error), re.DOTALL)
+    if not found:
+        return str(error)
+    name, value, kind, wanted = found.groups()
+    if wanted.endswith("ConfigDict"):
+        return str(unknown_key(name))
+    keys = [(key, current) for key, current in flatten(default()) if key.rpartition(".")[2] == name]
+    given = repr(value) if kind == "str" else value
+    return f"{' or '.join(key for key, _ in keys)}={given}: must be {_allowed(*keys[0])}"
 
 
 def finish(config: ConfigDict, given: Collection[str] = ()) -> FrozenConfigDict:
@@ -358,6 +375,12 @@ def to_json(config: Mapping[str, Any]) -> str:
 def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> FrozenConfigDict:
     """The inverse of `to_json` (after `json.loads`), with overrides."""
     return finish(override(override(default(), dict(flatten(tree))), overrides or {}), overrides or {})
+
+
+def idle(config: Mapping[str, Any]) -> list[str]:
+    """Keys that a config has set and that say nothing to its network."""
+    standard, chosen = dict(flatten(default())), dict(flatten(config))
+    return [key for key in validation.without_effect(config["model"]["name"]) if chosen[key] != standard[key]]
 
 
 def validate(config: ConfigDict, given: Collection[str] = ()) -> None:

@@ -15,7 +15,7 @@ from cnnjax import images as images_lib
 from cnnjax import rundir, sources
 from cnnjax import splits as splits_lib
 from cnnjax.errors import DataError
-from cnnjax.progress import Progress
+from cnnjax.progress import Progress, counted
 
 NAMES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of most images, in small letters
 
@@ -71,7 +71,7 @@ class Dataset:
         groups = len({*self.groups.take(rows)} - {""})
         shown = ", ".join(f"{name} {n:,}" for name, n in zip(self.classes[:6], per_class, strict=False))
         more = ", ..." if len(self.classes) > 6 else ""
-        return f"{len(rows):,} images" + (f" of {groups} groups" if groups else "") + f" ({shown}{more})"
+        return counted(len(rows), "image") + (f" of {counted(groups, 'group')}" if groups else "") + f" ({shown}{more})"
 
 
 def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Callable[[], bool] = lambda: False,
@@ -116,7 +116,8 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if quarantine:
         kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
         where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
-        progress.warn(f"{len(quarantine):,} files left out ({', '.join(f'{n} {r}' for r, n in kinds.most_common())}){where}")
+        reasons = ", ".join(f"{n} {r}" for r, n in kinds.most_common())
+        progress.warn(f"{counted(len(quarantine), 'file')} left out ({reasons}){where}")
     files = len(source.examples) + len(source.rejected)
     if len(quarantine) > config.data.max_bad_fraction * files:
         raise DataError(
@@ -152,7 +153,7 @@ def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progre
     known = np.isin(position, good) & (examples.ids[position] == rows.ids)
     if not known.all():
         missing = rows.ids[~known]
-        raise DataError(f"{len(missing):,} images of {path} are not in the data, such as {missing[0]!r}; name the data "
+        raise DataError(f"the data is without {counted(len(missing), 'image')} of {path}, such as {missing[0]!r}; name the data "
                         "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
     if len(np.unique(position)) < len(rows):
         raise DataError(f"{path} names an image twice; restore it or use another --workdir")
@@ -165,10 +166,10 @@ def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progre
         both = splits_lib.shared_groups(rows.groups, rows.splits) | splits_lib.shared_groups(known, rows.splits)
         if both:
             group, sides = min(both.items())
-            raise DataError(f"{len(both)} groups of {path} are in more than one split, such as {group} in "
+            raise DataError(f"{path} has {counted(len(both), 'group')} in more than one split, such as {group} in "
                             f"{' and '.join(sorted(sides))}; restore it or use another --workdir")  # fmt: skip
     if len(rows) < len(good):
-        progress.warn(f"{len(good) - len(rows):,} images are not in {path} and are left out")
+        progress.warn(f"{counted(len(good) - len(rows), 'image')} left out, not in {path}")
     found = splits_lib.by_split(position, rows.splits)
     empty = [name for name in ("train", "val") if not len(found[name])]
     if empty:

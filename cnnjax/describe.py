@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from cnnjax import config as config_lib
-from cnnjax import models, plots, rundir, runtime, sources, splits, state, tables, validation
+from cnnjax import models, plan, plots, rundir, runtime, sources, splits, state, tables, validation
 from cnnjax.errors import DataError
-from cnnjax.progress import Progress
+from cnnjax.progress import Progress, counted
 
 
 def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
@@ -29,7 +29,8 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
     for key, value in config_lib.flatten(config):
         lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
-    source, plan = _plan(config, progress or Progress())
+    mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+    source, data = _data(config, mesh, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
         network = state.network(config, len(classes))
@@ -43,14 +44,13 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
             tables.network_table(table),
             "",
             "memory of each device",
-            *_memory(config, network),
+            *_memory(config, network, mesh),
         ]
-    return "\n".join([*lines, "", "data", *(f"  {line}" for line in plan)])
+    return "\n".join([*lines, "", "data", *(f"  {line}" for line in data)])
 
 
-def _memory(config, network: state.Network) -> list[str]:
+def _memory(config, network: state.Network, mesh: jax.sharding.Mesh) -> list[str]:
     """What a device holds during training, as far as it is known without compiling."""
-    mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
     tx = state.optimizer(config.optimizer, lambda step: 0.0)
     made = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
     parts = {
@@ -66,7 +66,7 @@ def _memory(config, network: state.Network) -> list[str]:
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
 
 
-def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]:
+def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[sources.Source | None, list[str]]:
     data = config.data
     if data.source == "files" and not data.path:
         path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
@@ -84,7 +84,8 @@ def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]
     source = sources.open_source(data, progress)
     lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
     if source.rejected:
-        lines.append(f"{len(source.rejected)} files rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
+        rejected = counted(len(source.rejected), "file")
+        lines.append(f"{rejected} rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
     # By name, because nothing is decoded here: training looks at the content.
     junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
     examples = source.examples.take(np.flatnonzero([not id.endswith(junk) for id in source.examples.ids]))
@@ -99,11 +100,14 @@ def _plan(config, progress: Progress) -> tuple[sources.Source | None, list[str]]
             groups = len(set(inside.groups) - {""})
             per_class = np.bincount(inside.labels, minlength=len(source.classes))
             counts = ", ".join(f"{c} {n:,}" for c, n in zip(source.classes[:12], per_class, strict=False))
-            lines.append(f"{name:<6} {len(inside):,} files{f' of {groups} groups' if groups else ''} ({counts})")
+            of = f" of {counted(groups, 'group')}" if groups else ""
+            lines.append(f"{name:<6} {counted(len(inside), 'file')}{of} ({counts})")
     train = assigned.count("train")
-    per_epoch = math.ceil(train / data.batch_size)
+    batch_size = plan.batch_size(config, mesh, train)
+    per_epoch = math.ceil(train / batch_size)
     size = config.image.size
-    lines.append(f"{per_epoch:,} steps of {data.batch_size} images per epoch, at most {config.train.epochs} epochs")
+    steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
+    lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
     lines.append(f"decoded once to {size}x{size} pixels ({config.image.resize}): {len(source.examples) * size**2 * 3 / 1e6:,.0f} MB "
                  f"in {data.cache_dir}")  # fmt: skip
     if len(source.classes) == 2:

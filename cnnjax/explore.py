@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnnjax import augment, dataset, pages, pipeline, plots, report, rundir, steps
+from cnnjax import augment, dataset, pages, pipeline, plan, plots, report, rundir, runtime, steps
 from cnnjax import config as config_lib
 from cnnjax.errors import Stopped
 from cnnjax.images import resize
 from cnnjax.pages import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
-from cnnjax.progress import Progress
+from cnnjax.progress import Progress, counted
 
 SHOWN_CLASSES = 20  # classes with photos; counts are of all
 SAMPLE = 1000  # images of each class behind mean images and colour histograms
@@ -54,7 +54,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
             sections.append(part())
             advance(1)
     path = workdir / "explore.html"
-    images = f"{len(data.used):,} images of {len(data.classes)} classes, seen by the network at {config.image.size} pixels."
+    images = f"{counted(len(data.used), 'image')} of {len(data.classes)} classes, seen by the network at {config.image.size} pixels."
     pages.write(path, f"{config.name}: the data", images, [section for section in sections if section.blocks])
     return path
 
@@ -99,8 +99,8 @@ class _Page:
         table = {name: np.bincount(data.labels[rows], minlength=len(data.classes)) for name, rows in used.items()}
         groups = len({data.groups[i] for i in data.used} - {""})
         tiles = [(f"{len(data.used):,}", "images"), (f"{len(data.classes):,}", "classes")]
-        tiles += [(f"{groups:,}", "groups")] if groups else []
-        tiles += [(f"{len(data.quarantine):,}", "files left out")]
+        tiles += [(f"{groups:,}", "group" if groups == 1 else "groups")] if groups else []
+        tiles += [(f"{len(data.quarantine):,}", f"file{'' if len(data.quarantine) == 1 else 's'} left out")]
         counts = np.sum(list(table.values()), axis=0)
         blocks = [Tiles(tiles)]
         if counts.max() > 3 * max(counts.min(), 1):
@@ -132,14 +132,14 @@ class _Page:
         both = {group: names for group, names in owner.items() if len(names) > 1}
         per_split = ", ".join(f"{len(groups):,} in {name}" for name, groups in sides.items())
         values = np.array(list(sizes.values()))
-        blocks.append(Note(f"{len(sizes):,} groups, by data.group = {self.config.data.group}: {per_split}. A group has "
-                           f"{values.min():,} to {values.max():,} images, median {np.median(values):,g}."))  # fmt: skip
+        blocks.append(Note(f"{counted(len(sizes), 'group')}, by data.group = {self.config.data.group}: {per_split}. A group has "
+                           f"{values.min():,} to {counted(values.max(), 'image')}, median {np.median(values):,g}."))  # fmt: skip
         if both:
-            blocks.append(Note(f"{len(both):,} groups are in more than one split: what the network learns about them in training "
-                               "helps it in the test. --config.split.method=grouped keeps groups apart.", warning=True))  # fmt: skip
+            blocks.append(Note(f"{counted(len(both), 'group')} in more than one split: what the network learns about such a group in "
+                               "training helps it in the test. --config.split.method=grouped keeps groups apart.", warning=True))  # fmt: skip
         if ungrouped:
             blocks.append(
-                Note(f"{ungrouped:,} images have no group: data.group matches nothing in their names.", warning=True)
+                Note(f"{counted(ungrouped, 'image')} without a group: data.group matches nothing in the name.", warning=True)
             )
         blocks.append(Charts([self._chart("groups", plots.histogram("Images per group", {"groups": values}, "images", log=True,
                                                                     count="groups"))]))  # fmt: skip
@@ -228,9 +228,9 @@ class _Page:
         ])  # fmt: skip
 
     def augmentation(self) -> Section:
-        config = self.config
-        batches = pipeline.TrainBatches(self.data.images, self.data.labels, self.data.splits["train"],
-                                        batch_size=config.data.batch_size, seed=config.seed)  # fmt: skip
+        config, rows = self.config, self.data.splits["train"]
+        batch_size = plan.batch_size(config, runtime.mesh(config.runtime.devices), len(rows))
+        batches = pipeline.TrainBatches(self.data.images, self.data.labels, rows, batch_size=batch_size, seed=config.seed)
         shown = steps.compile_augmentation(config)
         first = batches[0]
         standard = config_lib.default().augment

@@ -158,9 +158,24 @@ def _open(data: bytes) -> tuple[np.ndarray, dict]:
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
-        raise ImageError("not an image") from None
+        raise ImageError(_unidentified(data)) from None
     except Exception as error:  # hostile bytes make decoders raise anything, from SyntaxError to IndexError
         raise ImageError(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+
+
+def _unidentified(data: bytes) -> str:
+    """Why Pillow takes a file for no image: it does not begin as one, or its header cannot be used."""
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept and accept(data[:16]) is True:
+            reason = "its header is damaged"
+            try:
+                factory(io.BytesIO(data), "").close()
+            except Exception as error:  # as in `_open`
+                if str(error) == "not identified by this driver":  # so it is said of a width or height of 0
+                    reason = "it has no pixels"
+            return f"damaged: it begins as a {name} file, but {reason}"
+    return "not an image"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -70,7 +70,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
                    name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
     """Evaluates a split and writes `eval/<name>.json` and `.csv`, and thumbnails to `eval/<name>-images`.
 
-    Thumbnails are of the most confident mistakes and of the images whose two best classes are closest, `LOOK_AT` each,
+    Thumbnails are of the most confident mistakes and, of the others, those whose two best classes are closest, `LOOK_AT` each,
     made from the files as they are; their names are in the JSON file, which is also returned.
     """
     rows = data.splits[split]
@@ -104,10 +104,10 @@ def _thumbnails(
     """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
     order = np.sort(p, axis=1)
     called = p.argmax(1)
-    wrong = np.flatnonzero(called != labels)
+    wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
     chosen = {
         "mistakes": wrong[np.argsort(-order[wrong, -1], kind="stable")][:LOOK_AT],
-        "uncertain": np.argsort(order[:, -1] - order[:, -2], kind="stable")[:LOOK_AT],
+        "uncertain": right[np.argsort(order[right, -1] - order[right, -2], kind="stable")][:LOOK_AT],
     }
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ class Plan:
     Attributes:
         classes: how many.
         images: of the training split.
+        batch_size: images of a step.
         network: what is trained.
         rate: step -> learning rate; drops on a plateau come on top.
         steps_per_epoch: batches that show every training image.
@@ -30,6 +31,7 @@ class Plan:
 
     classes: int
     images: int
+    batch_size: int
     network: state.Network
     rate: optax.Schedule
     steps_per_epoch: int
@@ -37,16 +39,23 @@ class Plan:
     steps: steps.Steps
 
 
+def batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
+    """`data.batch_size`, or where there are fewer training images, as many of them as devices and `train.accumulate` divide."""
+    share = math.lcm(mesh.size, config.train.accumulate)
+    return min(config.data.batch_size, max(images // share, 1) * share)
+
+
 def plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
     network = state.network(config, classes)
-    steps_per_epoch = math.ceil(images / config.data.batch_size)
+    batch = batch_size(config, mesh, images)
+    steps_per_epoch = math.ceil(images / batch)
     rate = state.schedule(config.optimizer, steps_per_epoch, config.train.epochs)
     tx = state.optimizer(config.optimizer, rate)
     placement = config.data.placement
     resident = placement == "device" or (placement == "auto" and images * config.image.size**2 * 3 < runtime.room())
     compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
-    return Plan(classes, images, network, rate, steps_per_epoch, resident, compiled)
+    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled)
 
 
 class Ahead:
@@ -78,6 +87,6 @@ class Ahead:
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     made = plan(config, mesh, classes, images)
     made.steps.first.lower().compile()
-    batch, resident = pipeline.shapes(mesh, config.data.batch_size, config.image.size, images if made.resident else 0)
+    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0)
     made.steps.train.lower(made.steps.abstract, batch, resident).compile()
     return made

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnjax import cache, inference, metrics, rundir
 from cnnjax.errors import DataError
-from cnnjax.progress import Progress
+from cnnjax.progress import Progress, counted
 from cnnjax.sources import FileReference
 
 
@@ -108,9 +108,9 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         DataError: no file can be read, or `output` exists or cannot be written.
     """
     progress, output = progress or Progress(), Path(output)
+    paths = expand(inputs)
     if output.exists():
         raise DataError(f"{output} exists and is not overwritten; delete it or name another --output=FILE")
-    paths = expand(inputs)
     classifier = load(workdir, step)
     bad = 0
 
@@ -123,7 +123,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
                 yield (prediction.path, prediction.predicted, *(p.get(c, "") for c in classifier.classes), prediction.error)
                 advance(1)
         if bad == len(paths):
-            raise DataError(f"none of the {bad:,} files could be read ({prediction.path}: {prediction.error}); name images with "
+            raise DataError(f"of {counted(bad, 'file')} none could be read ({prediction.path}: {prediction.error}); name images with "
                             "--input=FILE, a folder or a quoted glob; nothing was written")  # fmt: skip
 
     try:

@@ -19,6 +19,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things as people write it: '1 file', '3,000 files'."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 class Progress:
     """The silent form; also the interface."""
 

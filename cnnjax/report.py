@@ -13,7 +13,7 @@ from cnnjax import pages, plots, rundir, splits
 from cnnjax.errors import CheckpointError
 from cnnjax.metrics import shown
 from cnnjax.pages import Charts, Note, Photo, Photos, Section, Table, Tiles
-from cnnjax.progress import duration
+from cnnjax.progress import counted, duration
 
 COLUMNS = {"images": "images", "loss": "loss", "accuracy": "accuracy", "auc": "AUC", "sensitivity": "sensitivity",
            "specificity": "specificity", "top5_accuracy": "top-5"}  # fmt: skip
@@ -89,7 +89,8 @@ def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
 def _subtitle(files: _Files) -> str:
     classes = files.summary.get("classes") or sorted(set(files.splits.labels))
     listed = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
-    return f"Image classification: {listed}. {len(files.splits):,} images, {files.config['image.size']} pixels a side."
+    images, size = counted(len(files.splits), "image"), files.config["image.size"]
+    return f"Image classification: {listed}. {images}, {size} pixels a side."
 
 
 def _result(files: _Files) -> Section:
@@ -151,11 +152,11 @@ def _data(files: _Files) -> Section:
     both = splits.shared_groups(files.splits.groups, files.splits.splits)
     if both:
         group, sides = min(both.items())
-        blocks.append(Note(f"{len(both):,} groups are in more than one split, such as {group} in {' and '.join(sorted(sides))}: "
+        blocks.append(Note(f"{counted(len(both), 'group')} in more than one split, such as {group} in {' and '.join(sorted(sides))}: "
                            "the numbers are better than they will be on new groups. --config.split.method=grouped keeps "
                            "groups apart.", warning=True))  # fmt: skip
     elif grouped:
-        blocks.append(Note(f"No group is in two splits; {sum(map(len, groups.values())):,} groups in all."))
+        blocks.append(Note(f"No group is in two splits; {counted(sum(map(len, groups.values())), 'group')} in all."))
     blocks += quarantine(_csv(files.workdir / "quarantine.csv"))
     return Section("Data", blocks)
 
@@ -164,8 +165,8 @@ def quarantine(rows: Sequence[Sequence[str]]) -> list[Note | Table]:
     """Files that were left out, and why: (id, reason)."""
     if not rows:
         return []
-    return [Note(f"{len(rows):,} files were left out."),
-            Table(("file", "reason"), rows[:100], left=2, folded=f"The first {min(len(rows), 100)} of them and the reasons")]  # fmt: skip
+    return [Note(f"Left out: {counted(len(rows), 'file')}."),
+            Table(("file", "reason"), rows[:100], left=2, folded="Which, and why" if len(rows) <= 100 else "The first 100 of them, and why")]  # fmt: skip
 
 
 def _csv(path: Path) -> list[list[str]]:
@@ -204,7 +205,7 @@ def _training(files: _Files) -> Section:
     ]  # fmt: skip
     averaged = rundir.RAW if "raw_val_loss" in files.history[0] else ()
     header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "", *averaged)
-    blocks = [charts, Table(header, rows, folded=f"All {len(rows)} epochs as a table", left=0)]
+    blocks = [charts, Table(header, rows, folded="All epochs as a table", left=0)]
     config = files.config
     if averaged:
         blocks.insert(0, Note("Validation is of averaged weights (train.ema_decay), and so are the numbers above; that of the "
@@ -260,7 +261,7 @@ def _looks(files: _Files) -> Section:
     numbers = files.evaluations[files.judged]
     titles = {
         "mistakes": ("Most confident mistakes", "Look for wrong labels first, then for what these have in common."),
-        "uncertain": ("Least certain", "The two most probable classes are closest here."),
+        "uncertain": ("Least certain", "Correct, but the two most probable classes are closest here."),
     }
     blocks = []
     for kind, (title, text) in titles.items():

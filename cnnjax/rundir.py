@@ -133,24 +133,25 @@ def claim(workdir: Path, config) -> None:
         write_text(path, config_lib.to_json(config) + "\n")
 
 
-def finished(workdir: Path, config) -> dict | None:
-    """The summary of the run of this config that has come to its end in the directory, else None.
+def finished(workdir: Path, config) -> tuple[dict, dict] | None:
+    """The summary and the config of the run of this config that has come to its end in the directory, else None.
 
     Raises:
         CheckpointError: the directory holds a run with another config.
     """
     path = workdir / "summary.json"
     summary = read_json(path) if path.exists() else {}
-    ended = summary if summary.get("stopped") in ("finished", "early") else None
+    ended = summary.get("stopped") in ("finished", "early")
     path = workdir / "config.json"
-    if path.exists():
-        changed = config_lib.differences(read_json(path), json.loads(config_lib.to_json(config)))
+    held = read_json(path) if ended or path.exists() else {}
+    if held:
+        changed = config_lib.differences(held, json.loads(config_lib.to_json(config)))
         if changed:
             held = "finished run" if ended else "run"
             same = "; a finished run is not trained further" if ended else ", or the same config to continue it"
             raise CheckpointError(f"{workdir} holds a {held} with another config ({'; '.join(changed)}); "
                                   f"use another --workdir{same}")  # fmt: skip
-    return ended
+    return (summary, held) if ended else None
 
 
 class History:

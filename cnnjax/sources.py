@@ -265,15 +265,21 @@ def open_source(config, progress: Progress) -> Source:
     return SOURCES[config.source](config, progress)
 
 
+def check_path(config) -> None:
+    """Raises DataError where a `data` section names a folder or an archive of this machine that is not there."""
+    path = Path(config.path).expanduser()
+    if config.source == "files" and config.path and not remote.is_remote(config.path) and not path.exists():
+        raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
+
+
 def _files(config, progress: Progress) -> Source:
     if remote.is_remote(config.path):
         path = remote.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
     elif config.path:
+        check_path(config)
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
-    if not path.exists():
-        raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
     if path.is_dir():
         return _listed(config, str(path), _list_folder(path))
     try:
@@ -373,16 +379,18 @@ def _list_zip(path: Path) -> _Files:
     def rows() -> Iterator[tuple]:
         with open(path, "rb") as file:
             for info in _zip_members(file):
-                if info.is_dir():
+                # Some programs of Windows write "\\" where the format wants "/".
+                name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+                if name.endswith("/"):
                     continue
-                if _unsafe(info.filename):
-                    rejected.append((info.filename, "points outside the archive"))
+                if _unsafe(name):
+                    rejected.append((name, "points outside the archive"))
                 elif stat.S_ISLNK(info.external_attr >> 16):
-                    rejected.append((info.filename, "a link inside an archive"))
+                    rejected.append((name, "a link inside an archive"))
                 else:
-                    if info.orig_filename != info.filename:
-                        spelled[info.filename] = info.orig_filename
-                    yield info.filename, tuple(getattr(info, name) for name, _ in ZIP_PLACE)
+                    if info.orig_filename != name:
+                        spelled[name] = info.orig_filename
+                    yield name, tuple(getattr(info, field) for field, _ in ZIP_PLACE)
 
     columns = _columns(rows(), ZIP_PLACE)
     return _Files(*columns, 2, rejected, lambda name, place: ZipReference(str(path), spelled.get(name, name), place))
@@ -475,7 +483,7 @@ def _listed(config, place: str, files: _Files) -> Source:
         raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
                         "set --config.data.classes")  # fmt: skip
     if len(classes) < 2:
-        what = f"one class folder ({classes[0]})" if classes else "no class folders"
+        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
     label = {name: i for i, name in enumerate(classes)}
     order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well

@@ -15,6 +15,7 @@ import numpy as np
 
 from cnnjax import rundir
 from cnnjax.errors import DataError
+from cnnjax.progress import counted
 from cnnjax.sources import Example, Repeated, texts
 
 NAMES = ("train", "val", "test")
@@ -69,13 +70,13 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
     share of every class."""
     without = [example.id for example in examples if not example.group]
     if without:
-        raise DataError(f"{len(without):,} images have no group, such as {without[0]!r}; set --config.data.group to a "
+        raise DataError(f"no group for {counted(len(without), 'image')}, such as {without[0]!r}; set --config.data.group to a "
                         "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
     groups = sorted({example.group for example in examples})
     groups = [groups[i] for i in _order(config.seed, groups, len(groups))]
     used = [i for i, name in enumerate(NAMES) if config[name] > 0]
     if len(groups) < len(used):
-        raise DataError(f"{len(groups)} groups ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
+        raise DataError(f"{counted(len(groups), 'group')} ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
                         "check --config.data.group or use --config.split.method=stratified")  # fmt: skip
     row = {group: i for i, group in enumerate(groups)}
     counts = np.zeros((len(groups), max(example.label for example in examples) + 1))  # [group, class]

@@ -34,7 +34,7 @@ def history_row(row: dict, epochs: int, *, best: bool) -> str:
     epoch = f"{row['epoch']}/{epochs}"
     return (
         f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
-        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{'  best' if best else ''}"
+        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{'  lowest val_loss' if best else ''}"
     )
 
 

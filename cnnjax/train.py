@@ -30,6 +30,7 @@ from cnnjax import (
     report,
     rundir,
     runtime,
+    sources,
     splits,
     state,
     steps,
@@ -38,9 +39,9 @@ from cnnjax import (
     whitening,
 )
 from cnnjax.early import SPENT, Early
-from cnnjax.errors import ConfigError, DataError, Stopped, TrainingError
+from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.plan import Ahead
-from cnnjax.progress import Progress
+from cnnjax.progress import Progress, counted
 
 STOP, SAVE = 2, 1  # wishes of a process
 PICTURES = 10  # seconds for which curves of a run under way may be old
@@ -70,18 +71,19 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             rundir.check_apart(workdir, config)
-            done = rundir.finished(workdir, config)
-            if main and not done:
+            ended = rundir.finished(workdir, config)
+            if main and not ended:
                 held.enter_context(rundir.lock(workdir))
-        if not done:
+        if not ended:
             advice = (f"use a smaller --config.data.batch_size (now {config.data.batch_size}), --config.train.accumulate "
                       "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
             held.enter_context(runtime.readable_shortage(advice))
             return _train(config, workdir, progress, stop, saved, main)
     if main and not (workdir / "report.html").exists():  # killed between the last number and the page
         report.write_report(workdir)
-    progress.message(f"{workdir} is finished ({done['epochs']} epochs, best step {done['best_step']}); nothing to train")
-    trained = rundir.read_json(workdir / "config.json")["data"]["path"]
+    done, trained = ended
+    epochs, trained = counted(done["epochs"], "epoch"), trained["data"]["path"]
+    progress.message(f"{workdir} is finished ({epochs}, best step {done['best_step']}); nothing to train")
     if trained != config.data.path:
         progress.warn(f"it was trained on {trained}, not on {config.data.path}; for that use another --workdir")
     return done
@@ -89,6 +91,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
 
 def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -> dict:
     with runtime.all_or_none():
+        sources.check_path(config.data)  # before anything is said
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
         precision, wanted = state.precision(config), config.train.precision
         instead = f" ({precision}: on a CPU faster than {wanted} for this network)" if precision != wanted else ""
@@ -143,21 +146,14 @@ class _Run:
         self.checkpoints, self.progress, self.stop, self.ahead = checkpoints, progress, stop, ahead
         self.main = runtime.is_main()
         self.positive = positive
-        self.batch_size = config.data.batch_size
         plan = ahead.plan(len(data.classes), len(data.splits["train"]))
-        self.steps_per_epoch = plan.steps_per_epoch
-        images = len(data.splits["train"])
-        if self.batch_size > 2 * images:
-            share = math.lcm(mesh.size, config.train.accumulate)
-            fits = max(images // share, 1) * share
-            raise ConfigError(f"data.batch_size={self.batch_size} is more than twice the {images} training images; use "
-                              f"--config.data.batch_size={fits} or less")  # fmt: skip
-        if self.batch_size > images:
-            progress.warn(f"data.batch_size={self.batch_size} is more than the {images} training images: each "
-                          "step shows some of them twice; use a smaller --config.data.batch_size")  # fmt: skip
+        self.batch_size, self.steps_per_epoch = plan.batch_size, plan.steps_per_epoch
+        if self.batch_size < config.data.batch_size:
+            progress.warn(f"data.batch_size={config.data.batch_size} is more than the {counted(plan.images, 'training image')}: "
+                          f"each step takes {self.batch_size}")  # fmt: skip
         self.network, self.rate, self.steps = plan.network, plan.rate, plan.steps
-        if idle := validation.without_effect(config.model.name):
-            progress.message(f"  {config.model.name} has no use for {', '.join(idle)}")
+        if idle := config_lib.idle(config):
+            progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
         self.table = models.table(self.network.model, config.image.size)
         self.parameters = sum(row.parameters for row in self.table)
         self.augment = steps.compile_augmentation(config)
@@ -212,8 +208,9 @@ class _Run:
     def loop(self) -> bool:
         """Trains to the end; returns whether it stopped early."""
         progress, config = self.progress, self.config
-        progress.message(f"  {self.parameters:,} parameters, {self.steps_per_epoch} steps of {self.batch_size} images per epoch, "
-                         f"at most {config.train.epochs} epochs")  # fmt: skip
+        steps, epochs = counted(self.steps_per_epoch, "step"), counted(config.train.epochs, "epoch")
+        progress.message(f"  {self.parameters:,} parameters, {steps} of {counted(self.batch_size, 'image')} per epoch, "
+                         f"at most {epochs}")  # fmt: skip
         progress.message(tables.history_header())
         while True:
             if self.step % self.steps_per_epoch == 0 and self.step > self.early.evaluated:
@@ -350,7 +347,7 @@ class _Run:
         rows = self.data.splits["val"]
         engine = inference.Engine(self.steps.logits, model, self.mesh)
         with self.early.clock("evaluation"):
-            logits = engine.logits_of_rows(self.data.images, rows, self.batch_size)
+            logits = engine.logits_of_rows(self.data.images, rows, self.config.data.batch_size)
         if not np.isfinite(logits).all():
             raise TrainingError(f"val_loss is not a number after epoch {epoch}; start again in another --workdir with a lower "
                                 "--config.optimizer.learning_rate")  # fmt: skip

@@ -133,10 +133,25 @@ def test_typo_in_a_file_is_one_line_with_the_nearest(tmp_path, line, nearest):
     assert nearest in str(error.value) and "--help lists all" in str(error.value)
 
 
-def test_wrong_type_in_a_file_is_one_line(tmp_path):
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("c.train.epochs = 'many'", "train.epochs='many': must be a whole number, such as 30"),
+        ("c.train.epochs = 1.5", "train.epochs=1.5: must be a whole number, such as 30"),
+        ("c.train.epochs = None", "train.epochs=None: must be a whole number, such as 30"),
+        ("c.augment.flip_horizontal = 1", "augment.flip_horizontal=1: must be true or false"),
+        ("c.model.channels = 3", "model.channels=3: must be whole numbers with commas between them, such as 16,32,64"),
+        ("c.seed = 'x'", "seed or split.seed='x': must be a whole number, such as 0"),
+        ("c.mesh = 2", "'mesh' is a section of the config; set one of its keys: mesh.fsdp"),
+        ("c.seed = 1 + 'x'", "unsupported operand"),
+    ],
+)
+def test_wrong_type_in_a_file_is_one_line_as_on_the_command_line(tmp_path, line, message):
     file = tmp_path / "mine.py"
-    file.write_text("from cnnjax.config import default\ndef get_config(arg=''):\n    c = default()\n    c.seed = 'x'\n")
-    with pytest.raises(ConfigError, match="seed") as error:
+    file.write_text(
+        f"from cnnjax.config import default\ndef get_config(arg=''):\n    c = default()\n    {line}\n    return c\n"
+    )
+    with pytest.raises(ConfigError, match=f"mine.py: {message}") as error:
         config_lib.load_config(file)
     assert len(lines_of(error)) == 1 and str(file) in str(error.value)
 
@@ -209,6 +224,13 @@ def test_python_values_are_taken_as_they_are():
     )
     assert (config.data.path, config.model.channels, config.log.tensorboard) == ("a/b", (8, 8), True)
     assert type(config.optimizer.learning_rate) is float
+
+
+def test_what_a_network_has_no_use_for_is_what_was_set_for_it_alone():
+    assert config_lib.idle(config_lib.override(config_lib.default(), {"model.name": "resnet18", "data.path": "x"})) == []
+    config = config_lib.override(config_lib.default(), {"model.dense": (16,), "model.channels": (16, 32, 64)})
+    assert config_lib.idle(config) == []
+    assert config_lib.idle(config_lib.override(config, {"model.name": "resnet50"})) == ["model.dense"]
 
 
 def test_all_unknown_keys_and_types_are_reported_at_once():

@@ -194,6 +194,8 @@ def test_webp_and_the_first_frame_of_a_gif():
         (b"", "empty file"),
         (b"not an image at all", "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"GIF89a\0\0\5\0\0\0\0,\0\0\0\0\0\0\5\0\0\2\2D\1\0;", "damaged: it begins as a GIF file, but it has no pixels"),
+        (b"GIF89a\0\0", "damaged: it begins as a GIF file, but its header is damaged"),
         (encoded(noise(), "PNG")[:-200], "damaged"),
         (encoded(smooth(), "JPEG")[:-300], "damaged"),
     ],

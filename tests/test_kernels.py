@@ -1,18 +1,14 @@
 """The kernels for the CPU give what JAX gives: numbers, gradients, NaN; on threads, on devices, within transformations."""
 
 import functools
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from training_tools import child, on_devices, results_on_threads
+from training_tools import on_devices, results_on_threads
 
 from cnnjax import kernels
 from cnnjax.layers import max_pool
@@ -82,40 +78,17 @@ def out_shape(x: tuple[int, ...], co: int, padding: int, pool_stride: int) -> tu
 
 @functools.cache
 def whole_case(x, co, padding, pool_stride):
-    """Whole numbers so small that every sum is exact in float32, and ties are frequent; and what JAX makes of them."""
+    """Whole numbers so small that every sum is exact in float32, and ties are frequent; and what comes of them."""
     rng = np.random.default_rng([*x, co])
     arrays = whole_numbers(rng, *x), whole_numbers(rng, 3, 3, x[3], co, most=2), whole_numbers(rng, co)
     arrays += (whole_numbers(rng, *out_shape(x, co, padding, pool_stride)),)
-    return arrays, with_gradients(pure_block, *arrays, padding=padding, pool_stride=pool_stride)
+    return arrays, [array.astype(np.float32) for array in float64_block(*arrays, padding, pool_stride)[:4]]
 
 
 def in_larger_tiles(name: str, case) -> bool:
     """Whether an instruction set may compute tiles of 4x4 outputs, which divide by 24 in each direction."""
     (_, h, w, ci), _, padding, _ = case
     return name in ("avx512", "avx512bf16") and ci % 16 == 0 and min(h, w) + 2 * padding - 2 >= 8
-
-
-WITHOUT = [(case, False) for case in CASES if case[0][3] in (3, 20)]  # the gradient of the images is left out
-
-
-@pytest.mark.parametrize(("case", "input_grad"), [*((case, True) for case in CASES), *WITHOUT], ids=str)
-def test_whole_numbers_give_exactly_what_jax_gives_at_ties_too(case, input_grad):
-    # All instruction sets in one test, since most of the time goes into JAX's side.
-    (x, w, b, g), wanted = whole_case(*case)
-    for name in SETS:
-        kernels.register(name)
-        larger = in_larger_tiles(name, case)
-        for bfloat16 in (False, True):
-            if larger and bfloat16 and name == "avx512bf16":
-                continue  # rounds what it has transformed
-            f = np.float32(576 if larger else 1)
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(kernels, "instruction_set", lambda name=name: name)
-                found = with_gradients(kernels.conv_block, x, f * w, f * b, f * g, padding=case[2], pool_stride=case[3],
-                                       bfloat16=bfloat16, input_grad=input_grad)  # fmt: skip
-            for what, a, c, times in zip(("y", "dx", "dw", "db"), found, wanted, (f, f * f, f, f), strict=True):
-                if input_grad or what != "dx":
-                    np.testing.assert_array_equal(a, c * times, err_msg=f"{what}, {name}, bfloat16={bfloat16}")
 
 
 def float64_block(x, w, b, g, padding, pool_stride):
@@ -144,6 +117,46 @@ def float64_block(x, w, b, g, padding, pool_stride):
             dx[window] += dz @ w[i, j].T
     inner = slice(padding, -padding or None)
     return y, dx[:, inner, inner], dw, dz.sum((0, 1, 2)), z
+
+
+@pytest.mark.parametrize("case", CASES[::5], ids=str)
+def test_what_is_wanted_is_what_jax_gives_at_ties_too(case):
+    arrays, wanted = whole_case(*case)
+    for a, c in zip(with_gradients(pure_block, *arrays, padding=case[2], pool_stride=case[3]), wanted, strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_whole_numbers_give_exactly_what_is_wanted(case):
+    (x, w, b, g), wanted = whole_case(*case)
+    larger = {name: in_larger_tiles(name, case) for name in SETS}
+    without = (True, False) if case[0][3] in (3, 20) else (True,)  # whether the gradient of the images is asked for
+    variants = [
+        variant
+        for variant in itertools.product(SETS, (False, True), without)
+        if not (larger[variant[0]] and variant[:2] == ("avx512bf16", True))  # rounds what it has transformed
+    ]
+    times = {name: np.float32(576 if larger[name] else 1) for name in SETS}
+
+    def call(x, w, b, g):
+        """All variants in one program, since most of the time goes into compiling."""
+        found = []
+        for name, bfloat16, input_grad in variants:
+            kernels.register(name)
+            f = times[name]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(kernels, "instruction_set", lambda name=name: name)
+                block = functools.partial(kernels.conv_block, padding=case[2], pool_stride=case[3], bfloat16=bfloat16,
+                                          input_grad=input_grad)  # fmt: skip
+                y, pull = jax.vjp(block, x, f * w, f * b)
+                found.append((y, *pull(f * g)))
+        return found
+
+    for (name, bfloat16, input_grad), found in zip(variants, jax.jit(call)(x, w, b, g), strict=True):
+        f = times[name]
+        for what, a, c, factor in zip(("y", "dx", "dw", "db"), found, wanted, (f, f * f, f, f), strict=True):
+            if input_grad or what != "dx":
+                np.testing.assert_array_equal(a, c * factor, err_msg=f"{what}, {name}, bfloat16={bfloat16}")
 
 
 def decided(z: np.ndarray, pool_stride: int, shape: tuple[int, ...], least: float = 1e-4) -> np.ndarray:
@@ -477,55 +490,6 @@ print(json.dumps(bool((np.asarray(parts) == np.asarray(block(images))).all())))
     assert on_devices(4, code)
 
 
-def test_nothing_is_loaded_before_the_first_question():
-    code = ("from cnnjax import kernels\nfrom jax._src import xla_bridge\n"
-            "print(kernels.register.cache_info().currsize, kernels.instruction_sets.cache_info().currsize)\n"
-            "print(kernels.available(), xla_bridge.backends_are_initialized())")  # fmt: skip
-    done = child(["-c", code])
-    assert done.stdout.split() == ["0", "0", "True", "False"], done.stderr
-
-
-@pytest.fixture
-def forgotten(monkeypatch):
-    """What is known of the machine is found out anew, before and after."""
-    for function in (kernels._load, kernels.instruction_sets):
-        function.cache_clear()
-    yield monkeypatch
-    monkeypatch.undo()
-    for function in (kernels._load, kernels.instruction_sets):
-        function.cache_clear()
-
-
-def test_without_libraries_one_line_says_so(forgotten, tmp_path, small):
-    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
-    assert not kernels.available() and kernels.instruction_set() == ""
-    assert kernels.why_not().startswith("the kernels are not compiled: ") and "\n" not in kernels.why_not()
-    block, *arrays = small
-    with pytest.raises(ValueError, match=r"conv_block: the kernels are not compiled.*ask kernels.available\(\) first"):
-        block(*arrays)
-
-
-def test_a_file_that_is_no_library_and_another_machine_are_named(forgotten, tmp_path):
-    for name in SETS:
-        (tmp_path / f"{name}.so").write_text("not a library")
-    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
-    assert not kernels.available() and ".so" in kernels.why_not()
-    kernels._load.cache_clear()
-    kernels.instruction_sets.cache_clear()
-    forgotten.setattr(kernels.platform, "machine", lambda: "riscv64")
-    assert kernels.why_not() == "there are kernels for x86-64 and aarch64, not for riscv64"
-
-
-def test_libraries_that_are_older_than_their_sources_are_not_used(forgotten, tmp_path):
-    source = Path(kernels.__file__).parent
-    for path in source.iterdir():
-        if path.suffix in (".so", ".h", ".cc"):
-            shutil.copy(path, tmp_path)
-    (tmp_path / "conv.h").write_text("// changed")
-    forgotten.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
-    assert kernels.why_not() == "the kernels are older than their sources: install cnnjax again"
-
-
 @pytest.mark.slow
 def test_memory_does_not_grow():
     code = NETWORK + """
@@ -541,134 +505,3 @@ print(json.dumps(resident() - before))
                         "x, w, params[1], padding=1, pool_stride=1).sum())(params[0]))\nstep = jax.jit")  # fmt: skip
     code = code.replace("images[:1 + i % 2 * 15, :40]", "images")
     assert on_devices(1, code) < 20e6
-
-
-DRIVER = r"""
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <memory>
-#include <random>
-#include "conv.h"
-#include "dense.h"
-#include "sample.h"
-#include "norm.h"
-#include "plain.h"
-#include "pool.h"
-using namespace cnnjax;
-std::mt19937 rng(0);
-int64_t draw(int64_t a, int64_t b) { return std::uniform_int_distribution<int64_t>(a, b)(rng); }
-// Exactly as large as it must be, so that one number beyond is an error.
-template <typename T> std::unique_ptr<T[]> array(int64_t n) {
-  std::unique_ptr<T[]> p(new T[n]);
-  for (int64_t i = 0; i < n; ++i) p[i] = static_cast<T>(draw(0, 9));
-  return p;
-}
-// A convolution without bias, a norm of its result, and a pool.
-void normed(const Pool& pool) {
-  const int64_t inputs[] = {3, 5, 16, 32, 48, 96};
-  const Plain s{draw(1, 6), draw(1, 12), draw(1, 12), inputs[draw(0, 5)], 16 * draw(1, 7), 2 * draw(0, 3) + 1, draw(1, 3)};
-  const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = s.kernel * s.kernel * s.ci * s.co;
-  auto x = array<float>(nx), w = array<float>(nw), y = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
-  plain_forward(pool, s, x.get(), w.get(), y.get());
-  plain_backward(pool, s, x.get(), w.get(), y.get(), dw.get(), s.ci % 16 ? nullptr : dx.get());
-  const Norm norm{ny / s.co, s.co, draw(0, 1) == 0};
-  auto a = array<float>(s.co), b = array<float>(s.co), c = array<float>(s.co), d = array<float>(s.co);
-  auto z = array<float>(ny), more = array<float>(ny);
-  const bool adds = draw(0, 1);
-  norm_sums(pool, norm, y.get(), a.get(), b.get());
-  norm_forward(pool, norm, y.get(), a.get(), b.get(), c.get(), adds ? more.get() : nullptr, z.get());
-  norm_gradient_sums(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get());
-  norm_backward(pool, norm, more.get(), z.get(), y.get(), a.get(), b.get(), c.get(), d.get(), z.get(), adds ? y.get() : nullptr);
-  const MaxPool window{s.n, s.rows(), s.columns(), s.co};
-  const int64_t np = s.n * window.rows() * window.columns() * s.co;
-  auto pooled = array<float>(np);
-  auto code = array<uint8_t>(np);
-  max_pool_forward(pool, window, y.get(), pooled.get(), adds ? code.get() : nullptr);
-  max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
-  max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
-}
-int main() {
-  Pool pool{4};
-  const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96};
-  for (int round = 0; round < ROUNDS; ++round) {
-    Conv s{draw(1, 5), draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 16 * draw(1, 4), draw(0, 1), draw(0, 2),
-           draw(0, 1) == 0, 0.5f, draw(0, 1) == 0};
-    const int64_t least = s.pool_stride ? 2 : 1;
-    if (s.conv_rows() >= least && s.conv_columns() >= least) {
-      const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = 9 * s.ci * s.co;
-      auto floats = array<float>(nx), w = array<float>(nw), b = array<float>(s.co), y = array<float>(ny), g = array<float>(ny);
-      auto bytes = array<uint8_t>(nx), code = array<uint8_t>(ny);
-      auto dx = array<float>(nx), dw = array<float>(nw), db = array<float>(s.co);
-      const void* x = s.bytes ? static_cast<void*>(bytes.get()) : floats.get();
-      conv_forward(pool, s, x, w.get(), b.get(), y.get(), s.pool_stride && draw(0, 3) ? code.get() : nullptr);
-      if (s.pool_stride) conv_forward(pool, s, x, w.get(), b.get(), y.get(), code.get());
-      const void* kept = s.pool_stride ? static_cast<void*>(code.get()) : y.get();
-      conv_backward(pool, s, x, w.get(), kept, g.get(), dw.get(), db.get(), draw(0, 1) ? dx.get() : nullptr);
-    }
-    const int64_t m = draw(1, 9), k = 16 * draw(1, 40), n = 16 * draw(1, 9);
-    auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
-    auto dw = array<float>(k * n);
-    dense_forward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get());
-    dense_backward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
-    normed(pool);
-
-    Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,
-               static_cast<Fill>(draw(0, 3))};
-    const int64_t nt = t.n * t.h * t.w * t.c, most = draw(0, 1) ? int64_t(1) << t.bits : int64_t(INT32_MAX);
-    auto values = array<float>(nt), sampled = array<float>(nt);
-    auto levels = array<uint8_t>(nt);
-    auto factors = array<int32_t>(6 * t.n);
-    for (int64_t i = 0; i < 6 * t.n; ++i) factors[i] = draw(-most, most);
-    sample(pool, t, t.bytes ? static_cast<void*>(levels.get()) : values.get(), factors.get(), sampled.get());
-    for (int64_t i = 0; i < nt; ++i)
-      if (!(sampled[i] >= 0 && sampled[i] <= 9.001f)) return 1;
-  }
-  std::puts("done");
-}
-"""
-COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-WIDE = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
-FLAGS = {"sse2": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mfma", *WIDE), "avx512bf16": ("-mfma", *WIDE, "-mavx512bf16"),
-         "neon": ()}  # fmt: skip
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-@pytest.mark.parametrize(("name", "sanitizer"), [*((name, "address,undefined") for name in SETS), (SETS[0], "thread")])
-def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
-    source = Path(kernels.__file__).parent
-    (tmp_path / "driver.cc").write_text(DRIVER)
-    command = [COMPILER, "-std=c++17", "-O1", "-g", "-w", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DROUNDS=60", *FLAGS[name], f"-I{source}", tmp_path / "driver.cc",
-               *(source / f"{part}.cc" for part in ("conv", "dense", "norm", "plain", "pool", "sample")),
-               "-o", tmp_path / "driver"]  # fmt: skip
-    built = subprocess.run(command, capture_output=True, text=True)
-    if "cannot find" in built.stderr:
-        pytest.skip(f"the compiler has no sanitizer: {built.stderr.splitlines()[0]}")
-    assert built.returncode == 0, built.stderr
-    done = subprocess.run([tmp_path / "driver"], capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0 and done.stdout == "done\n", done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-def test_installing_compiles_where_there_is_a_compiler_and_goes_on_where_there_is_none(tmp_path):
-    pytest.importorskip("setuptools")
-    source = Path(kernels.__file__).parent
-    if not (source.parents[1] / "setup.py").exists():
-        pytest.skip("the sources of the package are not here")
-    # Alone: pyproject.toml asks for a newer setuptools than a virtual environment begins with.
-    shutil.copytree(source, tmp_path / "cnnjax" / "kernels", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    shutil.copy(source.parents[1] / "setup.py", tmp_path)
-    nowhere = {"CXX": "/no/compiler", "PATH": "/nowhere"}
-    broken = {"CXX": "false"}
-    for environment, libraries in ((nowhere, []), (broken, []), ({"CXX": COMPILER}, sorted(SETS))):
-        place = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-        command = [sys.executable, "setup.py", "-q", "build_ext", "--build-lib", place]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, **environment})
-        assert done.returncode == 0, done.stderr
-        found = sorted(path.stem for path in place.rglob("*.so"))
-        assert set(libraries) <= set(found) and bool(libraries) == bool(found), done.stderr
-        if not libraries:
-            assert "warning: " in done.stderr and "cnnjax is installed without" in done.stderr

@@ -6,7 +6,7 @@ import pytest
 from training_tools import settings
 
 from cnnjax import dataset, pipeline, runtime
-from cnnjax.plan import Ahead
+from cnnjax.plan import Ahead, batch_size
 from cnnjax.progress import Progress
 from cnnjax.train import train
 
@@ -44,6 +44,15 @@ def test_what_was_compiled_ahead_is_not_compiled_again(compilations, monkeypatch
     current, values = plan.steps.train(plan.steps.first(), batch, feed.resident)
     assert np.isfinite(values["loss"]).all() and int(current.step) == 1
     assert compilations() == before
+
+
+@pytest.mark.parametrize(
+    "wanted, accumulate, images, taken",
+    [(8, 1, 30, 8), (32, 1, 32, 32), (32, 1, 31, 31), (256, 1, 30, 30), (70, 7, 64, 63), (8, 4, 3, 4)],
+)
+def test_a_batch_is_no_larger_than_what_there_is(wanted, accumulate, images, taken):
+    chosen = settings(data__batch_size=wanted, train__accumulate=accumulate)
+    assert batch_size(chosen, runtime.mesh(), images) == taken
 
 
 def test_a_plan_that_does_not_fit_is_made_anew():

@@ -170,7 +170,8 @@ def one_class(path, cell_folder):
 
 
 def empty(path, cell_folder):
-    (path / "empty" / "a").mkdir(parents=True)
+    for name in "ab":
+        (path / "empty" / name).mkdir(parents=True)
     return path / "empty"
 
 
@@ -195,8 +196,8 @@ def test_a_cut_archive_is_called_so_wherever_it_was_cut(tmp_path, cell_folder, n
     [
         (lambda p, c: p / "missing", "no such folder or archive: .*--config.data.path"),
         (damaged_zip, "cut or damaged .*get it again"),
-        (one_class, "one class folder .cats.*two or more"),
-        (empty, "no class folders"),
+        (one_class, "one class folder only .cats.*two or more"),
+        (empty, "no files in class folders.*two or more"),
         (text, "neither a folder nor an archive"),
     ],
 )

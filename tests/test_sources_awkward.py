@@ -53,6 +53,20 @@ def test_member_that_a_tar_holds_twice_is_one_example_the_last_one(tmp_path, mod
     }
 
 
+def test_backslashes_between_the_folders_of_a_zip_are_taken_for_slashes(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("cells\\", b"")
+        for name, data in ((r"cells\a\1.png", b"1"), (r"cells\b\2.png", b"2"), (r"..\c\3.png", b"3")):
+            archive.writestr(name, data)
+    source = opened(tmp_path / "x.zip")
+    assert source.classes == ("a", "b") and contents(source) == {"a/1.png": b"1", "b/2.png": b"2"}
+    assert source.rejected == (("../c/3.png", "points outside the archive"),)
+    with zipfile.ZipFile(tmp_path / "y.zip", "w") as archive:  # a name of some other system
+        for name in ("a/1.png", r"b/2\3.png"):
+            archive.writestr(name, b"")
+    assert list(contents(opened(tmp_path / "y.zip"))) == ["a/1.png", r"b/2\3.png"]
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_member_that_a_zip_holds_twice_is_one_example(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:

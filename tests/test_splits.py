@@ -114,7 +114,7 @@ def test_what_cannot_be_split_is_said():
     with pytest.raises(DataError, match=r"2 groups .g0, g1. cannot be kept apart in 3 splits"):
         splits.assign(examples_of([(9, 9), (9, 9)]), "ab", section("grouped"))
     nameless = [*examples_of(CELLS), Example("a/x", 0, "", "")]
-    with pytest.raises(DataError, match="1 images have no group, such as 'a/x'"):
+    with pytest.raises(DataError, match="no group for 1 image, such as 'a/x'"):
         splits.assign(nameless, "ab", section("grouped"))
     with pytest.raises(DataError, match="the val split has no image of b"):
         splits.assign(examples_of([(50, 1)]), "ab", section("stratified"))
@@ -150,8 +150,8 @@ def edit(file, change):
     ("change", "message"),
     [
         (lambda rows: [rows[0].rpartition(",")[0] + ",val" if "train" in rows[0] else rows[0].rpartition(",")[0] + ",train",
-                       *rows[1:]], "groups of .* are in more than one split, such as C"),
-        (lambda rows: [rows[0].replace(".png", ".jpg"), *rows[1:]], "1 images of .* are not in the data"),
+                       *rows[1:]], "groups? in more than one split, such as C"),
+        (lambda rows: [rows[0].replace(".png", ".jpg"), *rows[1:]], "the data is without 1 image of .*splits.csv"),
         (lambda rows: [rows[0].rpartition(",")[0] + ",tset", *rows[1:]], "the split must be one of train, val, test"),
         (lambda rows: [*rows, rows[0]], "names an image twice"),
         (lambda rows: [rows[0].replace(",Parasitized,", ",Uninfected,"), *rows[1:]], "its folder says otherwise"),

@@ -120,12 +120,12 @@ def test_images_that_the_split_lacks_are_left_out_with_a_note(run):
     run.notes.clear()
     data = run.prepare()
     assert sum(map(len, data.splits.values())) == len(rows) - 2
-    assert len(run.notes) == 1 and run.notes[0].startswith("2 images are not in")
+    assert len(run.notes) == 1 and run.notes[0].startswith("2 images left out, not in")
 
 
 def test_images_that_the_data_lacks_are_named(run):
     run.save([*run.rows(), {"id": "Uninfected/gone.png", "label": "Uninfected", "group": "C1", "split": "train"}])
-    with pytest.raises(DataError, match=r"1 images of .*'Uninfected/gone.png'") as error:
+    with pytest.raises(DataError, match=r"without 1 image of .*'Uninfected/gone.png'") as error:
         run.prepare()
     assert "data.path" in one_line(error)
 

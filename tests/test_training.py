@@ -408,14 +408,21 @@ def test_images_that_are_too_small_are_one_line(make, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("batch_size", "accumulate", "fits"), [(256, 1, 64), (210, 7, 63)])
-def test_a_batch_far_beyond_the_images_is_refused_with_the_largest_that_fits(make, tmp_path, batch_size, accumulate, fits):
-    config = make(data__batch_size=batch_size, train__accumulate=accumulate)
-    with pytest.raises(
-        ConfigError, match=rf"batch_size={batch_size} is more than twice the \d+ training.*_size={fits} or"
-    ) as error:
-        train(config, tmp_path / "run")
-    one_line(error)
+def test_a_folder_of_ten_images_trains_with_the_default_batch(make_folder, tmp_path):
+    folder, said = make_folder(tmp_path / "few", per_class=5), Said()
+    config = tiny(folder, tmp_path / "cache", data__batch_size=32, data__group="", split__method="stratified",
+                  train__epochs=1)  # fmt: skip
+    summary = train(config, tmp_path / "run", progress=said)
+    assert "data.batch_size=32 is more than the 6 training images: each step takes 6" in said.lines
+    assert summary["steps"] == 1 and "1 step of 6 images per epoch, at most 1 epoch\n" in cnnjax.describe(config, tmp_path)
+    assert evaluate(tmp_path / "run", "val")["loss"] == summary["val"]["loss"]
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_said(make, tmp_path):
+    said = Said()
+    with pytest.raises(DataError, match="no such folder or archive: .*none; name one with --config.data.path"):
+        train(make(data__path=str(tmp_path / "none")), tmp_path / "run", progress=said)
+    assert not said.lines and not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("below", [".", "run", "Parasitized/run"])
@@ -686,7 +693,7 @@ def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
 def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
-    with pytest.raises(DataError, match=r"none of the 2 files could be read \(.*b\.png: .*--input=") as error:
+    with pytest.raises(DataError, match=r"of 2 files none could be read \(.*b\.png: .*--input=") as error:
         predict_module.predict(plain.workdir, [str(tmp_path)], tmp_path / "out.csv")
     one_line(error)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
@@ -699,6 +706,8 @@ def test_an_output_that_exists_is_not_overwritten(plain, cell_folder, tmp_path):
         predict_module.predict(plain.workdir, [str(cell_folder)], output)
     one_line(error)
     assert output.read_text() == "mine"
+    with pytest.raises(DataError, match="--input=none: no such file"):  # which is to be put right first
+        predict_module.predict(plain.workdir, ["none"], output)
 
 
 def test_inputs_are_files_folders_and_globs_each_file_once(cell_folder, tmp_path):

@@ -20,10 +20,10 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # The tests compile the same few programs over and over: the second time they are read from here.
 COMPILED = tempfile.TemporaryDirectory(prefix="cnnjax-tests-")
-COMPILED_ENVIRONMENT = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+COMPILED_ENVIRONMENT = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0"}
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else a child process, which has it from `on_devices`
     jax.config.update("jax_compilation_cache_dir", COMPILED.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def settings(**overrides) -> config_lib.ConfigDict:
