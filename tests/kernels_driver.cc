@@ -51,29 +51,51 @@ void normed(const Pool& pool) {
   max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
   max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
 }
+// Up to three blocks, of few images or many: as in inference, then as in training.
+void blocks(const Pool& pool, bool bfloat16) {
+  const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96}, count = draw(1, 3);
+  Conv next{draw(0, 2) ? draw(1, 5) : 4 * pool.threads + 1, draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 0, 0, 0, draw(0, 1) == 0,
+            0.5f, bfloat16};
+  auto floats = array<float>(next.n * next.input());
+  auto bytes = array<uint8_t>(next.n * next.input());
+  const void* x = next.bytes ? static_cast<void*>(bytes.get()) : floats.get();
+  std::vector<std::unique_ptr<float[]>> numbers;
+  std::vector<std::unique_ptr<uint8_t[]>> codes;
+  auto some = [&](int64_t n) { return numbers.push_back(array<float>(n)), numbers.back().get(); };
+  std::vector<Layer> layers;
+  std::vector<LayerGradient> gradients;
+  for (int64_t i = 0; i < count; ++i) {
+    next.co = 16 * draw(1, 4), next.padding = draw(0, 1), next.pool_stride = draw(0, 2);
+    const int64_t least = next.pool_stride ? 2 : 1;
+    if (next.conv_rows() < least || next.conv_columns() < least) break;
+    const int64_t outputs = next.n * next.output(), weights = 9 * next.ci * next.co;
+    codes.push_back(array<uint8_t>(outputs));
+    layers.push_back({next, some(weights), some(next.co), some(outputs), next.pool_stride ? codes.back().get() : nullptr});
+    const void* kept = next.pool_stride ? static_cast<void*>(codes.back().get()) : layers.back().y;
+    gradients.push_back({next, layers.back().w, i ? layers[i - 1].y : x, kept, some(weights), some(next.co)});
+    next = {next.n, next.rows(), next.columns(), next.co, 0, 0, 0, false, 1.f, bfloat16};
+  }
+  if (layers.empty()) return;
+  std::vector<Layer> inference = layers;
+  for (size_t i = 0; i < inference.size(); ++i) {
+    inference[i].code = nullptr;
+    if (i + 1 < inference.size()) inference[i].y = nullptr;
+  }
+  forward(pool, inference.data(), inference.size(), x);
+  forward(pool, layers.data(), layers.size(), x);
+  const Conv &first = layers.front().conv, &last = layers.back().conv;
+  backward(pool, gradients.data(), gradients.size(), some(last.n * last.output()), draw(0, 1) ? some(first.n * first.input()) : nullptr);
+}
 int fuzz(int rounds) {
   Pool pool{4};
-  const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96};
   for (int round = 0; round < rounds; ++round) {
-    Conv s{draw(1, 5), draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 16 * draw(1, 4), draw(0, 1), draw(0, 2),
-           draw(0, 1) == 0, 0.5f, draw(0, 1) == 0};
-    const int64_t least = s.pool_stride ? 2 : 1;
-    if (s.conv_rows() >= least && s.conv_columns() >= least) {
-      const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = 9 * s.ci * s.co;
-      auto floats = array<float>(nx), w = array<float>(nw), b = array<float>(s.co), y = array<float>(ny), g = array<float>(ny);
-      auto bytes = array<uint8_t>(nx), code = array<uint8_t>(ny);
-      auto dx = array<float>(nx), dw = array<float>(nw), db = array<float>(s.co);
-      const void* x = s.bytes ? static_cast<void*>(bytes.get()) : floats.get();
-      conv_forward(pool, s, x, w.get(), b.get(), y.get(), s.pool_stride && draw(0, 3) ? code.get() : nullptr);
-      if (s.pool_stride) conv_forward(pool, s, x, w.get(), b.get(), y.get(), code.get());
-      const void* kept = s.pool_stride ? static_cast<void*>(code.get()) : y.get();
-      conv_backward(pool, s, x, w.get(), kept, g.get(), dw.get(), db.get(), draw(0, 1) ? dx.get() : nullptr);
-    }
+    const bool bfloat16 = draw(0, 1) == 0;
+    blocks(pool, bfloat16);
     const int64_t m = draw(1, 9), k = 16 * draw(1, 40), n = 16 * draw(1, 9);
     auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
     auto dw = array<float>(k * n);
-    dense_forward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get());
-    dense_backward(pool, m, k, n, s.bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
+    dense_forward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get());
+    dense_backward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
     normed(pool);
 
     Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,
@@ -131,13 +153,15 @@ void block(const Pool& pool, const Conv& s) {
   each([&](int64_t i, int64_t j, int64_t k) { z[k] += double(x[i]) * w[j]; });
   for (double& value : z) value = std::max(value, 0.0);
   Numbers y(outputs), found_dx(nx), found_dw(nw), found_db(s.co);
-  conv_forward(pool, s, x.data(), w.data(), b.data(), y.data(), nullptr);
+  const Layer layer{s, w.data(), b.data(), y.data(), nullptr};
+  forward(pool, &layer, 1, x.data());
   same("block", y, z);
   each([&](int64_t i, int64_t j, int64_t k) {
     if (y[k] > 0) dx[i] += double(g[k]) * w[j], dw[j] += double(g[k]) * x[i];
   });
   for (int64_t k = 0; k < outputs; ++k) db[k % s.co] += y[k] > 0 ? g[k] : 0;
-  conv_backward(pool, s, x.data(), w.data(), y.data(), g.data(), found_dw.data(), found_db.data(), found_dx.data());
+  const LayerGradient gradient{s, w.data(), x.data(), y.data(), found_dw.data(), found_db.data()};
+  backward(pool, &gradient, 1, g.data(), found_dx.data());
   same("dx of a block", found_dx, dx), same("dw of a block", found_dw, dw), same("db of a block", found_db, db);
   for (int64_t stride : {1, 2}) {
     Conv pooled = s;
@@ -153,7 +177,8 @@ void block(const Pool& pool, const Conv& s) {
       }
     }
     std::vector<uint8_t> code(most.size());
-    conv_forward(pool, pooled, x.data(), w.data(), b.data(), found.data(), code.data());
+    const Layer with_pool{pooled, w.data(), b.data(), found.data(), code.data()};
+    forward(pool, &with_pool, 1, x.data());
     same("pooled block", found, most);
   }
 }

@@ -361,6 +361,8 @@ WRONG_CALLS = {  # handler, results, shapes of operands
     "output": ("conv_forward", (f32(2, 8, 8, 32),), ((2, 8, 8, 3), (3, 3, 3, 16), (16,))),
     "bias": ("conv_forward", (f32(2, 8, 8, 16),), ((2, 8, 8, 3), (3, 3, 3, 16), (8,))),
     "code": ("conv_forward", (f32(2, 8, 8, 16), f32(2, 8, 8, 16)), ((2, 8, 8, 3), (3, 3, 3, 16), (16,))),
+    "outputs": ("conv_forward", (f32(2, 8, 8, 16),) * 2, ((2, 8, 8, 3), (3, 3, 3, 16), (16,))),
+    "layers": ("conv_forward", (f32(2, 8, 8, 16),), ((2, 8, 8, 3), (3, 3, 3, 16), (16,), (3, 3, 16, 16), (16,))),
     "rank": ("conv_forward", (f32(2, 8, 16),), ((2, 8, 3), (3, 3, 3, 16), (16,))),
     "multiple": ("conv_forward", (f32(2, 8, 8, 8),), ((2, 8, 8, 3), (3, 3, 3, 8), (8,))),
     "kept": ("conv_backward", (f32(3, 3, 3, 16), f32(16)), ((2, 8, 8, 3), (3, 3, 3, 16), (2, 7, 8, 16), (2, 8, 8, 16))),
@@ -375,7 +377,7 @@ WRONG_CALLS = {  # handler, results, shapes of operands
 @pytest.mark.parametrize("name", WRONG_CALLS)
 def test_the_library_checks_shapes_itself(name):
     handler, results, shapes = WRONG_CALLS[name]
-    conv = {"padding": np.int64(1), "pool_stride": np.int64(0), "scale": np.float32(1), "bfloat16": np.bool_(False)}
+    conv = {"paddings": np.int64([1]), "pool_strides": np.int64([0]), "scale": np.float32(1), "bfloat16": np.bool_(False)}
     bfloat16 = {"bfloat16": np.bool_(False)}
     call = jax.ffi.ffi_call(f"cnnjax_{kernels.instruction_set()}_{handler}", results)
     with pytest.raises(jax.errors.JaxRuntimeError, match="cnnjax kernels: "):
@@ -395,6 +397,44 @@ def test_the_gradient_of_the_images_is_left_out_where_nobody_needs_it(small):
     dx, *rest = pull(y)
     assert not np.asarray(dx).any()
     for a, c in zip(rest, jax.vjp(block, x, w, b)[1](y)[1:], strict=True):
+        np.testing.assert_array_equal(a, c)
+
+
+SEQUENCE = ((1, 0, 16), (0, 1, 32), (1, 2, 16), (0, 0, 48))  # padding, pool_stride, output channels
+
+
+@pytest.mark.parametrize("images", [3, 40])  # layer by layer, and image by image on several threads
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("channels", [3, 16])
+def test_blocks_in_sequence_give_bit_by_bit_what_each_gives_by_itself(images, bfloat16, channels):
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((images, 22, 17, channels)).astype(np.float32)
+    blocks, ci = [], channels
+    for padding, pool_stride, co in SEQUENCE:
+        w, b = rng.standard_normal((3, 3, ci, co)) / 12, rng.standard_normal(co)
+        blocks.append(kernels.Block(np.float32(w), np.float32(b), padding, pool_stride))
+        ci = co
+
+    def together(x, blocks):
+        return kernels.conv_blocks(x, blocks, bfloat16=bfloat16, scale=0.5)
+
+    def apart(x, blocks):
+        for i, (w, b, padding, pool_stride) in enumerate(blocks):
+            x = kernels.conv_block(
+                x, w, b, padding=padding, pool_stride=pool_stride, bfloat16=bfloat16, scale=1 if i else 0.5
+            )
+        return x
+
+    def all_of_it(function, x, arrays):
+        def call(x, arrays):
+            return function(x, [kernels.Block(w, b, *block[2:]) for (w, b), block in zip(arrays, blocks, strict=True)])
+
+        y, pull = jax.vjp(call, x, arrays)
+        return call(x, arrays), y, pull(y)
+
+    arrays = [(w, b) for w, b, *_ in blocks]
+    found, wanted = (jax.jit(functools.partial(all_of_it, function))(x, arrays) for function in (together, apart))
+    for a, c in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(a, c)
 
 
@@ -439,8 +479,8 @@ images = rng.integers(0, 256, (16, 40, 13, 3), np.uint8)
 params = [draw(3, 3, 3, 16), draw(16), draw(3, 3, 16, 32) / 12, draw(32), draw(20 * 6 * 32, 64) / 60]
 def loss(params, images):
     w1, b1, w2, b2, w3 = params
-    x = kernels.conv_block(images, w1, b1, padding=1, pool_stride=2, scale=1 / 255, input_grad=False)
-    x = kernels.conv_block(x, w2, b2, padding=1, pool_stride=0)
+    blocks = [kernels.Block(w1, b1, 1, 2), kernels.Block(w2, b2, 1, 0)]
+    x = kernels.conv_blocks(images, blocks, scale=1 / 255, input_grad=False)
     return (kernels.dense(x.reshape(x.shape[0], -1), w3) ** 2).mean()
 step = jax.jit(jax.value_and_grad(loss))
 """

@@ -127,9 +127,7 @@ class Block(NamedTuple):
     pool_stride: int  # 1 or 2; 0: no pool
 
 
-def block_output(
-    x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int, pool_stride: int
-) -> tuple[int, ...]:
+def block_output(x_shape: tuple[int, ...], w_shape: tuple[int, ...], padding: int, pool_stride: int) -> tuple[int, ...]:
     """The shape of what a block gives."""
     size = [pixels + 2 * padding - 2 for pixels in x_shape[1:3]]
     if pool_stride:
@@ -343,7 +341,9 @@ def _blocks_forward(options: _Blocks, keep: bool) -> Callable:
 
     def call(x, *weights):
         ys = options.outputs(x, weights[::2])
-        codes = [jax.ShapeDtypeStruct(y.shape, jnp.uint8) for y, stride in zip(ys, options.pool_strides, strict=True) if stride]
+        codes = [
+            jax.ShapeDtypeStruct(y.shape, jnp.uint8) for y, stride in zip(ys, options.pool_strides, strict=True) if stride
+        ]
         result = (*ys, *codes) if keep else ys[-1:]
         return tuple(jax.ffi.ffi_call(target, tuple(result))(x, *weights, **options.attributes()))
 
