@@ -18,8 +18,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 KERNELS, PIXELS = Path("cnnjax/kernels"), Path("cnnjax/pixels")
-SOURCES = ("conv.cc", "conv_backward.cc", "conv_forward.cc", "dense.cc", "handlers.cc", "norm.cc", "normed.cc", "plain.cc",
-           "pool.cc", "sample.cc")  # fmt: skip
+SOURCES = ("adam.cc", "conv.cc", "conv_backward.cc", "conv_forward.cc", "dense.cc", "handlers.cc", "norm.cc", "normed.cc",
+           "plain.cc", "pool.cc", "sample.cc")  # fmt: skip
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
 GCC_FLAGS = ("-fno-predictive-commoning",)  # it needs more registers than a tile leaves

@@ -13,7 +13,7 @@ from jax import lax
 from cnnjax import runtime
 from cnnjax.augment import augment
 from cnnjax.mixing import Targets, mix
-from cnnjax.state import Network, TrainState, initial, shardings, with_shardings
+from cnnjax.state import Network, Optimizer, TrainState, initial, shardings, with_shardings
 
 
 def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
@@ -72,7 +72,7 @@ class Recipe:
         accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
             batch normalisation sees one part at a time.
         ema_decay: of the moving average of the parameters; 0: none.
-        native: use `cnnjax.kernels` in augmentation where they fit; of the layers the network knows it.
+        native: use `cnnjax.kernels` in augmentation and updates where they fit; of the layers the network knows it.
     """
 
     augment: object
@@ -89,8 +89,8 @@ def recipe(config) -> Recipe:
                   native=runtime.kernels(config) != "xla")  # fmt: skip
 
 
-def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.GradientTransformation,
-               recipe: Recipe) -> tuple[TrainState, dict]:  # fmt: skip
+def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer, recipe: Recipe, alone: bool = False
+               ) -> tuple[TrainState, dict]:  # fmt: skip
     """One update.
 
     Args:
@@ -98,6 +98,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.Gr
         batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}; of several processes also {"wish": int32 [devices]}.
         network, tx: what is trained and how.
         recipe: the rest of how.
+        alone: this is compiled for one device.
 
     Returns:
         The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
@@ -133,8 +134,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: optax.Gr
         grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
     if parts > 1:
         grads = jax.tree.map(lambda g: g / parts, grads)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
-    params = jax.tree.map(lambda p, u: p + state.scale * u, state.params, updates)
+    params, opt_state = tx.update(grads, state.opt_state, state.params, state.scale, native=alone and recipe.native)
     ema = state.ema
     if recipe.ema_decay:
         # Short memory at first, so that the initial weights do not linger.
@@ -214,9 +214,7 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
     return lax.fori_loop(0, batch["count"], body, (state, empty))
 
 
-def compile_steps(
-    network: Network, tx: optax.GradientTransformation, mesh: jax.sharding.Mesh, config, most: int = 1
-) -> Steps:
+def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
     """The steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
     platform = mesh.devices.flat[0].platform
@@ -225,7 +223,7 @@ def compile_steps(
         return initial(network, tx, ema=bool(chosen.ema_decay))
 
     def train(state, batch, resident=None):
-        step = functools.partial(train_step, network=network, tx=tx, recipe=chosen)
+        step = functools.partial(train_step, network=network, tx=tx, recipe=chosen, alone=mesh.size == 1)
         return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
 
     abstract = with_shardings(jax.eval_shape(make), mesh)

@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "adam.h"
 #include "conv.h"
 #include "dense.h"
 #include "norm.h"
@@ -97,6 +98,9 @@ int fuzz(int rounds) {
     dense_forward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get());
     dense_backward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
     normed(pool);
+    const int64_t numbers = draw(1, 70000);
+    auto gp = array<float>(numbers), pp = array<float>(numbers), mp = array<float>(numbers), vp = array<float>(numbers);
+    adam(pool, {0.9f, 0.999f, 1e-7f, 0.1f, 0.01f, 2.f, 3.f, 0.5f}, numbers, gp.get(), pp.get(), mp.get(), vp.get());
 
     Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,
                static_cast<Fill>(draw(0, 3))};

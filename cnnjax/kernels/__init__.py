@@ -29,6 +29,7 @@ BLOCK = 16  # channels that are computed together
 LARGEST = 2**24  # of a dimension
 MOST_ELEMENTS = 2**40
 HANDLERS = {
+    "adam": "CnnjaxAdam",
     "conv_forward": "CnnjaxConvForward",
     "conv_backward": "CnnjaxConvBackward",
     "dense_forward": "CnnjaxDenseForward",

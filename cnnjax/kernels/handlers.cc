@@ -2,6 +2,7 @@
 #include <array>
 #include <vector>
 
+#include "adam.h"
 #include "calls.h"
 #include "conv.h"
 #include "dense.h"
@@ -160,10 +161,27 @@ ffi::Error Sample(ffi::ThreadPool threads, ffi::AnyBuffer images, ffi::Buffer<ff
   });
 }
 
+ffi::Error AdamStep(ffi::ThreadPool threads, F32 factors, F32 g, F32 p, F32 m, F32 v, ffi::Result<F32> p_out,
+                    ffi::Result<F32> m_out, ffi::Result<F32> v_out, float beta1, float beta2, float epsilon, float decay) {
+  if (!equal(factors.dimensions(), {4})) return wrong("there are four factors of Adam");
+  const int64_t n = g.element_count();
+  const F32* in[] = {&p, &m, &v};
+  ffi::Result<F32>* out[] = {&p_out, &m_out, &v_out};
+  for (int i = 0; i < 3; ++i)
+    if (int64_t(in[i]->element_count()) != n || in[i]->typed_data() != (*out[i])->typed_data())
+      return wrong("parameters and moments have another size than gradients, or are not changed in place");
+  const float* f = factors.typed_data();
+  const Adam step{beta1, beta2, epsilon, decay, f[0], f[1], f[2], f[3]};
+  return run(threads, [&](const Pool& pool) {
+    adam(pool, step, n, g.typed_data(), p_out->typed_data(), m_out->typed_data(), v_out->typed_data());
+  });
+}
+
 }  // namespace
 }  // namespace cnnjax
 
 extern "C" {
+EXPORTED XLA_FFI_Error* CnnjaxAdam(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxConvForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxConvBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseForward(XLA_FFI_CallFrame*);
@@ -185,6 +203,10 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
                               THREADS.Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>() RET.Attr<int64_t>("bits")
                                   .Attr<bool>("nearest").Attr<int64_t>("fill"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxAdam, cnnjax::AdamStep,
+                              THREADS ARG ARG ARG ARG ARG RET RET RET.Attr<float>("beta1").Attr<float>("beta2")
+                                  .Attr<float>("epsilon").Attr<float>("decay"));
 
 // A digest of the files that this library is made of.
 const char* CnnjaxSources() { return CNNJAX_SOURCES; }
