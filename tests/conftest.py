@@ -1,5 +1,6 @@
 """What several test files share: small generated image folders, a cache of their own, the real data where it is."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,16 @@ def make(cell_folder, cache):
     from training_tools import tiny
 
     return lambda **overrides: tiny(cell_folder, cache, **overrides)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs of a test that does not look at them have no pictures and an empty report: half of the time of a small run."""
+    plots, report = importlib.import_module("cnnjax.plots"), importlib.import_module("cnnjax.report")
+    monkeypatch.setattr(plots, "save", lambda figure, path, **options: path.touch())
+    for name in ("history", "network"):
+        monkeypatch.setattr(plots, name, lambda *numbers, **options: None)
+    monkeypatch.setattr(report, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
 
 
 @pytest.fixture
