@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,17 @@ def without_pictures(monkeypatch):
     for name in ("history", "network"):
         monkeypatch.setattr(plots, name, lambda *numbers, **options: None)
     monkeypatch.setattr(report, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
+
+
+@pytest.fixture(scope="session")
+def plain(cell_folder, tmp_path_factory):
+    """A finished run of three epochs on the cells: its `workdir`, `config` and `summary`. Read it only."""
+    from training_tools import tiny
+
+    place = tmp_path_factory.mktemp("plain")
+    config = tiny(cell_folder, place / "cache", log__tensorboard=True)
+    train = importlib.import_module("cnnjax.train").train
+    return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
 
 
 @pytest.fixture
