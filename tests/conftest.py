@@ -1,7 +1,9 @@
 """What several test files share: small generated image folders, a cache of their own, the real data where it is."""
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -77,6 +79,27 @@ def make(cell_folder, cache):
     from training_tools import tiny
 
     return lambda **overrides: tiny(cell_folder, cache, **overrides)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Runs of a test that does not look at them have no pictures and an empty report: half of the time of a small run."""
+    plots, report = importlib.import_module("cnnjax.plots"), importlib.import_module("cnnjax.report")
+    monkeypatch.setattr(plots, "save", lambda figure, path, **options: path.touch())
+    for name in ("history", "network"):
+        monkeypatch.setattr(plots, name, lambda *numbers, **options: None)
+    monkeypatch.setattr(report, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
+
+
+@pytest.fixture(scope="session")
+def plain(cell_folder, tmp_path_factory):
+    """A finished run of three epochs on the cells: its `workdir`, `config` and `summary`. Read it only."""
+    from training_tools import tiny
+
+    place = tmp_path_factory.mktemp("plain")
+    config = tiny(cell_folder, place / "cache", log__tensorboard=True)
+    train = importlib.import_module("cnnjax.train").train
+    return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_a_number_is_one_line(cache, tmp_path):
 
 # Signals
 
-LONG = ("data.demo_cells=200", "train.epochs=8", "train.patience=0")
+LONG = ("data.demo_cells=200", "train.epochs=10", "train.patience=0")
 
 
 @pytest.fixture(scope="module")
@@ -174,13 +174,18 @@ def losses(workdir):
     ]
 
 
-def interrupt(arguments, workdir, number, after_epochs):
-    """Starts a run and signals it once it has written so many epochs and begun the next; returns exit code and output."""
+def interrupt(arguments, workdir, number):
+    """Starts a run and signals it once it has written one more epoch and begun the next; returns exit code and output."""
+    history, deadline = workdir / "history.csv", time.monotonic() + 120
+
+    def lines():
+        return len(history.read_text().splitlines()) if history.exists() else 0
+
+    before = max(lines(), 1)  # with the names of the columns
     process = subprocess.Popen([sys.executable, "launch.py", *arguments, f"--workdir={workdir}"], cwd=ROOT, text=True,
                                env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
-    history, deadline = workdir / "history.csv", time.monotonic() + 120
     try:
-        while not history.exists() or len(history.read_text().splitlines()) <= after_epochs:
+        while lines() <= before:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.002)
@@ -192,16 +197,18 @@ def interrupt(arguments, workdir, number, after_epochs):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_finishes_as_if_nothing_had_been(cache, undisturbed, tmp_path, number):
+def test_a_run_that_is_signalled_and_killed_finishes_as_if_nothing_had_been(cache, undisturbed, tmp_path):
     workdir, arguments = tmp_path / "run", flags(cache, *LONG)
-    code, out, err = interrupt(arguments, workdir, number, after_epochs=1)
-    assert code == 75, out + err
-    step = int(re.fullmatch(r"stopped at step (\d+), everything is saved; the same command continues\n", err)[1])
-    assert json.loads((workdir / "summary.json").read_text())["stopped"] == "signal"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        code, out, err = interrupt(arguments, workdir, number)
+        assert code == 75, out + err
+        step = int(re.fullmatch(r"stopped at step (\d+), everything is saved; the same command continues\n", err)[1])
+        assert json.loads((workdir / "summary.json").read_text())["stopped"] == "signal"
+    code, out, err = interrupt(arguments, workdir, signal.SIGKILL)
+    assert code == -signal.SIGKILL and f"continuing from step {step}" in out, out + err
     done = launch(*arguments, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert f"continuing from step {step}" in done.stdout
+    assert "continuing from step" in done.stdout
     assert losses(workdir) == losses(undisturbed)
     assert json.loads((workdir / "summary.json").read_text())["stopped"] == "finished"
 
@@ -223,16 +230,6 @@ def test_a_signal_before_the_first_step_is_told_and_loses_nothing(cache, tmp_pat
     assert process.returncode == 75, out + err
     assert err == "stopped while decoding, nothing is kept of it; the same command starts again\n"
     assert not workdir.exists()
-
-
-def test_a_killed_run_finishes_as_if_nothing_had_been(cache, undisturbed, tmp_path):
-    workdir, arguments = tmp_path / "run", flags(cache, *LONG)
-    code, _, _ = interrupt(arguments, workdir, signal.SIGKILL, after_epochs=3)
-    assert code == -signal.SIGKILL
-    done = launch(*arguments, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    assert "continuing from step" in done.stdout
-    assert losses(workdir) == losses(undisturbed)
 
 
 # Whole runs

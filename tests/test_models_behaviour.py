@@ -1,5 +1,6 @@
 """What the networks compute, beside their tables: initial weights, dropout, batch statistics, and their work."""
 
+import functools
 import importlib
 
 import jax
@@ -53,7 +54,7 @@ def test_max_pool_at_ties_chooses_the_first_as_reduce_window_does(stride):
 def test_images_are_scaled_to_one():
     # Without biases the network is positively homogeneous: its logits show the scale of its input.
     network = state.network(settings(image__size=8, model__channels=(4,), model__dense=(8,)), 3)
-    params, stats = network.make()
+    params, stats = jax.jit(network.make)()
     images = random_images(4, 8)
     got = steps.logits_step({"params": params, "stats": stats}, images, network=network)
     model = nnx.merge(network.eval_def, params, stats)
@@ -67,21 +68,21 @@ def test_images_are_scaled_to_one():
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_logits_are_float32(precision):
     network = state.network(settings(image__size=8, model__channels=(4,), train__precision=precision), 2)
-    params, stats = network.make()
+    params, stats = jax.jit(network.make)()
     out = steps.logits_step({"params": params, "stats": stats}, random_images(3, 8), network=network)
     assert out.shape == (3, 1) and out.dtype == jnp.float32
 
 
 def test_same_seed_same_weights_and_other_seed_other_weights():
     def weights(seed):
-        return jax.tree.leaves(state.network(settings(seed=seed, image__size=8, model__channels=(2,)), 2).make()[0])
+        return jax.tree.leaves(jax.jit(state.network(settings(seed=seed, image__size=8, model__channels=(2,)), 2).make)()[0])
 
     assert all(np.array_equal(a, b) for a, b in zip(weights(1), weights(1), strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(weights(1), weights(2), strict=True))
 
 
 def test_initial_weights_are_those_of_keras():
-    params = state.network(config_lib.load_config(CONFIGS / "malaria.py"), 2).make()[0]
+    params = jax.jit(state.network(config_lib.load_config(CONFIGS / "malaria.py"), 2).make)()[0]
     kernel = np.asarray(params["conv1"]["kernel"])
     limit = np.sqrt(6 / (9 * 3 + 9 * 16))  # Glorot uniform
     assert 0.97 * limit < np.abs(kernel).max() <= limit
@@ -92,15 +93,17 @@ def test_batch_normalisation_keeps_statistics_and_evaluation_uses_them():
     config = settings(image__size=8, model__channels=(4,), model__dense=(8,), model__norm="batch")
     network = state.network(config, 2)
     tx = state.optimizer(config.optimizer, lambda step: 0.0)
-    before = state.initial(network, tx)
+    before = jax.jit(lambda: state.initial(network, tx))()
     batch = {"image": random_images(16, 8), "label": jnp.arange(16, dtype=jnp.int32) % 2}
-    after, _ = steps.train_step(before, batch, network=network, tx=tx, recipe=steps.recipe(config))
+    step = functools.partial(steps.train_step, network=network, tx=tx, recipe=steps.recipe(config))
+    after, _ = jax.jit(step)(before, batch)
     x = batch["image"].astype(jnp.float32) / 255
     kernel = before.params["conv1"]["kernel"]
     features = lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(after.stats["norm_conv1"]["mean"], 0.1 * features.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(after.stats["norm_conv1"]["var"], 0.9 + 0.1 * features.var((0, 1, 2)), rtol=1e-4)
 
+    @jax.jit
     def evaluated(stats, images):
         return steps.logits_step({"params": after.params, "stats": stats}, images, network=network)
 
@@ -112,7 +115,7 @@ def test_batch_normalisation_keeps_statistics_and_evaluation_uses_them():
 
 def test_dropout_acts_in_training_only_and_keeps_the_expectation():
     network = state.network(settings(image__size=8, model__channels=(4,), model__dense=(), model__dropout_features=0.5), 2)
-    params, stats = network.make()
+    params, stats = jax.jit(network.make)()
     image = random_images(1, 8)
     plain = steps.logits_step({"params": params, "stats": stats}, image, network=network)
     many = jnp.repeat(image, 4000, axis=0)

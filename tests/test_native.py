@@ -30,14 +30,15 @@ def network(kernels, name, classes=5, **options):
     return state.network(settings(runtime__kernels=kernels, **NETWORKS[name], **options), classes)
 
 
-def loss_and_gradients(network, images, labels):
-    params, stats = network.make()
+def results(network, images, labels):
+    """Logits in evaluation, the loss in training, and its gradients, in one program."""
+    params, stats = jax.jit(network.make)()
 
     def loss(params):
         logits = nnx.merge(network.train_def, params, stats)(images, nnx.Rngs(dropout=jax.random.key(1)))
         return steps.losses(logits, labels).mean()
 
-    return jax.jit(jax.value_and_grad(loss))(params)
+    return jax.jit(lambda p: (nnx.merge(network.eval_def, p, stats)(images), *jax.value_and_grad(loss)(p)))(params)
 
 
 @pytest.mark.parametrize("dtype, name", [
@@ -45,36 +46,35 @@ def loss_and_gradients(network, images, labels):
     ("float32", "malaria"),
     *(pytest.param(dtype, "resnet18", marks=pytest.mark.slow) for dtype in ("uint8", "float32")),
 ])  # fmt: skip
-def test_the_loss_and_all_gradients_are_those_of_xla(name, dtype):
+def test_logits_loss_and_all_gradients_are_those_of_xla(name, dtype):
     rng = np.random.default_rng(1)  # with 0 a pool has two values that rounding exchanges, and their gradients
     size = NETWORKS[name]["image__size"]
     images, labels = rng.integers(0, 256, (6, size, size, 3)).astype(dtype), rng.integers(0, 5, 6)
-    (ours, our_gradients), (xla, gradients) = (
-        loss_and_gradients(network(kind, name), images, labels) for kind in ("native", "xla")
+    (our_logits, ours, our_gradients), (logits, xla, gradients) = (
+        results(network(kind, name), images, labels) for kind in ("native", "xla")
     )
+    np.testing.assert_allclose(our_logits, logits, atol=1e-5)
     assert float(ours) == pytest.approx(float(xla), rel=1e-5)
     for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(our_gradients), jax.tree.leaves(gradients), strict=True):
         scale = float(jnp.abs(b).max())
         np.testing.assert_allclose(a, b, atol=2e-4 * scale + 1e-7, rtol=1e-3, err_msg=str(path))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_logits_are_those_of_xla(name):
+def both_logits(name, count, **options):
+    """Of the network with kernels and with XLA, of the same weights."""
     size = NETWORKS[name]["image__size"]
-    images = np.random.default_rng(1).integers(0, 256, (7, size, size, 3), dtype=np.uint8)
-    ours, xla = (network(kind, name) for kind in ("native", "xla"))
-    params, stats = ours.make()
-    logits = [nnx.merge(one.eval_def, params, stats)(images) for one in (ours, xla)]
-    np.testing.assert_allclose(*logits, atol=1e-5)
+    images = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    ours, xla = (network(kind, name, **options) for kind in ("native", "xla"))
+    params, stats = jax.jit(ours.make)()
+    return jax.jit(lambda p, s: [nnx.merge(one.eval_def, p, s)(images) for one in (ours, xla)])(params, stats)
+
+
+def test_logits_of_a_residual_network_are_those_of_xla():
+    np.testing.assert_allclose(*both_logits("resnet18", 7), atol=1e-5)
 
 
 def test_whitening_and_bfloat16_go_together_with_them():
-    images = np.random.default_rng(1).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
-    options = {"image__zca": True, "train__precision": "bfloat16"}
-    ours, xla = (network(kind, "malaria", **options) for kind in ("native", "xla"))
-    params, stats = ours.make()
-    logits = [nnx.merge(one.eval_def, params, stats)(images) for one in (ours, xla)]
-    np.testing.assert_allclose(*logits, atol=0.02)
+    np.testing.assert_allclose(*both_logits("malaria", 8, image__zca=True, train__precision="bfloat16"), atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,7 @@ def test_one_and_eight_devices_train_alike(cell_folder, cache, tmp_path):
     np.testing.assert_allclose(eight, one, rtol=1e-2)  # steps amplify what rounding differs by
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell_folder, cache, tmp_path):
     def run(name, kind, stop_at=0):
         workdir = tmp_path / name

@@ -115,7 +115,7 @@ def reference_norm(x, scale, bias, more, *, epsilon, relu):
 @pytest.mark.parametrize("shape", [(9, 1, 1, 16), (3, 5, 7, 48), (70, 3, 3, 16), (5, 160)], ids=str)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("adds", [False, True])
-def test_batch_norm_and_its_gradients_are_those_of_flax(each_set, shape, relu, adds):  # noqa: F811
+def test_batch_norm_and_its_gradients_are_those_of_flax(monkeypatch, shape, relu, adds):
     rng = np.random.default_rng(shape[-1])
     draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
     arrays = [draw(*shape) * 2 + 1, draw(shape[-1]), draw(shape[-1]), *([draw(*shape)] if adds else [])]
@@ -127,12 +127,19 @@ def test_batch_norm_and_its_gradients_are_those_of_flax(each_set, shape, relu, a
             y, *found = norm(*full, epsilon=1e-5, relu=relu)
             return y, found
 
-        y, pull, found = jax.vjp(call, *arrays, has_aux=True)
-        return y, *found, *pull(g)
+        @jax.jit
+        def all_of_them(*arrays):
+            y, pull, found = jax.vjp(call, *arrays, has_aux=True)
+            return y, *found, *pull(g)
 
-    names = ("y", "mean", "var", "dx", "dscale", "dbias", "dmore")
-    for name, a, c in zip(names, results(normed.batch_norm), results(reference_norm), strict=False):
-        np.testing.assert_allclose(a, c, rtol=1e-4, atol=2e-5 * np.abs(c).max(), err_msg=name)
+        return all_of_them(*arrays)
+
+    names, wanted = ("y", "mean", "var", "dx", "dscale", "dbias", "dmore"), results(reference_norm)
+    for instructions in SETS:
+        kernels.register(instructions)
+        monkeypatch.setattr(kernels, "instruction_set", lambda name=instructions: name)
+        for name, a, c in zip(names, results(normed.batch_norm), wanted, strict=False):
+            np.testing.assert_allclose(a, c, rtol=1e-4, atol=2e-5 * np.abs(c).max(), err_msg=f"{name}, {instructions}")
 
 
 def test_batch_norm_of_equal_numbers_is_its_bias(each_set):  # noqa: F811
@@ -143,15 +150,18 @@ def test_batch_norm_of_equal_numbers_is_its_bias(each_set):  # noqa: F811
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 1, 16), (1, 1, 6, 48), (3, 5, 4, 16), (2, 8, 9, 32)], ids=str)
-def test_the_pool_sends_gradients_where_jax_does_at_ties_too(each_set, shape):  # noqa: F811
+def test_the_pool_sends_gradients_where_jax_does_at_ties_too(monkeypatch, shape):
     rng = np.random.default_rng(0)
     x = whole_numbers(rng, *shape) - 4  # below zero, where padding with zeros would be seen
-    y, pull = jax.vjp(normed.max_pool, x)
     wanted, pull_wanted = jax.vjp(functools.partial(layers.max_pool, window=3, stride=2, padding=1), x)
-    np.testing.assert_array_equal(y, wanted)
-    np.testing.assert_array_equal(normed.max_pool(x), wanted)
-    g = whole_numbers(rng, *y.shape)
-    np.testing.assert_array_equal(pull(g)[0], pull_wanted(g)[0])
+    g = whole_numbers(rng, *wanted.shape)
+    (dx,) = pull_wanted(g)
+    for instructions in SETS:
+        kernels.register(instructions)
+        monkeypatch.setattr(kernels, "instruction_set", lambda name=instructions: name)
+        y, pull = jax.vjp(normed.max_pool, x)
+        for found, expected in ((y, wanted), (normed.max_pool(x), wanted), (pull(g)[0], dx)):
+            np.testing.assert_array_equal(found, expected, err_msg=instructions)
 
 
 def test_the_pool_keeps_nan_and_infinities(each_set):  # noqa: F811

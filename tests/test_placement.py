@@ -14,6 +14,7 @@ from cnnjax.errors import Stopped
 
 train_module = importlib.import_module("cnnjax.train")  # `cnnjax.train` is the function
 train = train_module.train
+pytestmark = pytest.mark.usefixtures("without_pictures")
 # 64 images in batches of 12: batches reach over the end of an epoch.
 OPTIONS = {"data__batch_size": 12, "model__dropout_dense": 0.3, "augment__flip_horizontal": True, "model__norm": "batch"}
 NUMBERS = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy")

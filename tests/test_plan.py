@@ -11,6 +11,7 @@ from cnnjax.progress import Progress
 from cnnjax.train import train
 
 IMAGES = 30
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 @pytest.fixture

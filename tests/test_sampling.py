@@ -1,5 +1,7 @@
 """The CPU's own sampling of augmented images gives what XLA's form gives, wherever a matrix leads."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,9 +49,15 @@ def images_of(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     return np.random.default_rng(len(shape)).integers(0, 256, shape).astype(dtype)
 
 
-@pytest.mark.parametrize("fill", sampling.FILLS)
-@pytest.mark.parametrize("interpolation", sampling.INTERPOLATIONS)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(
+    "shape, interpolation, fill",
+    [  # of three in a row half of the pairs, such that each two meet
+        case
+        for i, case in enumerate(itertools.product(SHAPES, sampling.INTERPOLATIONS, sampling.FILLS))
+        if (i // 8 + i // 4 + i) % 2 == 0
+    ],
+    ids=str,
+)
 def test_pixels_are_those_of_xla(monkeypatch, shape, interpolation, fill):
     dtype = ("uint8", "float32")[(SHAPES.index(shape) + sampling.FILLS.index(fill)) % 2]
     images, options = images_of(shape, dtype), {"interpolation": interpolation, "fill": fill}

@@ -19,6 +19,7 @@ from cnnjax.errors import ConfigError
 
 train = importlib.import_module("cnnjax.train").train
 evaluate = importlib.import_module("cnnjax.evaluate").evaluate
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 # Large enough that a kernel of each kind is divided, with all that has parameters or statistics of its own.
 LARGE = {"model__channels": (16, 32), "model__dense": (64,), "model__norm": "batch", "train__ema_decay": 0.9,

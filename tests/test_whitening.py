@@ -21,6 +21,7 @@ from cnnjax.progress import Progress
 train_module = importlib.import_module("cnnjax.train")  # the attributes `cnnjax.train` ... are the functions
 train = train_module.train
 evaluate = importlib.import_module("cnnjax.evaluate").evaluate
+pytestmark = pytest.mark.usefixtures("without_pictures")
 RNG = np.random.default_rng(0)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from cnnjax import config as config_lib
+from cnnjax.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
@@ -88,6 +89,32 @@ print(digest.hexdigest())
         assert done.returncode == 0, done.stderr
         found.add(done.stdout.splitlines()[-1])
     return found
+
+
+LOSS_COLUMNS = ["epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"]
+
+
+def losses(workdir: Path) -> list[list[str]]:
+    """The columns of the history that do not depend on the clock, as written."""
+    return [[row[name] for name in LOSS_COLUMNS] for row in read_rows(workdir / "history.csv")]
+
+
+class Said(Progress):
+    """Remembers messages."""
+
+    def __init__(self):
+        self.lines = []
+
+    def message(self, text):
+        self.lines.append(text)
+
+    warn = message
+
+
+def one_line(error) -> str:
+    """The text of what `pytest.raises` has caught, which is one line."""
+    assert len(str(error.value).splitlines()) == 1
+    return str(error.value)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
