@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "stack.h"
+#include "conv_image.h"
 #include "vector.h"
 
 namespace cnnjax {

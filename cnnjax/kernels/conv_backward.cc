@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "conv_tiles.h"
-#include "stack.h"
+#include "conv_image.h"
 
 namespace cnnjax {
 namespace {
