@@ -34,17 +34,15 @@ void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x
   int64_t widest = 0;
   for (int64_t i = 0; i < count; ++i) {
     parts.push_back(prepare_forward(layers[i].conv, layers[i].w, layers[i].b));
-    if (i + 1 < count) widest = std::max(widest, layers[i].conv.output());
+    if (!layers[i].y) widest = std::max(widest, layers[i].conv.output());
   }
-  auto at = [&](int64_t i, int64_t n) { return layers[i].y ? layers[i].y + n * layers[i].conv.output() : nullptr; };
   auto codes = [&](int64_t i, int64_t n) { return layers[i].code ? layers[i].code + n * layers[i].conv.output() : nullptr; };
   const int64_t images = layers[0].conv.n;
   if (images < 4 * pool.threads) {  // layer by layer, for all threads to have work
-    std::vector<float> between[2];
+    const std::unique_ptr<float[]> between(new float[2 * images * widest]);
     for (int64_t i = 0; i < count; ++i) {
       const int64_t output = layers[i].conv.output(), bands = parts[i].bands;
-      float* y = layers[i].y;
-      if (!y) between[i % 2].resize(images * output), y = between[i % 2].data();
+      float* y = layers[i].y ? layers[i].y : between.get() + i % 2 * images * widest;
       parallel_for(pool, images * bands, [&](int64_t job) {
         const int64_t n = job / bands;
         parts[i].compute(job % bands, image(x, n, layers[i].conv.input(), layers[i].conv.bytes), y + n * output, codes(i, n));
@@ -57,7 +55,7 @@ void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x
     const Between between(widest);
     const void* in = image(x, n, layers[0].conv.input(), layers[0].conv.bytes);
     for (int64_t i = 0; i < count; ++i) {
-      float* y = layers[i].y ? at(i, n) : between[i];
+      float* y = layers[i].y ? layers[i].y + n * layers[i].conv.output() : between[i];
       for (int64_t band = 0; band < parts[i].bands; ++band) parts[i].compute(band, in, y, codes(i, n));
       in = y;
     }
