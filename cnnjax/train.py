@@ -118,7 +118,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         weights = checkpoints.load_model(best, run.network.abstract(mesh, ema=bool(config.train.ema_decay)))
     summary = run.summary("early" if stopped else "finished")
     summary["best_step"] = best
-    summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 2)
+    summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 4)
     engine = inference.Engine(run.steps.logits, state.evaluated(**weights), mesh)
     for name in splits.NAMES:
         if len(data.splits[name]):

@@ -532,7 +532,9 @@ print(json.dumps(bool((np.asarray(parts) == np.asarray(block(images))).all())))
 
 @pytest.mark.slow
 def test_memory_does_not_grow_in_100_000_calls():
-    code = NETWORK + """
+    code = (
+        NETWORK
+        + """
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096
 def loss(w, x):
@@ -546,4 +548,5 @@ for i in range(1_000):
         jax.block_until_ready(step(params, images))
 print(json.dumps(resident() - before))
 """
+    )
     assert on_devices(1, code) < 20e6
