@@ -1,5 +1,6 @@
 // The gradients of convolution, bias, ReLU and pool.
 #include <array>
+#include <type_traits>
 #include <vector>
 
 #include "conv_tiles.h"
@@ -16,26 +17,43 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
     for (int64_t i = 0; i < width * co; i += kLanes) store(dz + i, keep(load(y + o + i) > Vec{}, load(g + o + i)));
     return;
   }
-  auto sent = [&](int64_t py, int64_t px, int64_t c, int position) {  // by window (py, px)
-    const int64_t o = (py * columns + px) * co + c;
-    return select(g + o, code + o, position);
-  };
   if (s.pool_stride == 2) {
     for (int64_t q = 0; q < width; ++q)
-      for (int64_t c = 0; c < co; c += kLanes, dz += kLanes)
-        store(dz, r / 2 < rows && q / 2 < columns ? sent(r / 2, q / 2, c, (r & 1) * 2 + (q & 1)) : Vec{});
+      for (int64_t c = 0; c < co; c += kLanes, dz += kLanes) {
+        const int64_t o = (r / 2 * columns + q / 2) * co + c;
+        const bool seen = r / 2 < rows && q / 2 < columns;
+        store(dz, seen ? sent(load_codes(code + o), (r & 1) * 2 + (q & 1), load(g + o)) : Vec{});
+      }
     return;
   }
-  for (int64_t q = 0; q < width; ++q)
-    for (int64_t c = 0; c < co; c += kLanes, dz += kLanes) {
-      Vec sum{};
-      for (int dy = 0; dy < 2; ++dy) {
-        if (r - dy < 0 || r - dy >= rows) continue;
-        if (q < columns) sum += sent(r - dy, q, c, dy * 2);
-        if (q > 0) sum += sent(r - dy, q - 1, c, dy * 2 + 1);
+  // Window (i, q) sends to pixels q and q + 1 of row i, by its positions 0 and 1, and of the row below, by 2 and 3.
+  auto add = [&](auto above, auto below) {
+    for (int64_t c = 0; c < co; c += kLanes) {
+      Vec right{};
+      for (int64_t q = 0; q < columns; ++q) {
+        const int64_t o = (r * columns + q) * co + c, up = o - columns * co;
+        Vec left = right;
+        right = Vec{};
+        if constexpr (below) {
+          const Codes codes = load_codes(code + o);
+          const Vec window = load(g + o);
+          left += sent(codes, 0, window), right += sent(codes, 1, window);
+        }
+        if constexpr (above) {
+          const Codes codes = load_codes(code + up);
+          const Vec window = load(g + up);
+          left += sent(codes, 2, window), right += sent(codes, 3, window);
+        }
+        store(dz + q * co + c, left);
       }
-      store(dz, sum);
+      store(dz + columns * co + c, right);
     }
+  };
+  constexpr std::true_type yes{};
+  constexpr std::false_type no{};
+  if (r && r < rows) add(yes, yes);
+  else if (r) add(yes, no);
+  else add(no, yes);
 }
 
 // The same for a pool of stride 2, as pairs of pixels, which are the two of a window; sum[c] += all of them.
@@ -46,8 +64,8 @@ void unpool_pairs(const Conv& s, int64_t r, const float* g, const uint8_t* code,
     Vec total{};
     for (int64_t q = 0; q < pairs; ++q) {
       const int64_t o = (r / 2 * s.columns() + q) * s.co + c;
-      const Vec left = q < columns ? select(g + o, code + o, position) : Vec{};
-      const Vec right = q < columns ? select(g + o, code + o, position + 1) : Vec{};
+      const Vec left = q < columns ? sent(load_codes(code + o), position, load(g + o)) : Vec{};
+      const Vec right = q < columns ? sent(load_codes(code + o), position + 1, load(g + o)) : Vec{};
       total += left + right;
       store_pairs<M>(dz + (q * s.co + c) * 4, left, right);
     }

@@ -8,26 +8,39 @@
 namespace cnnjax {
 namespace {
 
-// 2x2 maximum of two rows that have been through ReLU. At a tie the gradient goes up, then to the left: as where first
-// the rows and then the columns are compared.
-void pool_four(Vec v0, Vec v1, Vec v2, Vec v3, float* y, uint8_t* code) {
-  const Vec left = larger(v0, v2), right = larger(v1, v3), most = larger(left, right);
-  const Vec total = (v0 + v1) + (v2 + v3);  // nothing is negative: NaN where one of them is
-  const Vec pooled = total == total ? most : total;
+// A column of a 2x2 pool, of values that have been through ReLU.
+struct Column {
+  Vec most, total;
+  IntVec lower;  // -1 where the lower is the larger
+};
+inline Column column_of(Vec upper, Vec lower) { return {larger(upper, lower), upper + lower, upper < lower}; }
+
+// The maximum of two columns. At a tie the gradient goes up, then to the left: as where first the rows and then the columns are
+// compared.
+inline void pool_columns(const Column& left, const Column& right, float* y, uint8_t* code) {
+  const Vec total = left.total + right.total;  // nothing is negative: NaN where one of them is
+  const Vec pooled = total == total ? larger(left.most, right.most) : total;
   store(y, pooled);
   if (!code) return;
-  const IntVec in_left = 2 + 2 * (v0 >= v2), in_right = 3 + 2 * (v1 >= v3);  // true is -1
-  const IntVec best = left >= right ? in_left : in_right;
+  const IntVec best = left.most >= right.most ? -2 * left.lower : 1 - 2 * right.lower;
   store_codes(code, pooled > Vec{} ? best : IntVec{} + 4);
 }
 
+void pool_four(Vec v0, Vec v1, Vec v2, Vec v3, float* y, uint8_t* code) {
+  pool_columns(column_of(v0, v2), column_of(v1, v3), y, code);
+}
+
 void pool_row(const float* upper, const float* lower, int64_t co, int64_t stride, int64_t width, float* y, uint8_t* code) {
-  for (int64_t q = 0; q < width; ++q)
-    for (int64_t c = 0; c < co; c += kLanes, y += kLanes) {
+  auto column = [&](int64_t i) { return column_of(load(upper + i), load(lower + i)); };
+  for (int64_t c = 0; c < co; c += kLanes) {
+    Column left = column(c);
+    for (int64_t q = 0; q < width; ++q) {
       const int64_t i = q * stride * co + c;
-      pool_four(load(upper + i), load(upper + i + co), load(lower + i), load(lower + i + co), y, code);
-      if (code) code += kLanes;
+      const Column right = column(i + co);
+      pool_columns(left, right, y + q * co + c, code ? code + q * co + c : nullptr);
+      left = stride == 1 ? right : q + 1 < width ? column(i + 2 * co) : left;
     }
+  }
 }
 
 // kPooled windows of a pool of stride 2: of each the four sums of conv_tile, in registers all together.

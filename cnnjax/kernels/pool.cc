@@ -47,7 +47,7 @@ void max_pool_backward(const Pool& pool, const MaxPool& s, const uint8_t* code, 
         for (int64_t p = i / 2; p < std::min(rows, (i + 1) / 2 + 1); ++p)  // the windows that see this pixel
           for (int64_t q = j / 2; q < std::min(columns, (j + 1) / 2 + 1); ++q) {
             const int64_t o = ((n * rows + p) * columns + q) * s.channels + c;
-            sum += select(g + o, code + o, static_cast<int>((i - 2 * p + 1) * 3 + j - 2 * q + 1));
+            sum += sent(load_codes(code + o), static_cast<int>((i - 2 * p + 1) * 3 + j - 2 * q + 1), load(g + o));
           }
         store(to, sum);
       }

@@ -84,23 +84,26 @@ inline Vec add(Vec a, Vec b, Vec) { return a + b; }
 inline Vec subtract(Vec a, Vec b, Vec) { return a - b; }
 #endif
 
-// keep: v where the mask is set, else 0. select: g where the code is `position`, else 0, whatever g is there.
+// keep: v where the mask is set, else 0. sent: g where the code is `position`, else 0, whatever g is there.
 #if defined(__AVX512F__)
+typedef __m128i Codes;
 inline Vec keep(IntVec mask, Vec v) { return (Vec)_mm512_maskz_mov_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)v); }
-inline Vec select(const float* g, const uint8_t* code, int position) {
-  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(code));
-  return (Vec)_mm512_maskz_loadu_ps(_mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(static_cast<char>(position))), g);
+inline Codes load_codes(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline Vec sent(Codes codes, int position, Vec g) {
+  return (Vec)_mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(static_cast<char>(position))), (__m512)g);
 }
 inline void store_codes(uint8_t* p, IntVec codes) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)codes));
 }
 #else
+typedef IntVec Codes;
 inline Vec keep(IntVec mask, Vec v) { return (Vec)((IntVec)v & mask); }
-inline Vec select(const float* g, const uint8_t* code, int position) {
+inline Codes load_codes(const uint8_t* p) {
   ByteVec codes;
-  std::memcpy(&codes, code, sizeof codes);
-  return keep(__builtin_convertvector(codes, IntVec) == position, load(g));
+  std::memcpy(&codes, p, sizeof codes);
+  return __builtin_convertvector(codes, IntVec);
 }
+inline Vec sent(Codes codes, int position, Vec g) { return keep(codes == position, g); }
 inline void store_codes(uint8_t* p, IntVec codes) {
   const ByteVec bytes = __builtin_convertvector(codes, ByteVec);
   std::memcpy(p, &bytes, sizeof bytes);
@@ -142,35 +145,6 @@ inline uint32_t bfloat16_bits(float value) {  // nearest, ties to even
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// n values in sequence.
-template <typename M>
-void to_taps(const float* row, int64_t n, char* dst) {
-#if defined(__AVX512BF16__)
-  if constexpr (M::kPack == 2) {
-    for (int64_t i = 0; i < n; i += 16, dst += 32)
-      _mm256_mask_storeu_epi16(dst, first(n - i), _mm512_cvtepi32_epi16(rounded(row + i, first(n - i))));
-    return;
-  }
-#endif
-  std::memcpy(dst, row, n * sizeof(float));
-}
-
-// n words {a[i], b[i]}; in float32 just a[i].
-template <typename M>
-void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* dst) {
-#if defined(__AVX512BF16__)
-  if constexpr (M::kPack == 2) {
-    for (int64_t i = 0; i < n; i += 16, dst += 64) {
-      const __mmask16 m = first(n - i);
-      const __m512i high = _mm512_slli_epi32(rounded(b + i, m), 16);
-      _mm512_mask_storeu_epi32(dst, m, _mm512_or_si512(rounded(a + i, m), high));
-    }
-    return;
-  }
-#endif
-  std::memcpy(dst, a, n * sizeof(float));
-}
-
 // kCount vectors, of kBlock values each in sequence.
 template <typename M, int kCount>
 void store_blocks(char* p, const Vec* v) {
@@ -197,6 +171,39 @@ void store_pairs(char* p, Vec a, [[maybe_unused]] Vec b) {
   }
 #endif
   std::memcpy(p, &a, sizeof a);
+}
+
+// n values in sequence.
+template <typename M>
+void to_taps(const float* row, int64_t n, char* dst) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    for (; n >= 32; n -= 32, row += 32, dst += 64) {
+      const Vec v[] = {load(row), load(row + 16)};
+      store_blocks<M, 2>(dst, v);
+    }
+    for (; n > 0; n -= 16, row += 16, dst += 32)
+      _mm256_mask_storeu_epi16(dst, first(n), _mm512_cvtepi32_epi16(rounded(row, first(n))));
+    return;
+  }
+#endif
+  std::memcpy(dst, row, n * sizeof(float));
+}
+
+// n words {a[i], b[i]}; in float32 just a[i].
+template <typename M>
+void to_pairs(const float* a, [[maybe_unused]] const float* b, int64_t n, char* dst) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2) {
+    for (; n >= 16; n -= 16, a += 16, b += 16, dst += 64) store_pairs<M>(dst, load(a), load(b));
+    if (n > 0) {
+      const __m512i high = _mm512_slli_epi32(rounded(b, first(n)), 16);
+      _mm512_mask_storeu_epi32(dst, first(n), _mm512_or_si512(rounded(a, first(n)), high));
+    }
+    return;
+  }
+#endif
+  std::memcpy(dst, a, n * sizeof(float));
 }
 
 }  // namespace

@@ -208,9 +208,10 @@ void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put
     }
 }
 
-// kOut rows of `width` gradients of outputs -> z [frequencies][tiles][channels] as words of M, of neighbouring tiles.
+// kOut rows of `width` gradients of outputs -> z [frequencies][tiles][channels] as words of M, of neighbouring tiles. Not
+// inlined: as a part of the loop around it, it would keep in memory what has registers here.
 template <typename M, typename T>
-void gradient_tiles(const float* const* rows, int64_t width, int64_t channels, char* z, int64_t step) {
+__attribute__((noinline)) void gradient_tiles(const float* const* rows, int64_t width, int64_t channels, char* z, int64_t step) {
   constexpr int kPack = M::kPack, kIn = T::kIn, kOut = T::kOut;
   const int64_t tiles = tiles_in<T>(width);
   for (int64_t t = 0; t < tiles; t += kPack)
