@@ -146,8 +146,10 @@ class Ours:
         if most == 1:
             batch = self._batch()
 
-            def call():
+            def call():  # waits for the step before, as training does: XLA's devices of one CPU lock each other out in a long queue
+                before = carried[1]
                 carried[0], carried[1] = steps.train(carried[0], batch, None)
+                jax.block_until_ready(before)
         else:  # on an accelerator the images lie there, and one dispatch makes many updates
             images, labels = tasks.batch(self.settings)
             batches = pipeline.TrainBatches(images, labels, np.arange(len(labels)), batch_size=len(labels), seed=0)
