@@ -146,7 +146,8 @@ class Ours:
         if most == 1:
             batch = self._batch()
 
-            def call():  # waits for the step before, as training does: XLA's devices of one CPU lock each other out in a long queue
+            def call():
+                # Waits for the step before, as training does: in a long queue the devices of one CPU lock each other out.
                 before = carried[1]
                 carried[0], carried[1] = steps.train(carried[0], batch, None)
                 jax.block_until_ready(before)
