@@ -311,8 +311,9 @@ def run(argv: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return 75
     except PeerError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # leaving JAX in good order would wait for the process that is gone
+        from cnnjax import runtime
+
+        runtime.end(error, 1)  # leaving JAX in good order would wait for the process that is gone
     except KeyboardInterrupt:
         print(INTERRUPTED, file=sys.stderr)
         return 130

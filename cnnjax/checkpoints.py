@@ -112,7 +112,7 @@ class Checkpoints:
                 with self._readable_errors():
                     raise record.exc_info[1]
             except CheckpointError as error:
-                runtime.leave(error)
+                runtime.end(error, 2)
             except Exception:  # another process is lost, which surfaces in the loop
                 pass
         return record.levelno >= logging.CRITICAL

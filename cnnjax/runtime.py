@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +36,22 @@ _last_words = {"text": f"another process of this run is gone, or JAX has failed 
                "code": 1}  # fmt: skip
 
 
+_speaking = threading.Lock()
+
+
+def end(problem: object, code: int) -> None:
+    """Says why and ends this process at once, from any thread; of several that call this, the first is heard.
+
+    The other processes hear of it by its silence.
+    """
+    with _speaking:
+        os.write(2, "".join(f"error: {line}\n" for line in str(problem).splitlines()).encode())
+        os._exit(code)
+
+
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _on_abort(number):
-    os.write(2, "".join(f"error: {line}\n" for line in _last_words["text"].splitlines()).encode())
-    os._exit(_last_words["code"])
+    end(_last_words["text"], _last_words["code"])
 
 
 def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
@@ -164,12 +177,6 @@ def disconnect(problem: UserError | None = None) -> None:
         _last_words.update(text=str(problem), code=2)
     if several():
         jax.distributed.shutdown()
-
-
-def leave(problem: Exception) -> None:
-    """Ends this process at once, from any thread; the others hear of it by its silence."""
-    os.write(2, f"error: {problem}\n".encode())
-    os._exit(2)
 
 
 def is_loss(error: BaseException | None) -> bool:

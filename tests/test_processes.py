@@ -440,7 +440,7 @@ def test_processes_that_see_different_images_end_in_one_line(launch, make_folder
     done = end(launch(place / "differ", more=lambda process: [f"--config.data.path={other}"] if process else []))
     # The split of process 0 may be there before process 1 looks for it.
     assert codes(done) in ([2, 2], [1, 2]), done
-    assert re.search("see different images or splits|not in the data.*--config.data.path=PATH", error_line(done[1][2]))
+    assert re.search("see different images or splits|the data is without .*--config.data.path=PATH", error_line(done[1][2]))
     assert re.search("see different images or splits|another process cannot go on", error_line(done[0][2]))
 
 

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -94,3 +96,24 @@ def test_freed_memory_is_kept_where_that_is_wanted(wanted):
     done = child(["-c", KEPT, json.dumps(wanted)])
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [wanted] * 4
+
+
+ENDS = """
+import os, signal, threading
+from cnnjax import runtime
+ready = threading.Barrier(3)
+def end(number):
+    ready.wait()
+    runtime.end(f"reason {number}", 1)
+for number in range(2):
+    threading.Thread(target=end, args=[number]).start()
+ready.wait()
+runtime.end("reason 2", 1)
+"""
+
+
+def test_a_process_that_ends_for_several_reasons_says_one():
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and not done.stdout
+        assert done.stderr in {f"error: reason {number}\n" for number in range(3)}
