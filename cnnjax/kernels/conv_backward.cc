@@ -14,7 +14,7 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
   const int64_t width = s.conv_columns(), rows = s.rows(), columns = s.columns(), co = s.co;
   if (!s.pool_stride) {
     const int64_t o = r * width * co;
-    for (int64_t i = 0; i < width * co; i += kLanes) store(dz + i, keep(load(y + o + i) > Vec{}, load(g + o + i)));
+    for (int64_t i = 0; i < width * co; i += kLanes) store(dz + i, keep(less(Vec{}, load(y + o + i)), load(g + o + i)));
     return;
   }
   if (s.pool_stride == 2) {
@@ -22,7 +22,7 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
       for (int64_t c = 0; c < co; c += kLanes, dz += kLanes) {
         const int64_t o = (r / 2 * columns + q / 2) * co + c;
         const bool seen = r / 2 < rows && q / 2 < columns;
-        store(dz, seen ? sent(load_codes(code + o), (r & 1) * 2 + (q & 1), load(g + o)) : Vec{});
+        store(dz, seen ? keep(is(load_codes(code + o), (r & 1) * 2 + (q & 1)), load(g + o)) : Vec{});
       }
     return;
   }
@@ -37,12 +37,12 @@ void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const 
         if constexpr (below) {
           const Codes codes = load_codes(code + o);
           const Vec window = load(g + o);
-          left += sent(codes, 0, window), right += sent(codes, 1, window);
+          left = add_where(is(codes, 0), left, window), right = keep(is(codes, 1), window);
         }
         if constexpr (above) {
           const Codes codes = load_codes(code + up);
           const Vec window = load(g + up);
-          left += sent(codes, 2, window), right += sent(codes, 3, window);
+          left = add_where(is(codes, 2), left, window), right = add_where(is(codes, 3), right, window);
         }
         store(dz + q * co + c, left);
       }
@@ -64,8 +64,8 @@ void unpool_pairs(const Conv& s, int64_t r, const float* g, const uint8_t* code,
     Vec total{};
     for (int64_t q = 0; q < pairs; ++q) {
       const int64_t o = (r / 2 * s.columns() + q) * s.co + c;
-      const Vec left = q < columns ? sent(load_codes(code + o), position, load(g + o)) : Vec{};
-      const Vec right = q < columns ? sent(load_codes(code + o), position + 1, load(g + o)) : Vec{};
+      const Vec left = q < columns ? keep(is(load_codes(code + o), position), load(g + o)) : Vec{};
+      const Vec right = q < columns ? keep(is(load_codes(code + o), position + 1), load(g + o)) : Vec{};
       total += left + right;
       store_pairs<M>(dz + (q * s.co + c) * 4, left, right);
     }
@@ -126,33 +126,15 @@ void weight_band(const char* x, int64_t x_row, int64_t ci, const char* dz, int64
   }
 }
 
-// The same in tiles, from the strip(k) of x and the rows(k) of dz of the k-th of `strips` rows of tiles: dw as
-// [block][frequencies][ci][16].
-template <typename M, typename T, typename Strips, typename Rows>
-void weight_rows(const Strips& strip, const Rows& rows, int64_t ci, int64_t co, int64_t strips, int64_t width, float* dw) {
+// The same of transformed images v and gradients z, `steps` words of each frequency: dw as [block][frequencies][ci][16].
+template <typename M, typename T>
+void weight_frequencies(const char* v, int64_t v_step, int64_t ci, const char* z, int64_t z_step, int64_t co, int64_t steps,
+                        float* dw) {
   constexpr int kTaps = kTileTaps < kBlock ? 4 : kBlock;
-  constexpr int64_t kTiles = 2048 / T::kFrequencies;  // sums are kept in registers for so many
-  const int64_t tiles = tiles_in<T>(width), words = (tiles + M::kPack - 1) / M::kPack;
-  const int64_t most = std::max<int64_t>(1, kTiles / tiles);
-  // An odd number of lines, so that frequencies do not compete for places in the first-level cache.
-  auto odd = [](int64_t bytes) { return (bytes / 64 | 1) * 64; };
-  const int64_t v_step = odd(most * words * ci * 4), z_step = odd(most * words * co * 4);
-  char* v = scratch_bytes(Scratch::kTiles, T::kFrequencies * v_step);
-  char* z = scratch_bytes(Scratch::kSums, T::kFrequencies * z_step);
-  for (int64_t first = 0; first < strips; first += most) {
-    const int64_t last = std::min(strips, first + most), steps = (last - first) * words;
-    for (int64_t k = first; k < last; ++k) {
-      const int64_t at = (k - first) * words * 4;
-      weight_tiles<M>(strip(k), ci, tiles, v + at * ci, v_step);
-      gradient_tiles<M, T>(rows(k).data(), width, co, z + at * co, z_step);
-    }
-    float* to = dw;
-    for (int64_t block = 0; block < co; block += kBlock)
-      for (int f = 0; f < T::kFrequencies; ++f)
-        for (int64_t i = 0; i < ci; i += kTaps, to += kTaps * kBlock)
-          weight_tile<M, 0, kTaps, 1>(v + f * v_step + i * 4, 0, ci / M::kPack, z + f * z_step + block * 4, 0, co, 1, steps,
-                                      to);
-  }
+  for (int64_t block = 0; block < co; block += kBlock)
+    for (int f = 0; f < T::kFrequencies; ++f)
+      for (int64_t i = 0; i < ci; i += kTaps, dw += kTaps * kBlock)
+        weight_tile<M, 0, kTaps, 1>(v + f * v_step + i * 4, 0, ci / M::kPack, z + f * z_step + block * 4, 0, co, 1, steps, dw);
 }
 
 // sum[c] += row[q][c] over all q, in four chains that do not wait for each other.
@@ -166,6 +148,18 @@ void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
     store(sum + c, load(sum + c) + ((part[0] + part[1]) + (part[2] + part[3])));
   }
 }
+
+// Brings what is read soon to the second-level cache.
+void fetch(const float* p, int64_t values) {
+  for (int64_t i = 0; i < values; i += 16) __builtin_prefetch(p + i, 0, 2);
+}
+
+// Tiles for whose products sums are kept in registers.
+template <typename T>
+constexpr int64_t kSummedTiles = 2048 / T::kFrequencies;
+
+// So many bytes and a few, for frequencies not to compete for places in the first-level cache.
+int64_t odd_lines(int64_t bytes) { return (bytes / 64 | 1) * 64; }
 
 template <typename M, typename T>
 Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
@@ -198,6 +192,7 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
                                : z_taps + z_padding * z_row + z_edge * 4;
       for (int64_t r = z0; r < z1; ++r) {
         char* z = z_taps + (r - z0) * z_row;
+        if (kTiled<T> && r >= i0 && r < i1) fetch(static_cast<const float*>(x) + r * s.w * s.ci, s.w * s.ci);
         if (r < 0 || r >= height) {
           std::memset(z, 0, z_row);
           continue;
@@ -221,23 +216,32 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
       }
       if constexpr (kTiled<T>) {
         constexpr int64_t kOut = T::kOut;
-        const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z = reinterpret_cast<const float*>(z_taps);
-        auto x_strip = [&](int64_t k) { return image_strip<T>(s, static_cast<const float*>(x), i0 + kOut * k, zeros); };
-        auto z_rows = [&](int64_t k) {
-          std::array<const float*, kOut> rows;
-          for (int64_t i = 0; i < kOut; ++i)
-            rows[i] = kOut * k + i < own ? z + (z_padding + kOut * k + i) * z_wide + z_edge : zeros;
-          return rows;
-        };
-        weight_rows<M, T>(x_strip, z_rows, s.ci, s.co, tiles_in<T>(own), halved ? 2 * s.columns() : width, frequencies);
-        for (int64_t i = i0; i < i1; i += kOut) {
-          auto row = [&](int64_t k) { return z0 + i - i0 + k < z1 ? z + (i - i0 + k) * z_wide : zeros; };
-          Strip<T> strip{{}, {}, 0, s.w + 2};
-          for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
-          for (int k = 0; k < kOut; ++k) strip.next[k] = row(T::kIn + k);
-          float* to = dx + i * s.w * s.ci;
-          conv_rows<M>(strip, s.co, weights.data(), s.ci, nullptr, tiles_in<T>(s.w),
-                       put_rows<kOut>([=](int64_t k) { return to + k * s.w * s.ci; }, i1 - i, s.w, s.ci));
+        const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z_rows = reinterpret_cast<const float*>(z_taps);
+        const int64_t count = tiles_in<T>(s.w), words = (count + M::kPack - 1) / M::kPack;
+        const int64_t most = std::max<int64_t>(1, kSummedTiles<T> / count);  // rows of tiles
+        const int64_t v_step = odd_lines(most * words * s.ci * 4), z_step = odd_lines(most * words * s.co * 4);
+        char* v = scratch_bytes(Scratch::kImageTiles, T::kFrequencies * v_step);
+        char* z = scratch_bytes(Scratch::kGradientTiles, T::kFrequencies * z_step);
+        for (int64_t begin = i0; begin < i1; begin += most * kOut) {
+          const int64_t end = std::min(i1, begin + most * kOut);
+          for (int64_t i = begin; i < end; i += kOut) {
+            const int64_t at = (i - begin) / kOut * words * 4;
+            std::array<const float*, 2 * kOut> x_rows;
+            for (int64_t k = 0; k < 2 * kOut; ++k)
+              x_rows[k] = i + k < s.h ? static_cast<const float*>(x) + (i + k) * s.w * s.ci : zeros;
+            weight_tiles<M, T>(x_rows.data(), x_rows.data() + kOut, s.w, s.ci, v + at * s.ci, v_step);
+            auto row = [&](int64_t k) { return z0 + i - i0 + k < z1 ? z_rows + (i - i0 + k) * z_wide : zeros; };
+            Strip<T> strip{{}, {}, 0, s.w + 2};
+            for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
+            for (int k = 0; k < kOut; ++k) strip.next[k] = row(T::kIn + k);
+            auto fill = [&](int64_t first, int64_t tiles, char* to) {
+              gradient_product_tiles<M, T>(strip, s.co, kOut * first, tiles, to, z + (at + first / M::kPack * 4) * s.co, z_step);
+            };
+            float* to = dx + i * s.w * s.ci;
+            conv_rows<M, T>(s.co, weights.data(), s.ci, nullptr, count, fill,
+                            put_rows<kOut>([=](int64_t k) { return to + k * s.w * s.ci; }, i1 - i, s.w, s.ci));
+          }
+          weight_frequencies<M, T>(v, v_step, s.ci, z, z_step, s.co, ((end - begin + kOut - 1) / kOut) * words, frequencies);
         }
         continue;
       }
@@ -267,7 +271,7 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
         for (int64_t i = 0; i < s.ci; ++i)
           for (int64_t c = 0; c < kBlock; c += kLanes)
             kernel_gradient<T>(frequencies + i * kBlock + c, s.ci * kBlock, [&](int row, int column, Vec sum) {
-              store(sum_w + block * taps + ((row * 3 + column) * s.ci + i) * kBlock + c, sum);
+              store(sum_w + block * taps + ((8 - row * 3 - column) * s.ci + i) * kBlock + c, sum);
             });
     };
     return {T::kFrequencies * s.ci * s.co, std::move(add_image), finish};

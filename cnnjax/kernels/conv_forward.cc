@@ -11,19 +11,21 @@ namespace {
 // A column of a 2x2 pool, of values that have been through ReLU.
 struct Column {
   Vec most, total;
-  IntVec lower;  // -1 where the lower is the larger
+  Codes row;  // 0 or 2: of the larger
 };
-inline Column column_of(Vec upper, Vec lower) { return {larger(upper, lower), upper + lower, upper < lower}; }
+inline Column column_of(Vec upper, Vec lower) {
+  return {larger(upper, lower), upper + lower, pick(less(upper, lower), all_codes(2), all_codes(0))};
+}
 
 // The maximum of two columns. At a tie the gradient goes up, then to the left: as where first the rows and then the columns are
 // compared.
 inline void pool_columns(const Column& left, const Column& right, float* y, uint8_t* code) {
   const Vec total = left.total + right.total;  // nothing is negative: NaN where one of them is
-  const Vec pooled = total == total ? larger(left.most, right.most) : total;
+  const Vec pooled = pick(at_most(total, total), larger(left.most, right.most), total);
   store(y, pooled);
   if (!code) return;
-  const IntVec best = left.most >= right.most ? -2 * left.lower : 1 - 2 * right.lower;
-  store_codes(code, pooled > Vec{} ? best : IntVec{} + 4);
+  const Codes best = pick(at_most(right.most, left.most), left.row, right.row + 1);
+  store_codes(code, pick(less(Vec{}, pooled), best, all_codes(4)));
 }
 
 void pool_four(Vec v0, Vec v1, Vec v2, Vec v3, float* y, uint8_t* code) {
@@ -116,9 +118,10 @@ Forward prepare(const Conv& s, const float* w, const float* bias) {
       if constexpr (kTiled<T>) {
         const Strip<T> strip = image_strip<T>(s, static_cast<const float*>(x), r, zeros);
         const int64_t count = tiles_in<T>(width);
+        auto fill = [&](int64_t first, int64_t tiles, char* v) { product_tiles<M, T>(strip, s.ci, T::kOut * first, tiles, v); };
         if (s.pool_stride == 2) {  // a tile is what pools look at
           const int64_t first = r / 2 * y_row, lines = (end - r) / 2;
-          conv_rows<M>(strip, s.ci, weights.data(), s.co, bias, count, [=](int64_t t, int64_t c, const Vec(*v)[T::kOut]) {
+          conv_rows<M, T>(s.ci, weights.data(), s.co, bias, count, fill, [=](int64_t t, int64_t c, const Vec(*v)[T::kOut]) {
             constexpr int kPools = T::kOut / 2;
             const int64_t from = first + kPools * t * s.co + c, left = columns - kPools * t;
             UNROLL for (int i = 0; i < kPools; ++i)
@@ -131,8 +134,8 @@ Forward prepare(const Conv& s, const float* w, const float* bias) {
           });
           continue;
         }
-        conv_rows<M>(strip, s.ci, weights.data(), s.co, bias, count,
-                     put_rows<T::kOut>([&](int64_t i) { return row(r + i); }, end - r, width, s.co));
+        conv_rows<M, T>(s.ci, weights.data(), s.co, bias, count, fill,
+                        put_rows<T::kOut>([&](int64_t i) { return row(r + i); }, end - r, width, s.co));
       } else {
         if constexpr (kVecs == 1)
           if (s.pool_stride == 2) {

@@ -133,19 +133,21 @@ const TileProducts* products_of(std::integer_sequence<int, kIndex...>) {
 }
 
 // kOut rows of the convolution in `count` tiles, from weights of pack_tiles: calls put(tile, channel, outputs) as output_tiles
-// does. A few tiles at a time, so that what is computed on the way stays in the first-level cache.
-template <typename M, typename T, typename Put>
-void conv_rows(const Strip<T>& x, int64_t ci, const float* w, int64_t out, const float* bias, int64_t count, const Put& put) {
+// does. A few tiles at a time, so that what is computed on the way stays in the first-level cache: fill(first tile, tiles, v) as
+// product_tiles does.
+template <typename M, typename T, typename Fill, typename Put>
+void conv_rows(int64_t ci, const float* w, int64_t out, const float* bias, int64_t count, const Fill& fill, const Put& put) {
   constexpr int kIn = T::kIn, kOut = T::kOut, kAtMost = kProductTiles<T>;
   const TileProducts* products = products_of<M, T>(std::make_integer_sequence<int, kAtMost>{});
-  const int64_t parts = (count + kCachedTiles<T> - 1) / kCachedTiles<T>, most = (count + parts - 1) / parts;
+  const int64_t parts = (count + kCachedTiles<T> - 1) / kCachedTiles<T>, most = (count + parts - 1) / parts + M::kPack;
+  auto start = [&](int64_t part) { return part < parts ? count * part / parts / M::kPack * M::kPack : count; };
   const int64_t tile = kIn * kBlock * 4 / M::kPack, row_words = kIn * ci / M::kPack * kBlock;
   char* v = scratch_bytes(Scratch::kTiles, most * tile * kIn * blocks(ci));
   float* sums = scratch(Scratch::kSums, kIn * kOut * most * kBlock);
   for (int64_t part = 0; part < parts; ++part) {
-    const int64_t first = count * part / parts, some = count * (part + 1) / parts - first;
+    const int64_t first = start(part), some = start(part + 1) - first;
     const int64_t turns = (some + kAtMost - 1) / kAtMost;
-    product_tiles<M, T>(x, ci, kOut * first, some, v);
+    fill(first, some, v);
     const float* words = w;
     for (int64_t block = 0; block < out; block += kBlock) {
       for (int64_t row = 0; row < kIn; ++row, words += row_words)

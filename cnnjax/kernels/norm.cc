@@ -59,7 +59,7 @@ struct Own {
 
 // The gradient before ReLU.
 inline Vec through(bool relu, const float* g, const float* y, int64_t i) {
-  return relu ? keep(load(y + i) > Vec{}, load(g + i)) : load(g + i);
+  return relu ? keep(less(Vec{}, load(y + i)), load(g + i)) : load(g + i);
 }
 
 }  // namespace

@@ -16,22 +16,23 @@ void max_pool_forward(const Pool& pool, const MaxPool& s, const float* x, float*
         const int64_t left = 2 * q - 1, from = std::max<int64_t>(0, left), until = std::min(s.w, left + 3);
         const int64_t o = (job * columns + q) * s.channels + c;
         Vec best{};
-        IntVec place{}, none{};
+        Codes place{};
+        Mask numbers = at_most(best, best);
         for (int64_t j = from; j < until; ++j) {  // first the largest of a column, then of the columns
           Vec most{};
-          IntVec where{};
+          Codes where{};
           for (int64_t i = begin; i < end; ++i) {
             const Vec v = load(image + i * line + j * s.channels + c);
-            const IntVec here = IntVec{} + static_cast<int32_t>((i - top) * 3 + j - left);
-            none |= v != v;
-            where = i == begin ? here : v > most ? here : where;
+            const Codes here = all_codes((i - top) * 3 + j - left);
+            numbers &= at_most(v, v);
+            where = i == begin ? here : pick(less(most, v), here, where);
             most = i == begin ? v : larger(most, v);
           }
-          place = j == from ? where : most > best ? where : place;
+          place = j == from ? where : pick(less(best, most), where, place);
           best = j == from ? most : larger(best, most);
         }
-        store(y + o, none ? Vec{} + std::numeric_limits<float>::quiet_NaN() : best);
-        if (code) store_codes(code + o, none ? IntVec{} + 9 : place);
+        store(y + o, pick(numbers, best, Vec{} + std::numeric_limits<float>::quiet_NaN()));
+        if (code) store_codes(code + o, pick(numbers, place, all_codes(9)));
       }
   });
 }
@@ -47,7 +48,7 @@ void max_pool_backward(const Pool& pool, const MaxPool& s, const uint8_t* code, 
         for (int64_t p = i / 2; p < std::min(rows, (i + 1) / 2 + 1); ++p)  // the windows that see this pixel
           for (int64_t q = j / 2; q < std::min(columns, (j + 1) / 2 + 1); ++q) {
             const int64_t o = ((n * rows + p) * columns + q) * s.channels + c;
-            sum += sent(load_codes(code + o), static_cast<int>((i - 2 * p + 1) * 3 + j - 2 * q + 1), load(g + o));
+            sum = add_where(is(load_codes(code + o), (i - 2 * p + 1) * 3 + j - 2 * q + 1), sum, load(g + o));
           }
         store(to, sum);
       }

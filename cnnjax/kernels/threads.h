@@ -162,7 +162,8 @@ void parallel_for(const Pool& pool, int64_t count, const Task& task) {
 }
 
 // What a thread keeps from call to call; every purpose has its own place.
-enum class Scratch { kInput, kConvolved, kLine, kGradient, kGradientPairs, kPadded, kTiles, kSums, kFrequencies, kBetween, kCount };
+enum class Scratch { kInput, kConvolved, kLine, kGradient, kGradientPairs, kPadded, kTiles, kImageTiles, kGradientTiles, kSums, kFrequencies,
+                     kBetween, kCount };
 
 inline float* scratch(Scratch purpose, int64_t floats) {
   struct Buffer {

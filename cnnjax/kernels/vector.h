@@ -84,31 +84,44 @@ inline Vec add(Vec a, Vec b, Vec) { return a + b; }
 inline Vec subtract(Vec a, Vec b, Vec) { return a - b; }
 #endif
 
-// keep: v where the mask is set, else 0. sent: g where the code is `position`, else 0, whatever g is there.
+// Comparisons, false where a or b is not a number, and codes, a byte for each lane.
 #if defined(__AVX512F__)
-typedef __m128i Codes;
-inline Vec keep(IntVec mask, Vec v) { return (Vec)_mm512_maskz_mov_ps(_mm512_movepi32_mask((__m512i)mask), (__m512)v); }
-inline Codes load_codes(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
-inline Vec sent(Codes codes, int position, Vec g) {
-  return (Vec)_mm512_maskz_mov_ps(_mm_cmpeq_epi8_mask(codes, _mm_set1_epi8(static_cast<char>(position))), (__m512)g);
+typedef __mmask16 Mask;
+typedef uint8_t Codes __attribute__((vector_size(16)));
+inline Mask less(Vec a, Vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
+inline Mask at_most(Vec a, Vec b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LE_OQ); }
+inline Vec pick(Mask m, Vec a, Vec b) { return (Vec)_mm512_mask_mov_ps((__m512)b, m, (__m512)a); }
+inline Codes pick(Mask m, Codes a, Codes b) { return (Codes)_mm_mask_mov_epi8((__m128i)b, m, (__m128i)a); }
+inline Mask is(Codes codes, int64_t code) {
+  return _mm_cmpeq_epi8_mask((__m128i)codes, _mm_set1_epi8(static_cast<char>(code)));
 }
-inline void store_codes(uint8_t* p, IntVec codes) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)codes));
+inline Vec add_where(Mask m, Vec a, Vec b) { return (Vec)_mm512_mask_add_ps((__m512)a, m, (__m512)a, (__m512)b); }
+inline Codes load_codes(const uint8_t* p) {
+  Codes codes;
+  std::memcpy(&codes, p, sizeof codes);
+  return codes;
 }
+inline void store_codes(uint8_t* p, Codes codes) { std::memcpy(p, &codes, sizeof codes); }
 #else
-typedef IntVec Codes;
-inline Vec keep(IntVec mask, Vec v) { return (Vec)((IntVec)v & mask); }
+typedef IntVec Mask, Codes;
+inline Mask less(Vec a, Vec b) { return a < b; }
+inline Mask at_most(Vec a, Vec b) { return a <= b; }
+inline Vec pick(Mask m, Vec a, Vec b) { return m ? a : b; }
+inline Codes pick(Mask m, Codes a, Codes b) { return m ? a : b; }
+inline Mask is(Codes codes, int64_t code) { return codes == static_cast<int32_t>(code); }
+inline Vec add_where(Mask m, Vec a, Vec b) { return a + (Vec)((IntVec)b & m); }
 inline Codes load_codes(const uint8_t* p) {
   ByteVec codes;
   std::memcpy(&codes, p, sizeof codes);
   return __builtin_convertvector(codes, IntVec);
 }
-inline Vec sent(Codes codes, int position, Vec g) { return keep(codes == position, g); }
-inline void store_codes(uint8_t* p, IntVec codes) {
+inline void store_codes(uint8_t* p, Codes codes) {
   const ByteVec bytes = __builtin_convertvector(codes, ByteVec);
   std::memcpy(p, &bytes, sizeof bytes);
 }
 #endif
+inline Codes all_codes(int64_t code) { return Codes{} + static_cast<uint8_t>(code); }
+inline Vec keep(Mask m, Vec v) { return pick(m, v, Vec{}); }
 
 // Arithmetic. A tile works on words of 32 bits: one float32, or two bfloat16 that are multiplied and added at once. The
 // two are neighbouring inputs of a pixel ("taps", in the convolution) or the same input of neighbouring pixels ("pairs",

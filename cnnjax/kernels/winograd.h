@@ -146,12 +146,16 @@ void product_tiles(const Strip<T>& x, int64_t channels, int64_t begin, int64_t t
   });
 }
 
-// For the gradient of the kernel: v [frequencies][tiles][channels] as words of M, of neighbouring tiles; `step`: bytes from
-// one frequency to the next.
+// The same, and for the gradient of the kernel: z [frequencies][tiles][channels] as words of M, of neighbouring tiles; `step`:
+// bytes from one frequency to the next. `begin` belongs to an even tile.
 template <typename M, typename T>
-void weight_tiles(const Strip<T>& x, int64_t channels, int64_t tiles, char* v, int64_t step) {
-  input_tiles<T, M::kPack>(x, channels, 0, tiles, [&](int64_t c, int64_t t, int row, const Vec(*tile)[T::kIn]) {
-    char* to = v + T::kIn * row * step + (t / M::kPack * channels + c) * 4;
+void gradient_product_tiles(const Strip<T>& x, int64_t channels, int64_t begin, int64_t tiles, char* v, char* z, int64_t step) {
+  constexpr int64_t kValue = 4 / M::kPack, kTile = T::kIn * kBlock * kValue;
+  input_tiles<T, M::kPack>(x, channels, begin, tiles, [&](int64_t c, int64_t t, int row, const Vec(*tile)[T::kIn]) {
+    char* to = v + ((row * (channels / kBlock) + c / kBlock) * tiles + t) * kTile + c % kBlock * kValue;
+    UNROLL for (int p = 0; p < M::kPack; ++p)
+      if (!p || t + p < tiles) store_blocks<M, T::kIn>(to + p * kTile, tile[p]);
+    to = z + T::kIn * row * step + (t / M::kPack * channels + c) * 4;
     UNROLL for (int j = 0; j < T::kIn; ++j) store_pairs<M>(to + j * step, tile[0][j], tile[M::kPack - 1][j]);
   });
 }
@@ -208,10 +212,12 @@ void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put
     }
 }
 
-// kOut rows of `width` gradients of outputs -> z [frequencies][tiles][channels] as words of M, of neighbouring tiles. Not
-// inlined: as a part of the loop around it, it would keep in memory what has registers here.
+// For the gradient of the kernel, its other factor: kOut rows of `width` pixels -> v [frequencies][tiles][channels] as words of M,
+// of neighbouring tiles. next: rows that will be asked for after these. Not inlined: as a part of the loop around it, it would
+// keep in memory what has registers here.
 template <typename M, typename T>
-__attribute__((noinline)) void gradient_tiles(const float* const* rows, int64_t width, int64_t channels, char* z, int64_t step) {
+__attribute__((noinline)) void weight_tiles(const float* const* rows, const float* const* next, int64_t width, int64_t channels,
+                                            char* v, int64_t step) {
   constexpr int kPack = M::kPack, kIn = T::kIn, kOut = T::kOut;
   const int64_t tiles = tiles_in<T>(width);
   for (int64_t t = 0; t < tiles; t += kPack)
@@ -222,10 +228,13 @@ __attribute__((noinline)) void gradient_tiles(const float* const* rows, int64_t 
           const int64_t pixel = kOut * (t + p) + j;
           Vec d[kOut] = {};
           if (pixel < width)
-            UNROLL for (int i = 0; i < kOut; ++i) d[i] = load(rows[i] + pixel * channels + c);
+            UNROLL for (int i = 0; i < kOut; ++i) {
+              __builtin_prefetch(next[i] + pixel * channels + c);
+              d[i] = load(rows[i] + pixel * channels + c);
+            }
           T::gradient(d, column[p][j]);
         }
-      char* to = z + (t / kPack * channels + c) * 4;
+      char* to = v + (t / kPack * channels + c) * 4;
       UNROLL for (int i = 0; i < kIn; ++i, to += kIn * step) {
         Vec row[kPack][kIn];
         UNROLL for (int p = 0; p < kPack; ++p) {
