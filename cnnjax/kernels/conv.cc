@@ -76,7 +76,7 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
 
   // Each group of images has sums of its own, so that the result does not depend on the number of threads: of each layer
   // dw [block][taps][16], db [co].
-  const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, 64);
+  const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, 32);
   const int64_t group = (images + most - 1) / most, groups = (images + group - 1) / group;
   std::unique_ptr<float[]> all(new float[groups * sums]);
   parallel_for(pool, groups, [&](int64_t job) {
