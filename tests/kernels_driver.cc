@@ -55,26 +55,24 @@ void normed(const Pool& pool) {
 // Up to three blocks, of few images or many: as in inference, then as in training.
 void blocks(const Pool& pool, bool bfloat16) {
   const int64_t inputs[] = {1, 3, 5, 16, 20, 32, 48, 64, 96}, count = draw(1, 3);
-  Conv next{draw(0, 2) ? draw(1, 5) : 4 * pool.threads + 1, draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 0, 0, 0, draw(0, 1) == 0,
-            0.5f, bfloat16};
+  const Kind kind = draw(0, 1) ? Kind::kByte : Kind::kFloat;
+  Conv next{draw(0, 2) ? draw(1, 5) : 4 * pool.threads + 1, draw(1, 24), draw(1, 40), inputs[draw(0, 8)], 0, 0, 0, kind, 0.5f, bfloat16};
   auto floats = array<float>(next.n * next.input());
   auto bytes = array<uint8_t>(next.n * next.input());
-  const void* x = next.bytes ? static_cast<void*>(bytes.get()) : floats.get();
+  const void* x = kind == Kind::kByte ? static_cast<void*>(bytes.get()) : floats.get();
   std::vector<std::unique_ptr<float[]>> numbers;
   std::vector<std::unique_ptr<uint8_t[]>> codes;
+  std::vector<std::unique_ptr<uint16_t[]>> halves;
   auto some = [&](int64_t n) { return numbers.push_back(array<float>(n)), numbers.back().get(); };
   std::vector<Layer> layers;
-  std::vector<LayerGradient> gradients;
   for (int64_t i = 0; i < count; ++i) {
     next.co = 16 * draw(1, 4), next.padding = draw(0, 1), next.pool_stride = draw(0, 2);
     const int64_t least = next.pool_stride ? 2 : 1;
     if (next.conv_rows() < least || next.conv_columns() < least) break;
     const int64_t outputs = next.n * next.output(), weights = 9 * next.ci * next.co;
-    codes.push_back(array<uint8_t>(outputs));
-    layers.push_back({next, some(weights), some(next.co), some(outputs), next.pool_stride ? codes.back().get() : nullptr});
-    const void* kept = next.pool_stride ? static_cast<void*>(codes.back().get()) : layers.back().y;
-    gradients.push_back({next, layers.back().w, i ? layers[i - 1].y : x, kept, some(weights), some(next.co)});
-    next = {next.n, next.rows(), next.columns(), next.co, 0, 0, 0, false, 1.f, bfloat16};
+    codes.push_back(array<uint8_t>(outputs)), halves.push_back(array<uint16_t>(outputs));
+    layers.push_back({next, some(weights), some(next.co), some(outputs), nullptr, next.pool_stride ? codes.back().get() : nullptr});
+    next = {next.n, next.rows(), next.columns(), next.co, 0, 0, 0, Kind::kFloat, 1.f, bfloat16};
   }
   if (layers.empty()) return;
   std::vector<Layer> inference = layers;
@@ -83,6 +81,20 @@ void blocks(const Pool& pool, bool bfloat16) {
     if (i + 1 < inference.size()) inference[i].y = nullptr;
   }
   forward(pool, inference.data(), inference.size(), x);
+
+  std::vector<LayerGradient> gradients;
+  const void* in = x;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    Layer& layer = layers[i];
+    const bool rounded = keeps_rounded(bfloat16) && i + 1 < layers.size();
+    if (rounded) layer.rounded = halves[i].get(), layer.y = nullptr;
+    const void* y = rounded ? static_cast<void*>(layer.rounded) : layer.y;
+    const bool pooled = layer.conv.pool_stride;
+    const Kind kept = pooled ? Kind::kByte : rounded ? Kind::kBfloat16 : Kind::kFloat;
+    gradients.push_back({layer.conv, layer.w, in, pooled ? layer.code : y, kept, some(9 * layer.conv.ci * layer.conv.co), some(layer.conv.co)});
+    if (i && keeps_rounded(bfloat16)) gradients[i].conv.in = Kind::kBfloat16;
+    in = y;
+  }
   forward(pool, layers.data(), layers.size(), x);
   const Conv &first = layers.front().conv, &last = layers.back().conv;
   backward(pool, gradients.data(), gradients.size(), some(last.n * last.output()), draw(0, 1) ? some(first.n * first.input()) : nullptr);

@@ -272,6 +272,11 @@ class _Blocks:
             shapes.append(block_output(shapes[-1], w.shape, padding, stride))
         return [float32(*shape) for shape in shapes[1:]]
 
+    @property
+    def rounds(self) -> bool:
+        """Whether what lies between blocks is kept for the gradients as bfloat16."""
+        return self.bfloat16 and self.instructions == "avx512bf16"
+
     def name(self, what: str) -> str:
         values = "_".join(f"{key}_{value}" for key, value in dataclasses.asdict(self).items())
         return re.sub(r"\W+", "_", f"conv_{what}_{values}")
@@ -336,12 +341,15 @@ def divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tu
 
 @functools.cache
 def _blocks_forward(options: _Blocks, keep: bool) -> Callable:
-    """x, w and b of each block -> the last y; with `keep` all of them, and of each pool where the largest were."""
+    """x, w and b of each block -> the last y; with `keep` all of them, and of each pool where the largest were. All but the
+    last are for the gradients alone, in bfloat16 where that is what they are multiplied in."""
     target = f"cnnjax_{options.instructions}_conv_forward"
     blocks, pools = len(options.paddings), sum(stride > 0 for stride in options.pool_strides)
 
     def call(x, *weights):
         ys = options.outputs(x, weights[::2])
+        if options.rounds:
+            ys[:-1] = [jax.ShapeDtypeStruct(y.shape, jnp.bfloat16) for y in ys[:-1]]
         codes = [
             jax.ShapeDtypeStruct(y.shape, jnp.uint8) for y, stride in zip(ys, options.pool_strides, strict=True) if stride
         ]

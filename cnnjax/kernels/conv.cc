@@ -13,8 +13,8 @@ namespace {
 constexpr int64_t kPartialSums = int64_t(1) << 24;  // of all groups of images together, in numbers
 
 // Image n of an array.
-const char* image(const void* x, int64_t n, int64_t values, bool bytes) {
-  return static_cast<const char*>(x) + n * values * (bytes ? 1 : 4);
+const char* image(const void* x, int64_t n, int64_t values, Kind kind) {
+  return static_cast<const char*>(x) + n * values * bytes_of(kind);
 }
 
 // Two places for what lies between layers, an image each.
@@ -29,6 +29,8 @@ struct Between {
 
 }  // namespace
 
+bool keeps_rounded(bool bfloat16) { return bfloat16 && Bfloat16::kPack == 2; }
+
 void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x) {
   std::vector<Forward> parts;
   int64_t widest = 0;
@@ -37,6 +39,10 @@ void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x
     if (!layers[i].y) widest = std::max(widest, layers[i].conv.output());
   }
   auto codes = [&](int64_t i, int64_t n) { return layers[i].code ? layers[i].code + n * layers[i].conv.output() : nullptr; };
+  auto keep = [&](int64_t i, int64_t n, const float* y) {
+    const int64_t values = layers[i].conv.output();
+    if (layers[i].rounded) to_taps<Bfloat16>(y, values, reinterpret_cast<char*>(layers[i].rounded + n * values));
+  };
   const int64_t images = layers[0].conv.n;
   if (images < 4 * pool.threads) {  // layer by layer, for all threads to have work
     const std::unique_ptr<float[]> between(new float[2 * images * widest]);
@@ -45,18 +51,20 @@ void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x
       float* y = layers[i].y ? layers[i].y : between.get() + i % 2 * images * widest;
       parallel_for(pool, images * bands, [&](int64_t job) {
         const int64_t n = job / bands;
-        parts[i].compute(job % bands, image(x, n, layers[i].conv.input(), layers[i].conv.bytes), y + n * output, codes(i, n));
+        parts[i].compute(job % bands, image(x, n, layers[i].conv.input(), layers[i].conv.in), y + n * output, codes(i, n));
       });
+      parallel_for(pool, images, [&](int64_t n) { keep(i, n, y + n * output); });
       x = y;
     }
     return;
   }
   parallel_for(pool, images, [&](int64_t n) {  // an image through all layers, while it is in the caches
     const Between between(widest);
-    const void* in = image(x, n, layers[0].conv.input(), layers[0].conv.bytes);
+    const void* in = image(x, n, layers[0].conv.input(), layers[0].conv.in);
     for (int64_t i = 0; i < count; ++i) {
       float* y = layers[i].y ? layers[i].y + n * layers[i].conv.output() : between[i];
       for (int64_t band = 0; band < parts[i].bands; ++band) parts[i].compute(band, in, y, codes(i, n));
+      keep(i, n, y);
       in = y;
     }
   });
@@ -68,7 +76,7 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
   int64_t sums = 0, frequencies = 0, widest = 0;
   for (int64_t i = 0; i < count; ++i) {
     const Conv& s = layers[i].conv;
-    parts.push_back(prepare_backward(s, layers[i].w, i || dx));
+    parts.push_back(prepare_backward(s, layers[i].w, layers[i].kind, i || dx));
     sums_from.push_back(sums), frequencies_from.push_back(frequencies);
     sums += (9 * s.ci + 1) * s.co, frequencies += parts[i].frequencies;
     if (i) widest = std::max(widest, s.input());
@@ -89,7 +97,7 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
         const LayerGradient& layer = layers[i];
         const Conv& s = layer.conv;
         float *dw = own + sums_from[i], *to = i ? between[i] : dx ? dx + n * s.input() : nullptr;
-        parts[i].add_image(image(layer.x, n, s.input(), s.bytes), image(layer.kept, n, s.output(), s.pool_stride),
+        parts[i].add_image(image(layer.x, n, s.input(), s.in), image(layer.kept, n, s.output(), layer.kind),
                            i + 1 < count ? between[i + 1] : g + n * s.output(), to, dw, dw + 9 * s.ci * s.co,
                            summed + frequencies_from[i]);
       }

@@ -7,12 +7,16 @@
 
 namespace cnnjax {
 
+// Of what images consist.
+enum class Kind { kFloat, kByte, kBfloat16 };
+inline int64_t bytes_of(Kind kind) { return kind == Kind::kFloat ? 4 : kind == Kind::kByte ? 1 : 2; }
+
 // 3x3, stride 1. Images are [n][h][w][ci], weights [3][3][ci][co]; co is a multiple of 16.
 struct Conv {
   int64_t n, h, w, ci, co;
   int64_t padding;      // zeros on all four sides: 0 or 1
   int64_t pool_stride;  // of the 2x2 max-pool: 1 or 2; 0: no pool
-  bool bytes;           // x is uint8, else float
+  Kind in;              // x
   float scale;
   bool bfloat16;  // products of rounded factors, where the instruction set has them; sums are float32 all the same
 
@@ -29,11 +33,16 @@ struct Conv {
 struct Layer {
   Conv conv;
   const float *w, *b;
-  // y: null where nobody wants it, as between layers in inference. code: for each pooled value, which of its four was the
+  // y: null where nobody wants it, as between layers in inference. rounded: the same as bfloat16, for the gradients alone; null
+  // where it is not wanted. code: for each pooled value, which of its four was the
   // largest (row by row, 0 to 3), or 4 where ReLU lets nothing through; null where it is not wanted.
   float* y;
+  uint16_t* rounded;
   uint8_t* code;
 };
+
+// Whether outputs between layers may be kept for the gradients as bfloat16: where they are rounded to that anyway.
+bool keeps_rounded(bool bfloat16);
 
 // `y` of the last layer is not null. Both throw std::bad_alloc.
 void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x);
@@ -42,6 +51,7 @@ struct LayerGradient {
   Conv conv;
   const float* w;
   const void *x, *kept;  // its input; y, or the code where there is a pool
+  Kind kind;             // of what is kept
   float *dw, *db;
 };
 

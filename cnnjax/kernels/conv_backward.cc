@@ -10,13 +10,18 @@ namespace cnnjax {
 namespace {
 
 // The gradient before ReLU of row r of the convolution, from what belongs to the row's image.
-void unpool_row(const Conv& s, int64_t r, const float* g, const float* y, const uint8_t* code, float* dz) {
+void unpool_row(const Conv& s, int64_t r, const float* g, const void* kept, Kind kind, float* dz) {
   const int64_t width = s.conv_columns(), rows = s.rows(), columns = s.columns(), co = s.co;
   if (!s.pool_stride) {
     const int64_t o = r * width * co;
-    for (int64_t i = 0; i < width * co; i += kLanes) store(dz + i, keep(less(Vec{}, load(y + o + i)), load(g + o + i)));
+    auto through = [&](auto y) {
+      for (int64_t i = o; i < o + width * co; i += kLanes, dz += kLanes) store(dz, keep(less(Vec{}, load(y + i)), load(g + i)));
+    };
+    if (kind == Kind::kBfloat16) through(static_cast<const uint16_t*>(kept));
+    else through(static_cast<const float*>(kept));
     return;
   }
+  const uint8_t* code = static_cast<const uint8_t*>(kept);
   if (s.pool_stride == 2) {
     for (int64_t q = 0; q < width; ++q)
       for (int64_t c = 0; c < co; c += kLanes, dz += kLanes) {
@@ -150,8 +155,8 @@ void add_columns(const float* row, int64_t width, int64_t co, float* sum) {
 }
 
 // Brings what is read soon to the second-level cache.
-void fetch(const float* p, int64_t values) {
-  for (int64_t i = 0; i < values; i += 16) __builtin_prefetch(p + i, 0, 2);
+void fetch(const char* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(p + i, 0, 2);
 }
 
 // Tiles for whose products sums are kept in registers.
@@ -162,7 +167,7 @@ constexpr int64_t kSummedTiles = 2048 / T::kFrequencies;
 int64_t odd_lines(int64_t bytes) { return (bytes / 64 | 1) * 64; }
 
 template <typename M, typename T>
-Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
+Backward prepare(const Conv& s, const float* w, Kind kind, bool wanted) {  // wanted: dx
   constexpr bool rounded = M::kPack == 2 && !kTiled<T>;  // tiles round what they have transformed
   const int64_t taps = 9 * s.ci, out = blocks(s.ci) * kBlock;
   const bool halved = s.pool_stride == 2;  // then an odd row or column at the end has no gradient
@@ -176,13 +181,12 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
   if constexpr (kTiled<T>) weights = pack_tiles<M, T>(w, s.ci, s.co, s.scale, true);
   else if (wanted) weights = pack_weights<M>(w, s.ci, s.co, s.scale, true);
   const ConvTile* tiles = choose_tiles<M>(s.co);
+  const int64_t x_line = s.w * s.ci * bytes_of(s.in);
   const int64_t rows = band_rows(std::max(s.padded_row(), z_wide), s.h);
-  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
+  const bool in_place = M::kPack == 1 && !s.padding && s.in == Kind::kFloat;
 
   auto add_image = [=, weights = std::move(weights)](const void* x, const void* kept, const float* g, float* dx, float* sum_w,
                                                      float* sum_b, [[maybe_unused]] float* frequencies) {
-    const float* y = s.pool_stride ? nullptr : static_cast<const float*>(kept);
-    const uint8_t* code = s.pool_stride ? static_cast<const uint8_t*>(kept) : nullptr;
     for (int64_t i0 = 0; i0 < s.h; i0 += rows) {
       // Rows [i0, i1) of dx need rows [z0, z1) of dz, of which [i0, i0 + own) are this band's for dw and db.
       const int64_t i1 = std::min(s.h, i0 + rows), z0 = i0 - z_padding, z1 = wanted ? i1 + 2 - z_padding : i1;
@@ -192,19 +196,19 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
                                : z_taps + z_padding * z_row + z_edge * 4;
       for (int64_t r = z0; r < z1; ++r) {
         char* z = z_taps + (r - z0) * z_row;
-        if (kTiled<T> && r >= i0 && r < i1) fetch(static_cast<const float*>(x) + r * s.w * s.ci, s.w * s.ci);
+        if (kTiled<T> && r >= i0 && r < i1) fetch(static_cast<const char*>(x) + r * x_line, x_line);
         if (r < 0 || r >= height) {
           std::memset(z, 0, z_row);
           continue;
         }
         if (rounded && !wanted && s.pool_stride == 2) {
-          unpool_pairs<M>(s, r, g, code, steps, z_pairs + (r - i0) * pair_row, sum_b);
+          unpool_pairs<M>(s, r, g, static_cast<const uint8_t*>(kept), steps, z_pairs + (r - i0) * pair_row, sum_b);
           continue;
         }
         float* line = rounded ? scratch(Scratch::kLine, z_wide + s.co) : reinterpret_cast<float*>(z);
         float* middle = line + z_edge;
         std::fill_n(line, z_edge, 0.f);
-        unpool_row(s, r, g, y, code, middle);
+        unpool_row(s, r, g, kept, kind, middle);
         std::fill_n(middle + width * s.co, rounded ? std::max(z_edge, s.co) : z_edge, 0.f);
         const bool mine = r >= i0 && r < i0 + own;
         if (mine) add_columns(middle, width, s.co, sum_b);
@@ -217,6 +221,7 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
       if constexpr (kTiled<T>) {
         constexpr int64_t kOut = T::kOut;
         const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z_rows = reinterpret_cast<const float*>(z_taps);
+        const auto weight_rows = s.in == Kind::kBfloat16 ? weight_tiles<M, T, uint16_t> : weight_tiles<M, T, float>;
         const int64_t count = tiles_in<T>(s.w), words = (count + M::kPack - 1) / M::kPack;
         const int64_t most = std::max<int64_t>(1, kSummedTiles<T> / count);  // rows of tiles
         const int64_t v_step = odd_lines(most * words * s.ci * 4), z_step = odd_lines(most * words * s.co * 4);
@@ -226,10 +231,10 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
           const int64_t end = std::min(i1, begin + most * kOut);
           for (int64_t i = begin; i < end; i += kOut) {
             const int64_t at = (i - begin) / kOut * words * 4;
-            std::array<const float*, 2 * kOut> x_rows;
+            std::array<const void*, 2 * kOut> x_rows;
             for (int64_t k = 0; k < 2 * kOut; ++k)
-              x_rows[k] = i + k < s.h ? static_cast<const float*>(x) + (i + k) * s.w * s.ci : zeros;
-            weight_tiles<M, T>(x_rows.data(), x_rows.data() + kOut, s.w, s.ci, v + at * s.ci, v_step);
+              x_rows[k] = i + k < s.h ? static_cast<const char*>(x) + (i + k) * x_line : reinterpret_cast<const char*>(zeros);
+            weight_rows(x_rows.data(), s.w, s.ci, v + at * s.ci, v_step);
             auto row = [&](int64_t k) { return z0 + i - i0 + k < z1 ? z_rows + (i - i0 + k) * z_wide : zeros; };
             Strip<T> strip{{}, {}, 0, s.w + 2};
             for (int k = 0; k < T::kIn; ++k) strip.rows[k] = row(k);
@@ -282,10 +287,10 @@ Backward prepare(const Conv& s, const float* w, bool wanted) {  // wanted: dx
 
 }  // namespace
 
-Backward prepare_backward(const Conv& conv, const float* w, bool input_gradient) {
+Backward prepare_backward(const Conv& conv, const float* w, Kind kind, bool input_gradient) {
   auto call = [&](auto m, auto tiles) {
     using M = decltype(m);
-    return input_gradient ? prepare<M, decltype(tiles)>(conv, w, true) : prepare<M, NoTiles>(conv, w, false);
+    return input_gradient ? prepare<M, decltype(tiles)>(conv, w, kind, true) : prepare<M, NoTiles>(conv, w, kind, false);
   };
   return conv.bfloat16 ? choose<Bfloat16>(conv, call) : choose<Float32>(conv, call);
 }

@@ -98,7 +98,7 @@ Forward prepare(const Conv& s, const float* w, const float* bias) {
   const int64_t rows = s.rows(), columns = s.columns(), y_row = columns * s.co, x_row = s.padded_row() * 4 / M::kPack;
   const int64_t width = (columns - 1) * stride + window;  // columns of the convolution that somebody looks at
   const int64_t height = band_rows(s.padded_row() * stride, rows), bands = (rows + height - 1) / height;
-  const bool in_place = M::kPack == 1 && !s.padding && !s.bytes;
+  const bool in_place = M::kPack == 1 && !s.padding && s.in == Kind::kFloat;
 
   return {bands, [=, weights = std::move(weights)](int64_t band, const void* x, float* y, uint8_t* code) {
     const int64_t y0 = band * height, y1 = std::min(rows, y0 + height);

@@ -20,6 +20,7 @@ struct Backward {
       add_image;
   std::function<void(const float* frequencies, float* dw)> finish;  // after the last image; null where there are none
 };
-Backward prepare_backward(const Conv& conv, const float* w, bool input_gradient);
+// kind: of what is kept.
+Backward prepare_backward(const Conv& conv, const float* w, Kind kind, bool input_gradient);
 
 }  // namespace cnnjax

@@ -29,7 +29,7 @@ constexpr bool kTiled = T::kOut > 1;
 // registers.
 int64_t tile_size(const Conv& s) {
   const int64_t rows = s.conv_rows(), columns = s.conv_columns();
-  if (s.ci % kBlock || s.bytes || std::min(rows, columns) < 4) return 1;
+  if (s.ci % kBlock || s.in == Kind::kByte || std::min(rows, columns) < 4) return 1;
   const int64_t products4 = Tiles4<4>::kFrequencies * tiles_in<Tiles4<4>>(rows) * tiles_in<Tiles4<4>>(columns);
   const int64_t products2 = Tiles2::kFrequencies * tiles_in<Tiles2>(rows) * tiles_in<Tiles2>(columns);
   return kLanes == 16 && std::min(rows, columns) >= 8 && 5 * products4 <= 4 * products2 ? 4 : 2;
@@ -59,8 +59,10 @@ void load_rows(const Conv& s, const void* x, int64_t begin, int64_t end, char* d
     if (!kRounded) line = reinterpret_cast<float*>(dst);
     const int64_t from = r * row;
     std::fill_n(line, edge, 0.f);
-    if (s.bytes)
+    if (s.in == Kind::kByte)
       for (int64_t i = 0; i < row; ++i) line[edge + i] = static_cast<const uint8_t*>(x)[from + i];
+    else if (s.in == Kind::kBfloat16)
+      for (int64_t i = 0; i < row; i += kLanes) store(line + edge + i, load(static_cast<const uint16_t*>(x) + from + i));
     else
       std::memcpy(line + edge, static_cast<const float*>(x) + from, row * sizeof(float));
     std::fill_n(line + edge + row, kRounded ? edge + s.ci : edge, 0.f);

@@ -24,7 +24,8 @@ const char* describe(const ffi::AnyBuffer& x, const std::vector<Dims>& weights, 
     if (k.size() != 4 || k[0] != 3 || k[1] != 3 || d[3] != k[2]) return "images and weights do not fit";
     if (!sane(k) || k[3] % 16) return "sizes out of range, or output channels no multiple of 16";
     if (padding < 0 || padding > 1 || stride < 0 || stride > 2) return "padding is 0 or 1, pool_stride 0, 1 or 2";
-    const Conv conv{d[0], d[1], d[2], d[3], k[3], padding, stride, !i && x.element_type() == ffi::U8, i ? 1.f : scale, bfloat16};
+    const Kind in = i || x.element_type() == ffi::F32 ? Kind::kFloat : Kind::kByte;
+    const Conv conv{d[0], d[1], d[2], d[3], k[3], padding, stride, in, i ? 1.f : scale, bfloat16};
     const int64_t least = stride ? 2 : 1;
     if (conv.conv_rows() < least || conv.conv_columns() < least) return "images are too small";
     convs.push_back(conv);
@@ -37,7 +38,7 @@ const char* describe(const ffi::AnyBuffer& x, const std::vector<Dims>& weights, 
 bool is_output(Dims y, const Conv& conv) { return equal(y, {conv.n, conv.rows(), conv.columns(), conv.co}); }
 
 // Arguments: images, weights and biases of each layer. Results: the last output; or what the gradients need as well, all
-// outputs, then the codes of the layers with a pool.
+// outputs, in bfloat16 all but the last, then the codes of the layers with a pool.
 ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::RemainingArgs rest, ffi::RemainingRets results,
                        Dims paddings, Dims pool_strides, float scale, bool bfloat16) {
   const size_t count = paddings.size();
@@ -59,9 +60,12 @@ ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remaining
   for (size_t i = 0, code = count; i < count; ++i) {
     layers[i].conv = convs[i];
     if (!keep && i + 1 < count) continue;
-    auto y = results.get<F32>(keep ? i : 0);
-    if (!y || !is_output((*y)->dimensions(), convs[i])) return wrong("output has another shape");
-    layers[i].y = (*y)->typed_data();
+    auto y = results.get<ffi::AnyBuffer>(keep ? i : 0);
+    const bool rounded = i + 1 < count && keeps_rounded(bfloat16);
+    if (!y || (*y)->element_type() != (rounded ? ffi::BF16 : ffi::F32) || !is_output((*y)->dimensions(), convs[i]))
+      return wrong("output has another shape or type");
+    if (rounded) layers[i].rounded = static_cast<uint16_t*>((*y)->untyped_data());
+    else layers[i].y = static_cast<float*>((*y)->untyped_data());
     if (!keep || !pool_strides[i]) continue;
     auto codes = results.get<U8>(code++);
     if (!codes || !is_output((*codes)->dimensions(), convs[i])) return wrong("codes do not fit");
@@ -93,15 +97,19 @@ ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remainin
   for (size_t i = 0, code = count + outputs; i < count; ++i) {
     const Conv& conv = layers[i].conv = convs[i];
     layers[i].x = in;
+    if (i && keeps_rounded(bfloat16)) layers[i].conv.in = Kind::kBfloat16;
     if (i < outputs) {
-      const auto y = rest.get<F32>(count + i);
-      if (!y || !is_output(y->dimensions(), conv)) return wrong("what the forward pass kept does not fit");
-      in = layers[i].kept = y->typed_data();
+      const bool rounded = i + 1 < count && keeps_rounded(bfloat16);
+      const auto y = rest.get<ffi::AnyBuffer>(count + i);
+      if (!y || y->element_type() != (rounded ? ffi::BF16 : ffi::F32) || !is_output(y->dimensions(), conv))
+        return wrong("what the forward pass kept does not fit");
+      in = layers[i].kept = y->untyped_data();
+      layers[i].kind = rounded ? Kind::kBfloat16 : Kind::kFloat;
     }
     if (conv.pool_stride) {
       const auto codes = rest.get<U8>(code++);
       if (!codes || !is_output(codes->dimensions(), conv)) return wrong("what the forward pass kept does not fit");
-      layers[i].kept = codes->typed_data();
+      layers[i].kept = codes->typed_data(), layers[i].kind = Kind::kByte;
     }
     auto dw = results.get<F32>(2 * i), db = results.get<F32>(2 * i + 1);
     if (!dw || !db || !equal((*dw)->dimensions(), {3, 3, conv.ci, conv.co}) || !equal((*db)->dimensions(), {conv.co}))

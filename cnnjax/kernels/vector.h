@@ -43,6 +43,12 @@ inline Vec load(const float* p) {
   std::memcpy(&v, p, sizeof v);
   return v;
 }
+inline Vec load(const uint16_t* p) {  // bfloat16
+  typedef uint16_t Short __attribute__((vector_size(kLanes * 2)));
+  Short bits;
+  std::memcpy(&bits, p, sizeof bits);
+  return (Vec)(__builtin_convertvector(bits, IntVec) << 16);
+}
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
 // The larger; b where one of them is not a number.
@@ -156,6 +162,18 @@ inline uint32_t bfloat16_bits(float value) {  // nearest, ties to even
   std::memcpy(&bits, &value, 4);
   if ((bits & 0x7fffffff) > 0x7f800000) return bits >> 16 | 0x40;  // rounding could make an infinity of a NaN
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+
+// Numbers as M has them in memory between a forward and a backward pass.
+template <typename M>
+Vec load_factors(const uint16_t* p) { return load(p); }
+template <typename M>
+Vec load_factors(const float* p) {
+#if defined(__AVX512BF16__)
+  if constexpr (M::kPack == 2)
+    return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)load(p))), 16);
+#endif
+  return load(p);
 }
 
 // kCount vectors, of kBlock values each in sequence.

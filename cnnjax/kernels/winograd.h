@@ -213,11 +213,10 @@ void output_tiles(const float* sums, int64_t tiles, const float* bias, const Put
 }
 
 // For the gradient of the kernel, its other factor: kOut rows of `width` pixels -> v [frequencies][tiles][channels] as words of M,
-// of neighbouring tiles. next: rows that will be asked for after these. Not inlined: as a part of the loop around it, it would
-// keep in memory what has registers here.
-template <typename M, typename T>
-__attribute__((noinline)) void weight_tiles(const float* const* rows, const float* const* next, int64_t width, int64_t channels,
-                                            char* v, int64_t step) {
+// of neighbouring tiles. After these rows come those that will be asked for next. Not inlined: as a part of the loop around it, it
+// would keep in memory what has registers here.
+template <typename M, typename T, typename Number>
+__attribute__((noinline)) void weight_tiles(const void* const* rows, int64_t width, int64_t channels, char* v, int64_t step) {
   constexpr int kPack = M::kPack, kIn = T::kIn, kOut = T::kOut;
   const int64_t tiles = tiles_in<T>(width);
   for (int64_t t = 0; t < tiles; t += kPack)
@@ -229,8 +228,9 @@ __attribute__((noinline)) void weight_tiles(const float* const* rows, const floa
           Vec d[kOut] = {};
           if (pixel < width)
             UNROLL for (int i = 0; i < kOut; ++i) {
-              __builtin_prefetch(next[i] + pixel * channels + c);
-              d[i] = load(rows[i] + pixel * channels + c);
+              const int64_t at = pixel * channels + c;
+              __builtin_prefetch(static_cast<const Number*>(rows[kOut + i]) + at);
+              d[i] = load_factors<M>(static_cast<const Number*>(rows[i]) + at);
             }
           T::gradient(d, column[p][j]);
         }
