@@ -182,7 +182,7 @@ class Layered(nnx.Module):
                 x = self.apply(layers.pop(0), x, rngs)
         return x.astype(jnp.float32)
 
-    # What the CPU's own kernels take over; see docs/kernels.md. Between them numbers are float32 in any precision.
+    # What the CPU's own kernels take over; see docs/kernels.md.
 
     def _fits(self, layer: Layer, shape: tuple[int, ...]) -> bool:
         module = getattr(self, layer.module) if layer.module else None
@@ -206,11 +206,14 @@ class Layered(nnx.Module):
             shape = kernels.block_output(shape, kernel.shape, padding, stride)
         if x.dtype != jnp.uint8:
             x = x.astype(jnp.float32)
-        return kernels.conv_blocks(x, blocks, input_grad=not first, scale=1 / 255 if first else 1.0,
-                                   bfloat16=self.dtype == jnp.bfloat16)  # fmt: skip
+        half = self.dtype == jnp.bfloat16
+        return kernels.conv_blocks(x, blocks, input_grad=not first, scale=1 / 255 if first else 1.0, bfloat16=half,
+                                   rounded=half)  # fmt: skip
 
     def _dense(self, layer: Layer, x: jax.Array) -> jax.Array:
-        dense = getattr(self, layer.module)
-        x = kernels.dense(x.astype(jnp.float32), dense.kernel[...], bfloat16=self.dtype == jnp.bfloat16)
+        dense, half = getattr(self, layer.module), self.dtype == jnp.bfloat16
+        if not kernels.rounds(half, kernels.instruction_set()):
+            x = x.astype(jnp.float32)
+        x = kernels.dense(x, dense.kernel[...], bfloat16=half)
         x = x + dense.bias[...][None]
         return nnx.relu(x) if layer.relu else x

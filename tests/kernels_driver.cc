@@ -88,16 +88,21 @@ void blocks(const Pool& pool, bool bfloat16) {
     Layer& layer = layers[i];
     const bool rounded = keeps_rounded(bfloat16) && i + 1 < layers.size();
     if (rounded) layer.rounded = halves[i].get(), layer.y = nullptr;
-    const void* y = rounded ? static_cast<void*>(layer.rounded) : layer.y;
+    const bool half = i + 1 == layers.size() && keeps_rounded(bfloat16) && draw(0, 1);
+    if (half) layer.rounded = halves[i].get(), layer.y = nullptr;
+    const void* y = layer.rounded ? static_cast<void*>(layer.rounded) : layer.y;
     const bool pooled = layer.conv.pool_stride;
-    const Kind kept = pooled ? Kind::kByte : rounded ? Kind::kBfloat16 : Kind::kFloat;
+    const Kind kept = pooled ? Kind::kByte : layer.rounded ? Kind::kBfloat16 : Kind::kFloat;
     gradients.push_back({layer.conv, layer.w, in, pooled ? layer.code : y, kept, some(9 * layer.conv.ci * layer.conv.co), some(layer.conv.co)});
     if (i && keeps_rounded(bfloat16)) gradients[i].conv.in = Kind::kBfloat16;
     in = y;
   }
   forward(pool, layers.data(), layers.size(), x);
   const Conv &first = layers.front().conv, &last = layers.back().conv;
-  backward(pool, gradients.data(), gradients.size(), some(last.n * last.output()), draw(0, 1) ? some(first.n * first.input()) : nullptr);
+  const auto g = array<uint16_t>(last.n * last.output());
+  const bool half = layers.back().rounded;
+  const void* given = half ? static_cast<void*>(g.get()) : some(last.n * last.output());
+  backward(pool, gradients.data(), gradients.size(), given, half, draw(0, 1) ? some(first.n * first.input()) : nullptr);
 }
 int fuzz(int rounds) {
   Pool pool{4};
@@ -107,8 +112,11 @@ int fuzz(int rounds) {
     const int64_t m = draw(1, 9), k = 16 * draw(1, 40), n = 16 * draw(1, 9);
     auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
     auto dw = array<float>(k * n);
-    dense_forward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get());
-    dense_backward(pool, m, k, n, bfloat16, x.get(), w.get(), y.get(), dx.get(), dw.get());
+    auto half_x = array<uint16_t>(m * k), half_dx = array<uint16_t>(m * k);
+    const Dense dense{m, k, n, bfloat16, keeps_rounded(bfloat16) && draw(0, 1)};
+    const void* in = dense.rounded ? static_cast<void*>(half_x.get()) : x.get();
+    dense_forward(pool, dense, in, w.get(), y.get());
+    dense_backward(pool, dense, in, w.get(), y.get(), dense.rounded ? static_cast<void*>(half_dx.get()) : dx.get(), dw.get());
     normed(pool);
     const int64_t numbers = draw(1, 70000);
     auto gp = array<float>(numbers), pp = array<float>(numbers), mp = array<float>(numbers), vp = array<float>(numbers);
@@ -221,8 +229,9 @@ void dense(const Pool& pool, int64_t m, int64_t k, int64_t n) {
         dx[r * k + i] += double(g[r * n + c]) * w[i * n + c], dw[i * n + c] += double(g[r * n + c]) * x[r * k + i];
       }
   Numbers found(m * n), found_dx(m * k), found_dw(k * n);
-  dense_forward(pool, m, k, n, false, x.data(), w.data(), found.data());
-  dense_backward(pool, m, k, n, false, x.data(), w.data(), g.data(), found_dx.data(), found_dw.data());
+  const Dense dense{m, k, n, false, false};
+  dense_forward(pool, dense, x.data(), w.data(), found.data());
+  dense_backward(pool, dense, x.data(), w.data(), g.data(), found_dx.data(), found_dw.data());
   same("dense", found, y), same("dx of dense", found_dx, dx), same("dw of dense", found_dw, dw);
 }
 int compare() {

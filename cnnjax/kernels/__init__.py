@@ -162,7 +162,13 @@ def conv_block(
 
 
 def conv_blocks(
-    x: jax.Array, blocks: Sequence[Block], *, input_grad: bool = True, scale: float = 1.0, bfloat16: bool = False
+    x: jax.Array,
+    blocks: Sequence[Block],
+    *,
+    input_grad: bool = True,
+    scale: float = 1.0,
+    bfloat16: bool = False,
+    rounded: bool = False,
 ) -> jax.Array:
     """relu(convolution(scale * x, w) + b), then a 2x2 max-pool without padding; and so on, without the scale.
 
@@ -176,9 +182,10 @@ def conv_blocks(
         scale: of x.
         bfloat16: round the factors of products to bfloat16, in the gradients too, where the instruction set is
             avx512bf16; sums are float32 all the same.
+        rounded: return bfloat16 there, for `dense`, which would round it anyway.
 
     Returns:
-        float32 [n, h', w', co].
+        float32 [n, h', w', co], or bfloat16.
 
     Raises:
         ValueError: `supports_block` is False, or another type.
@@ -196,22 +203,29 @@ def conv_blocks(
         shape = block_output(shape, w.shape, block.padding, block.pool_stride)
     options = _Blocks(usable("conv_block"), tuple(int(block.padding) for block in blocks),
                       tuple(block.pool_stride for block in blocks), input_grad and x.dtype != jnp.uint8, float(scale),
-                      bfloat16)  # fmt: skip
+                      bfloat16, rounded)  # fmt: skip
     return _blocks(options, x, tuple(block.w for block in blocks), tuple(block.b for block in blocks))
 
 
 def dense(x: jax.Array, w: jax.Array, *, bfloat16: bool = False) -> jax.Array:
     """x @ w where w is long and a batch has few rows, as after a flatten: float32 [n, k], [k, units] -> [n, units].
 
-    Gradients, and `bfloat16`, as those of `conv_block`.
+    Gradients, and `bfloat16`, as those of `conv_block`; where that rounds, x may be bfloat16.
 
     Raises:
         ValueError: `supports_dense` is False, or another type.
     """
-    problem = _dense_problem(x.shape, w.shape) or type_problem({"x": x, "w": w})
+    instructions = usable("dense")
+    ready = x.dtype == jnp.bfloat16 and rounds(bfloat16, instructions)
+    problem = _dense_problem(x.shape, w.shape) or type_problem({"w": w} if ready else {"x": x, "w": w})
     if problem:
         raise ValueError(f"dense: {problem}")
-    return _dense(_Dense(usable("dense"), bfloat16), x, w)
+    return _dense(_Dense(instructions, bfloat16), x, w)
+
+
+def rounds(bfloat16: bool, instructions: str) -> bool:
+    """Whether factors of products are rounded to bfloat16."""
+    return bfloat16 and instructions == "avx512bf16"
 
 
 def usable(name: str) -> str:
@@ -264,18 +278,16 @@ class _Blocks:
     input_grad: bool
     scale: float
     bfloat16: bool
+    rounded: bool
 
     def outputs(self, x: jax.Array, ws: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruct]:
-        """Of each block."""
+        """Of each block: what is kept for the gradients, and at last what is returned."""
+        rounding = rounds(self.bfloat16, self.instructions)
+        between, last = (jnp.bfloat16 if yes else jnp.float32 for yes in (rounding, rounding and self.rounded))
         shapes = [x.shape]
         for w, padding, stride in zip(ws, self.paddings, self.pool_strides, strict=True):
             shapes.append(block_output(shapes[-1], w.shape, padding, stride))
-        return [float32(*shape) for shape in shapes[1:]]
-
-    @property
-    def rounds(self) -> bool:
-        """Whether what lies between blocks is kept for the gradients as bfloat16."""
-        return self.bfloat16 and self.instructions == "avx512bf16"
+        return [jax.ShapeDtypeStruct(shape, between) for shape in shapes[1:-1]] + [jax.ShapeDtypeStruct(shapes[-1], last)]
 
     def name(self, what: str) -> str:
         values = "_".join(f"{key}_{value}" for key, value in dataclasses.asdict(self).items())
@@ -341,15 +353,12 @@ def divisible(name: str, call: Callable, operands: tuple[bool, ...], results: tu
 
 @functools.cache
 def _blocks_forward(options: _Blocks, keep: bool) -> Callable:
-    """x, w and b of each block -> the last y; with `keep` all of them, and of each pool where the largest were. All but the
-    last are for the gradients alone, in bfloat16 where that is what they are multiplied in."""
+    """x, w and b of each block -> the last y; with `keep` all of them, and of each pool where the largest were."""
     target = f"cnnjax_{options.instructions}_conv_forward"
     blocks, pools = len(options.paddings), sum(stride > 0 for stride in options.pool_strides)
 
     def call(x, *weights):
         ys = options.outputs(x, weights[::2])
-        if options.rounds:
-            ys[:-1] = [jax.ShapeDtypeStruct(y.shape, jnp.bfloat16) for y in ys[:-1]]
         codes = [
             jax.ShapeDtypeStruct(y.shape, jnp.uint8) for y, stride in zip(ys, options.pool_strides, strict=True) if stride
         ]
@@ -412,8 +421,8 @@ def _dense_call(options: _Dense, what: str) -> Callable:
     target, attributes = f"cnnjax_{options.instructions}_dense_{what}", {"bfloat16": np.bool_(options.bfloat16)}
 
     def call(x, w, *g):
-        shapes = (x.shape, w.shape) if g else ((x.shape[0], w.shape[1]),)
-        return tuple(jax.ffi.ffi_call(target, tuple(float32(*shape) for shape in shapes))(x, w, *g, **attributes))
+        result = (jax.ShapeDtypeStruct(x.shape, x.dtype), float32(*w.shape)) if g else (float32(x.shape[0], w.shape[1]),)
+        return tuple(jax.ffi.ffi_call(target, result)(x, w, *g, **attributes))
 
     operands, results = ((True, False), (True,)) if what == "forward" else ((True, False, True), (True, False))
     return divisible(f"dense_{what}_{options.instructions}_{options.bfloat16}", call, operands, results)

@@ -70,7 +70,7 @@ void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x
   });
 }
 
-void backward(const Pool& pool, const LayerGradient* layers, int64_t count, const float* g, float* dx) {
+void backward(const Pool& pool, const LayerGradient* layers, int64_t count, const void* g, bool rounded, float* dx) {
   std::vector<Backward> parts;
   std::vector<int64_t> sums_from, frequencies_from;  // of each layer, and the ends
   int64_t sums = 0, frequencies = 0, widest = 0;
@@ -84,6 +84,13 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
 
   // Each group of images has sums of its own, so that the result does not depend on the number of threads: of each layer
   // dw [block][taps][16], db [co].
+  const int64_t last = layers[count - 1].conv.output();
+  auto gradient = [&](int64_t n) {  // of the last y of an image
+    if (!rounded) return static_cast<const float*>(g) + n * last;
+    float* line = scratch(Scratch::kOutput, last);
+    for (int64_t i = 0; i < last; i += kLanes) store(line + i, load(static_cast<const uint16_t*>(g) + n * last + i));
+    return static_cast<const float*>(line);
+  };
   const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, 32);
   const int64_t group = (images + most - 1) / most, groups = (images + group - 1) / group;
   std::unique_ptr<float[]> all(new float[groups * sums]);
@@ -98,7 +105,7 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
         const Conv& s = layer.conv;
         float *dw = own + sums_from[i], *to = i ? between[i] : dx ? dx + n * s.input() : nullptr;
         parts[i].add_image(image(layer.x, n, s.input(), s.in), image(layer.kept, n, s.output(), layer.kind),
-                           i + 1 < count ? between[i + 1] : g + n * s.output(), to, dw, dw + 9 * s.ci * s.co,
+                           i + 1 < count ? between[i + 1] : gradient(n), to, dw, dw + 9 * s.ci * s.co,
                            summed + frequencies_from[i]);
       }
     for (int64_t i = 0; i < count; ++i)

@@ -44,7 +44,7 @@ struct Layer {
 // Whether outputs between layers may be kept for the gradients as bfloat16: where they are rounded to that anyway.
 bool keeps_rounded(bool bfloat16);
 
-// `y` of the last layer is not null. Both throw std::bad_alloc.
+// `y` or `rounded` of the last layer is not null. Both throw std::bad_alloc.
 void forward(const Pool& pool, const Layer* layers, int64_t count, const void* x);
 
 struct LayerGradient {
@@ -55,7 +55,7 @@ struct LayerGradient {
   float *dw, *db;
 };
 
-// g: gradient of the last y. dx: of the first x; null where it is not wanted.
-void backward(const Pool& pool, const LayerGradient* layers, int64_t count, const float* g, float* dx);
+// g: gradient of the last y, floats, or bfloat16 where `rounded`. dx: of the first x; null where it is not wanted.
+void backward(const Pool& pool, const LayerGradient* layers, int64_t count, const void* g, bool rounded, float* dx);
 
 }  // namespace cnnjax

@@ -7,11 +7,15 @@
 
 namespace cnnjax {
 
-// x is [m][k], w is [k][n], both row by row; k and n are multiples of 16. bfloat16: as of Conv. Both throw std::bad_alloc.
-void dense_forward(const Pool& pool, int64_t m, int64_t k, int64_t n, bool bfloat16, const float* x, const float* w,
-                   float* y);
+// x is [m][k], w is [k][n], both row by row; k and n are multiples of 16.
+struct Dense {
+  int64_t m, k, n;
+  bool bfloat16;  // as of Conv
+  bool rounded;   // x, and so dx, is bfloat16, else float; only where `keeps_rounded`
+};
 
-void dense_backward(const Pool& pool, int64_t m, int64_t k, int64_t n, bool bfloat16, const float* x, const float* w,
-                    const float* g, float* dx, float* dw);
+// Both throw std::bad_alloc.
+void dense_forward(const Pool& pool, const Dense& s, const void* x, const float* w, float* y);
+void dense_backward(const Pool& pool, const Dense& s, const void* x, const float* w, const float* g, void* dx, float* dw);
 
 }  // namespace cnnjax

@@ -37,8 +37,11 @@ const char* describe(const ffi::AnyBuffer& x, const std::vector<Dims>& weights, 
 
 bool is_output(Dims y, const Conv& conv) { return equal(y, {conv.n, conv.rows(), conv.columns(), conv.co}); }
 
-// Arguments: images, weights and biases of each layer. Results: the last output; or what the gradients need as well, all
-// outputs, in bfloat16 all but the last, then the codes of the layers with a pool.
+// Whether numbers may be of this type.
+bool is_number(ffi::DataType type, bool bfloat16) { return type == ffi::F32 || (type == ffi::BF16 && keeps_rounded(bfloat16)); }
+
+// Arguments: images, weights and biases of each layer. Results: the last output, of one type or the other; or what the gradients
+// need as well, all outputs, in bfloat16 where they may be, then the codes of the layers with a pool.
 ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::RemainingArgs rest, ffi::RemainingRets results,
                        Dims paddings, Dims pool_strides, float scale, bool bfloat16) {
   const size_t count = paddings.size();
@@ -61,9 +64,10 @@ ffi::Error ConvForward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remaining
     layers[i].conv = convs[i];
     if (!keep && i + 1 < count) continue;
     auto y = results.get<ffi::AnyBuffer>(keep ? i : 0);
-    const bool rounded = i + 1 < count && keeps_rounded(bfloat16);
-    if (!y || (*y)->element_type() != (rounded ? ffi::BF16 : ffi::F32) || !is_output((*y)->dimensions(), convs[i]))
-      return wrong("output has another shape or type");
+    if (!y || !is_output((*y)->dimensions(), convs[i])) return wrong("output has another shape");
+    const bool rounded = (*y)->element_type() == ffi::BF16;
+    if (!is_number((*y)->element_type(), bfloat16) || (i + 1 < count && rounded != keeps_rounded(bfloat16)))
+      return wrong("output has another type");
     if (rounded) layers[i].rounded = static_cast<uint16_t*>((*y)->untyped_data());
     else layers[i].y = static_cast<float*>((*y)->untyped_data());
     if (!keep || !pool_strides[i]) continue;
@@ -99,10 +103,11 @@ ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remainin
     layers[i].x = in;
     if (i && keeps_rounded(bfloat16)) layers[i].conv.in = Kind::kBfloat16;
     if (i < outputs) {
-      const bool rounded = i + 1 < count && keeps_rounded(bfloat16);
       const auto y = rest.get<ffi::AnyBuffer>(count + i);
-      if (!y || y->element_type() != (rounded ? ffi::BF16 : ffi::F32) || !is_output(y->dimensions(), conv))
-        return wrong("what the forward pass kept does not fit");
+      if (!y || !is_output(y->dimensions(), conv)) return wrong("what the forward pass kept does not fit");
+      const bool rounded = y->element_type() == ffi::BF16;
+      if (!is_number(y->element_type(), bfloat16) || (i + 1 < count && rounded != keeps_rounded(bfloat16)))
+        return wrong("what the forward pass kept has another type");
       in = layers[i].kept = y->untyped_data();
       layers[i].kind = rounded ? Kind::kBfloat16 : Kind::kFloat;
     }
@@ -116,8 +121,9 @@ ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remainin
       return wrong("gradients have other shapes");
     layers[i].dw = (*dw)->typed_data(), layers[i].db = (*db)->typed_data();
   }
-  const auto g = rest.get<F32>(rest.size() - 1);
-  if (!g || !is_output(g->dimensions(), convs.back())) return wrong("the gradient of the output has another shape");
+  const auto g = rest.get<ffi::AnyBuffer>(rest.size() - 1);
+  if (!g || !is_number(g->element_type(), bfloat16) || !is_output(g->dimensions(), convs.back()))
+    return wrong("the gradient of the output has another shape or type");
   float* dx = nullptr;
   if (results.size() > 2 * count) {
     auto buffer = results.get<F32>(2 * count);
@@ -126,7 +132,7 @@ ffi::Error ConvBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, ffi::Remainin
       return wrong("the gradient of the images has another shape");
     dx = (*buffer)->typed_data();
   }
-  return run(threads, [&](const Pool& pool) { backward(pool, layers.data(), count, g->typed_data(), dx); });
+  return run(threads, [&](const Pool& pool) { backward(pool, layers.data(), count, g->untyped_data(), g->element_type() == ffi::BF16, dx); });
 }
 
 bool fit(Dims x, Dims w, Dims y) {
@@ -134,22 +140,26 @@ bool fit(Dims x, Dims w, Dims y) {
          && w[1] % 16 == 0 && equal(y, {x[0], w[1]});
 }
 
-ffi::Error DenseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, bool bfloat16) {
+ffi::Error DenseForward(ffi::ThreadPool threads, ffi::AnyBuffer x, F32 w, ffi::Result<F32> y, bool bfloat16) {
   const Dims d = x.dimensions(), k = w.dimensions();
   if (!fit(d, k, y->dimensions())) return wrong("x and w of a dense layer do not fit, or are no multiples of 16");
+  if (!is_number(x.element_type(), bfloat16)) return wrong("x of a dense layer has another type");
+  const Dense dense{d[0], k[0], k[1], bfloat16, x.element_type() == ffi::BF16};
   return run(threads, [&](const Pool& pool) {
-    dense_forward(pool, d[0], k[0], k[1], bfloat16, x.typed_data(), w.typed_data(), y->typed_data());
+    dense_forward(pool, dense, x.untyped_data(), w.typed_data(), y->typed_data());
   });
 }
 
-ffi::Error DenseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dx, ffi::Result<F32> dw,
-                         bool bfloat16) {
+ffi::Error DenseBackward(ffi::ThreadPool threads, ffi::AnyBuffer x, F32 w, F32 g, ffi::Result<ffi::AnyBuffer> dx,
+                         ffi::Result<F32> dw, bool bfloat16) {
   const Dims d = x.dimensions(), k = w.dimensions();
   if (!fit(d, k, g.dimensions()) || !equal(dx->dimensions(), {d[0], d[1]}) || !equal(dw->dimensions(), {k[0], k[1]}))
     return wrong("x, w and the gradients of a dense layer do not fit, or are no multiples of 16");
+  if (!is_number(x.element_type(), bfloat16) || dx->element_type() != x.element_type())
+    return wrong("x of a dense layer, or its gradient, has another type");
+  const Dense dense{d[0], k[0], k[1], bfloat16, x.element_type() == ffi::BF16};
   return run(threads, [&](const Pool& pool) {
-    dense_backward(pool, d[0], k[0], k[1], bfloat16, x.typed_data(), w.typed_data(), g.typed_data(), dx->typed_data(),
-                   dw->typed_data());
+    dense_backward(pool, dense, x.untyped_data(), w.typed_data(), g.typed_data(), dx->untyped_data(), dw->typed_data());
   });
 }
 
@@ -205,9 +215,9 @@ EXPORTED const char* CnnjaxSources();
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvForward, cnnjax::ConvForward, LAYERS);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxConvBackward, cnnjax::ConvBackward, LAYERS);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward, THREADS ARG ARG RET.Attr<bool>("bfloat16"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseForward, cnnjax::DenseForward, THREADS.Arg<ffi::AnyBuffer>() ARG RET.Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDenseBackward, cnnjax::DenseBackward,
-                              THREADS ARG ARG ARG RET RET.Attr<bool>("bfloat16"));
+                              THREADS.Arg<ffi::AnyBuffer>() ARG ARG.Ret<ffi::AnyBuffer>() RET.Attr<bool>("bfloat16"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
                               THREADS.Arg<ffi::AnyBuffer>().Arg<ffi::Buffer<ffi::S32>>() RET.Attr<int64_t>("bits")
                                   .Attr<bool>("nearest").Attr<int64_t>("fill"));

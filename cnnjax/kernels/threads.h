@@ -163,7 +163,7 @@ void parallel_for(const Pool& pool, int64_t count, const Task& task) {
 
 // What a thread keeps from call to call; every purpose has its own place.
 enum class Scratch { kInput, kConvolved, kLine, kGradient, kGradientPairs, kPadded, kTiles, kImageTiles, kGradientTiles, kSums, kFrequencies,
-                     kBetween, kCount };
+                     kBetween, kOutput, kCount };
 
 inline float* scratch(Scratch purpose, int64_t floats) {
   struct Buffer {

@@ -149,6 +149,9 @@ struct Bfloat16 {
     return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)_mm512_set1_epi32(pair));
   }
 };
+inline void store(uint16_t* p, Vec v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
 inline __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
 inline __m512i rounded(const float* p, __mmask16 m) {  // 16 values, each in the low half of a word
   return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(m, p)));
@@ -219,6 +222,15 @@ void to_taps(const float* row, int64_t n, char* dst) {
   }
 #endif
   std::memcpy(dst, row, n * sizeof(float));
+}
+
+// n words {a[i], b[i]} of bfloat16.
+template <typename M>
+void to_pairs(const uint16_t* a, const uint16_t* b, int64_t n, char* dst) {
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t word = a[i] | uint32_t(b[i]) << 16;
+    std::memcpy(dst + 4 * i, &word, 4);
+  }
 }
 
 // n words {a[i], b[i]}; in float32 just a[i].
