@@ -312,6 +312,24 @@ def test_wide_dense_layers_round_factors_alone(each_set, bfloat16):
         np.testing.assert_allclose(found, wanted, atol=2e-6 * np.abs(wanted).max())
 
 
+def test_a_wide_dense_layer_takes_what_is_rounded_already(each_set):
+    rng = np.random.default_rng(2)
+    x, w, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((13, 1040), (1040, 48), (13, 48)))
+    half = x.astype(jnp.bfloat16)
+    dense = functools.partial(kernels.dense, bfloat16=True)
+    if kernels.instruction_set() != "avx512bf16":
+        with pytest.raises(ValueError, match="x is bfloat16; give float32"):
+            dense(half, w)
+        return
+    (y, pull), (wanted, wanted_pull) = jax.vjp(dense, half, w), jax.vjp(dense, half.astype(jnp.float32), w)
+    (dx, dw), (wanted_dx, wanted_dw) = pull(g), wanted_pull(g)
+    assert dx.dtype == jnp.bfloat16
+    for a, b in ((y, wanted), (dx, wanted_dx.astype(jnp.bfloat16)), (dw, wanted_dw)):
+        np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
+    with pytest.raises(ValueError, match="x is bfloat16; give float32"):
+        kernels.dense(half, w)
+
+
 BLOCK = {"padding": 1, "pool_stride": 0}
 REFUSED = {
     "channels": ((2, 8, 8, 3), (3, 3, 3, 24), BLOCK, "24 output channels; give a multiple of 16"),
@@ -436,6 +454,29 @@ def test_blocks_in_sequence_give_bit_by_bit_what_each_gives_by_itself(images, bf
     found, wanted = (jax.jit(functools.partial(all_of_it, function))(x, arrays) for function in (together, apart))
     for a, c in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize("images", [3, 40])
+@pytest.mark.parametrize("pool_stride", [0, 1])
+def test_blocks_return_bfloat16_on_demand(each_set, images, pool_stride):
+    rng = np.random.default_rng(6)
+    x = jnp.asarray(rng.standard_normal((images, 14, 13, 16)), jnp.float32)
+    shape = (3, 3, 16, 16)
+    blocks = [
+        kernels.Block(jnp.asarray(rng.standard_normal(shape) / 12, jnp.float32), jnp.zeros(16), 1, s)
+        for s in (1, pool_stride)
+    ]
+
+    def call(rounded):
+        y, pull = jax.vjp(lambda x: kernels.conv_blocks(x, blocks, bfloat16=True, rounded=rounded), x)
+        g = jnp.asarray(np.random.default_rng(7).standard_normal(y.shape), jnp.bfloat16).astype(y.dtype)
+        return y, *pull(g)
+
+    (y, dx), (wanted, wanted_dx) = call(True), call(False)
+    rounds = kernels.instruction_set() == "avx512bf16"
+    assert y.dtype == (jnp.bfloat16 if rounds else jnp.float32) and wanted.dtype == dx.dtype == jnp.float32
+    np.testing.assert_array_equal(np.asarray(y, np.float32), np.asarray(wanted.astype(y.dtype), np.float32))
+    np.testing.assert_array_equal(dx, wanted_dx)
 
 
 def test_forward_mode_says_that_it_is_not_there(small):
