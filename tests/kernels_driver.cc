@@ -113,10 +113,10 @@ int fuzz(int rounds) {
     auto x = array<float>(m * k), w = array<float>(k * n), y = array<float>(m * n), dx = array<float>(m * k);
     auto dw = array<float>(k * n);
     auto half_x = array<uint16_t>(m * k), half_dx = array<uint16_t>(m * k);
-    const Dense dense{m, k, n, bfloat16, keeps_rounded(bfloat16) && draw(0, 1)};
-    const void* in = dense.rounded ? static_cast<void*>(half_x.get()) : x.get();
-    dense_forward(pool, dense, in, w.get(), y.get());
-    dense_backward(pool, dense, in, w.get(), y.get(), dense.rounded ? static_cast<void*>(half_dx.get()) : dx.get(), dw.get());
+    const Dense wide{m, k, n, bfloat16, keeps_rounded(bfloat16) && draw(0, 1)};
+    const void* in = wide.rounded ? static_cast<void*>(half_x.get()) : x.get();
+    dense_forward(pool, wide, in, w.get(), y.get());
+    dense_backward(pool, wide, in, w.get(), y.get(), wide.rounded ? static_cast<void*>(half_dx.get()) : dx.get(), dw.get());
     normed(pool);
     const int64_t numbers = draw(1, 70000);
     auto gp = array<float>(numbers), pp = array<float>(numbers), mp = array<float>(numbers), vp = array<float>(numbers);
@@ -177,15 +177,15 @@ void block(const Pool& pool, const Conv& s) {
   each([&](int64_t i, int64_t j, int64_t k) { z[k] += double(x[i]) * w[j]; });
   for (double& value : z) value = std::max(value, 0.0);
   Numbers y(outputs), found_dx(nx), found_dw(nw), found_db(s.co);
-  const Layer layer{s, w.data(), b.data(), y.data(), nullptr};
+  const Layer layer{s, w.data(), b.data(), y.data(), nullptr, nullptr};
   forward(pool, &layer, 1, x.data());
   same("block", y, z);
   each([&](int64_t i, int64_t j, int64_t k) {
     if (y[k] > 0) dx[i] += double(g[k]) * w[j], dw[j] += double(g[k]) * x[i];
   });
   for (int64_t k = 0; k < outputs; ++k) db[k % s.co] += y[k] > 0 ? g[k] : 0;
-  const LayerGradient gradient{s, w.data(), x.data(), y.data(), found_dw.data(), found_db.data()};
-  backward(pool, &gradient, 1, g.data(), found_dx.data());
+  const LayerGradient gradient{s, w.data(), x.data(), y.data(), Kind::kFloat, found_dw.data(), found_db.data()};
+  backward(pool, &gradient, 1, g.data(), false, found_dx.data());
   same("dx of a block", found_dx, dx), same("dw of a block", found_dw, dw), same("db of a block", found_db, db);
   for (int64_t stride : {1, 2}) {
     Conv pooled = s;
@@ -201,7 +201,7 @@ void block(const Pool& pool, const Conv& s) {
       }
     }
     std::vector<uint8_t> code(most.size());
-    const Layer with_pool{pooled, w.data(), b.data(), found.data(), code.data()};
+    const Layer with_pool{pooled, w.data(), b.data(), found.data(), nullptr, code.data()};
     forward(pool, &with_pool, 1, x.data());
     same("pooled block", found, most);
   }
@@ -229,16 +229,16 @@ void dense(const Pool& pool, int64_t m, int64_t k, int64_t n) {
         dx[r * k + i] += double(g[r * n + c]) * w[i * n + c], dw[i * n + c] += double(g[r * n + c]) * x[r * k + i];
       }
   Numbers found(m * n), found_dx(m * k), found_dw(k * n);
-  const Dense dense{m, k, n, false, false};
-  dense_forward(pool, dense, x.data(), w.data(), found.data());
-  dense_backward(pool, dense, x.data(), w.data(), g.data(), found_dx.data(), found_dw.data());
+  const Dense s{m, k, n, false, false};
+  dense_forward(pool, s, x.data(), w.data(), found.data());
+  dense_backward(pool, s, x.data(), w.data(), g.data(), found_dx.data(), found_dw.data());
   same("dense", found, y), same("dx of dense", found_dx, dx), same("dw of dense", found_dw, dw);
 }
 int compare() {
   const Pool pool{2};
   for (int64_t ci : {3, 16, 32})
     for (int64_t padding : {0, 1})
-      for (int64_t side : {4, 7, 18, 27}) block(pool, {2, side, side + ci % 5, ci, 32, padding, 0, false, 1.f, false});
+      for (int64_t side : {4, 7, 18, 27}) block(pool, {2, side, side + ci % 5, ci, 32, padding, 0, Kind::kFloat, 1.f, false});
   for (int64_t ci : {5, 16, 48})
     for (int64_t kernel : {1, 3, 5})
       for (int64_t stride : {1, 2}) plain(pool, {3, 9, 6, ci, 32, kernel, stride});
