@@ -11,11 +11,11 @@ import pytest
 from training_tools import results_on_threads, settings
 
 from cnnjax import kernels, state
-from cnnjax.kernels import adam
+from cnnjax.kernels import adam, library
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
-SETS = kernels.instruction_sets()
+SETS = library.instruction_sets()
 SHAPES = {"wide": (300, 301), "long": (adam.LEAST + 5,), "small": (7, 9), "scalar": ()}
 
 
@@ -53,7 +53,7 @@ def test_four_updates_are_those_of_optax(monkeypatch, options):
     gradients[2]["wide"][:50] = 0
     wanted = after(tx, params, gradients, native=False)
     for name in SETS:
-        kernels.register(name)
+        library.register(name)
         monkeypatch.setattr(kernels, "instruction_set", lambda name=name: name)
         found = after(tx, params, gradients, native=True)
         assert jax.tree.structure(found) == jax.tree.structure(wanted), "a checkpoint of one must be one of the other"

@@ -11,12 +11,13 @@ from jax import lax
 from training_tools import on_devices, results_on_threads
 
 from cnnjax import kernels
+from cnnjax.kernels import library
 from cnnjax.layers import max_pool
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
 
-SETS = kernels.instruction_sets()
+SETS = library.instruction_sets()
 HIGHEST = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
 
 # Images [n, h, w, ci] and output channels.
@@ -44,7 +45,7 @@ CASES = [
 @pytest.fixture(params=SETS)
 def each_set(request, monkeypatch) -> str:
     """The test runs once on every instruction set of this CPU."""
-    kernels.register(request.param)
+    library.register(request.param)
     monkeypatch.setattr(kernels, "instruction_set", lambda: request.param)
     return request.param
 
@@ -142,7 +143,7 @@ def test_whole_numbers_give_exactly_what_is_wanted(case):
         """All variants in one program, since most of the time goes into compiling."""
         found = []
         for name, bfloat16, input_grad in variants:
-            kernels.register(name)
+            library.register(name)
             f = times[name]
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(kernels, "instruction_set", lambda name=name: name)

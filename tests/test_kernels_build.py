@@ -11,11 +11,12 @@ import pytest
 from training_tools import child
 
 from cnnjax import kernels
+from cnnjax.kernels import library
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
 
-SETS = kernels.instruction_sets()
+SETS = library.instruction_sets()
 SOURCE = Path(kernels.__file__).parent
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 CROSS_COMPILER = shutil.which("aarch64-linux-gnu-g++")
@@ -26,8 +27,8 @@ FLAGS = {"sse2": (), "avx2": ("-mavx2", "-mfma"), "avx512": ("-mfma", *WIDE), "a
 
 
 def test_nothing_is_loaded_before_the_first_question():
-    code = ("from cnnjax import kernels\nfrom jax._src import xla_bridge\n"
-            "print(kernels.register.cache_info().currsize, kernels.instruction_sets.cache_info().currsize)\n"
+    code = ("from cnnjax import kernels\nfrom cnnjax.kernels import library\nfrom jax._src import xla_bridge\n"
+            "print(library.register.cache_info().currsize, library.instruction_sets.cache_info().currsize)\n"
             "print(kernels.available(), xla_bridge.backends_are_initialized())")  # fmt: skip
     done = child(["-c", code])
     assert done.stdout.split() == ["0", "0", "True", "False"], done.stderr
@@ -36,16 +37,16 @@ def test_nothing_is_loaded_before_the_first_question():
 @pytest.fixture
 def forgotten(monkeypatch):
     """What is known of the machine is found out anew, before and after."""
-    for function in (kernels._load, kernels.instruction_sets):
+    for function in (library._load, library.instruction_sets):
         function.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    for function in (kernels._load, kernels.instruction_sets):
+    for function in (library._load, library.instruction_sets):
         function.cache_clear()
 
 
 def test_without_libraries_one_line_says_so(forgotten, tmp_path):
-    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
+    forgotten.setattr(library, "_path", lambda name: tmp_path / f"{name}.so")
     assert not kernels.available() and kernels.instruction_set() == ""
     assert kernels.why_not().startswith("the kernels are not compiled: ") and "\n" not in kernels.why_not()
     arrays = [np.zeros(shape, np.float32) for shape in ((3, 6, 7, 16), (3, 3, 16, 16), (16,))]
@@ -56,11 +57,11 @@ def test_without_libraries_one_line_says_so(forgotten, tmp_path):
 def test_a_file_that_is_no_library_and_another_machine_are_named(forgotten, tmp_path):
     for name in SETS:
         (tmp_path / f"{name}.so").write_text("not a library")
-    forgotten.setattr(kernels, "_path", lambda name: tmp_path / f"{name}.so")
+    forgotten.setattr(library, "_path", lambda name: tmp_path / f"{name}.so")
     assert not kernels.available() and ".so" in kernels.why_not()
-    kernels._load.cache_clear()
-    kernels.instruction_sets.cache_clear()
-    forgotten.setattr(kernels.platform, "machine", lambda: "riscv64")
+    library._load.cache_clear()
+    library.instruction_sets.cache_clear()
+    forgotten.setattr(library.platform, "machine", lambda: "riscv64")
     assert kernels.why_not() == "there are kernels for x86-64 and aarch64, not for riscv64"
 
 
@@ -69,7 +70,7 @@ def test_libraries_that_are_older_than_their_sources_are_not_used(forgotten, tmp
         if path.suffix in (".so", ".h", ".cc"):
             shutil.copy(path, tmp_path)
     (tmp_path / "conv.h").write_text("// changed")
-    forgotten.setattr(kernels, "__file__", str(tmp_path / "__init__.py"))
+    forgotten.setattr(library, "__file__", str(tmp_path / "library.py"))
     assert kernels.why_not() == "the kernels are older than their sources: install cnnjax again"
 
 

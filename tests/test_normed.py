@@ -12,7 +12,7 @@ from test_kernels import SETS, each_set, f32, whole_numbers  # noqa: F401
 from training_tools import on_devices, results_on_threads
 
 from cnnjax import kernels, layers
-from cnnjax.kernels import normed
+from cnnjax.kernels import library, normed
 
 HIGHEST = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
 
@@ -63,7 +63,7 @@ def test_whole_numbers_give_exactly_what_jax_gives(case):
     g = whole_numbers(rng, *out_shape(shape, co, stride))
     wanted = with_gradients(pure_conv, x, w, g, stride)
     for name in SETS:
-        kernels.register(name)
+        library.register(name)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kernels, "instruction_set", lambda name=name: name)
             found = with_gradients(normed.conv, x, w, g, stride)
@@ -136,7 +136,7 @@ def test_batch_norm_and_its_gradients_are_those_of_flax(monkeypatch, shape, relu
 
     names, wanted = ("y", "mean", "var", "dx", "dscale", "dbias", "dmore"), results(reference_norm)
     for instructions in SETS:
-        kernels.register(instructions)
+        library.register(instructions)
         monkeypatch.setattr(kernels, "instruction_set", lambda name=instructions: name)
         for name, a, c in zip(names, results(normed.batch_norm), wanted, strict=False):
             np.testing.assert_allclose(a, c, rtol=1e-4, atol=2e-5 * np.abs(c).max(), err_msg=f"{name}, {instructions}")
@@ -157,7 +157,7 @@ def test_the_pool_sends_gradients_where_jax_does_at_ties_too(monkeypatch, shape)
     g = whole_numbers(rng, *wanted.shape)
     (dx,) = pull_wanted(g)
     for instructions in SETS:
-        kernels.register(instructions)
+        library.register(instructions)
         monkeypatch.setattr(kernels, "instruction_set", lambda name=instructions: name)
         y, pull = jax.vjp(normed.max_pool, x)
         for found, expected in ((y, wanted), (normed.max_pool(x), wanted), (pull(g)[0], dx)):

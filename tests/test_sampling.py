@@ -9,12 +9,12 @@ import pytest
 from training_tools import on_devices, settings
 
 from cnnjax import geometry, kernels, steps
-from cnnjax.kernels import sampling
+from cnnjax.kernels import library, sampling
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
 
-SETS = kernels.instruction_sets()
+SETS = library.instruction_sets()
 TARGET = f"cnnjax_{kernels.instruction_set()}_sample"
 sample = jax.jit(geometry.sample, static_argnames=("interpolation", "fill", "native"))
 # One pixel, rows, columns, odd sides, sides of which a row has several blocks of pixels; and other channels.
@@ -66,7 +66,7 @@ def test_pixels_are_those_of_xla(monkeypatch, shape, interpolation, fill):
         wanted = np.asarray(sample(images, matrices, **options))
         factors, fraction = geometry._factors(jnp.asarray(matrices), *shape[1:3])
         for name in SETS:
-            kernels.register(name)
+            library.register(name)
             monkeypatch.setattr(kernels, "instruction_set", lambda name=name: name)
             found = np.asarray(sampling.sample(images, factors, bits=fraction + 1, **options))
             atol = 0 if interpolation == "nearest" or kind in ("identity", "mirror") else 1e-4  # of 255: rounding

@@ -6,15 +6,11 @@ first question or call. Where `available` or the `supports_` functions say no, J
 compute, and what they return where a number is infinite or none, is in docs/kernels.md.
 """
 
-import ctypes
 import dataclasses
 import functools
-import hashlib
 import itertools
-import platform
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -25,98 +21,11 @@ from jax.custom_batching import sequential_vmap
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cnnjax.kernels.library import available, instruction_set, why_not
+
 BLOCK = 16  # channels that are computed together
 LARGEST = 2**24  # of a dimension
 MOST_ELEMENTS = 2**40
-HANDLERS = {
-    "adam": "CnnjaxAdam",
-    "conv_forward": "CnnjaxConvForward",
-    "conv_backward": "CnnjaxConvBackward",
-    "dense_forward": "CnnjaxDenseForward",
-    "dense_backward": "CnnjaxDenseBackward",
-    "sample": "CnnjaxSample",
-    "plain_forward": "CnnjaxPlainForward",
-    "plain_backward": "CnnjaxPlainBackward",
-    "norm_sums": "CnnjaxNormSums",
-    "norm_forward": "CnnjaxNormForward",
-    "norm_gradient_sums": "CnnjaxNormGradientSums",
-    "norm_backward": "CnnjaxNormBackward",
-    "max_pool_forward": "CnnjaxMaxPoolForward",
-    "max_pool_backward": "CnnjaxMaxPoolBackward",
-}
-# By machine: the library that every CPU of the kind can load. It knows the instruction sets of this one.
-PLAIN = {"x86_64": "sse2", "amd64": "sse2", "aarch64": "neon", "arm64": "neon"}
-
-
-def available() -> bool:
-    """Whether the kernels can be used on the CPU of this machine."""
-    return not why_not()
-
-
-def why_not() -> str:
-    """Why there are no kernels, in one line; "" where there are."""
-    return _load()[1]
-
-
-def instruction_set() -> str:
-    """Which of the libraries is in use: avx512bf16, avx512, avx2, sse2 or neon; "" where none is."""
-    return _load()[0]
-
-
-@functools.cache
-def instruction_sets() -> tuple[str, ...]:
-    """Those that this CPU has and that are compiled, best first.
-
-    Raises:
-        OSError: none is compiled, or it cannot be loaded; the message says why.
-    """
-    machine = platform.machine().lower()
-    if machine not in PLAIN:
-        raise OSError(f"there are kernels for x86-64 and aarch64, not for {machine}")
-    if not _path(PLAIN[machine]).exists():
-        raise OSError("the kernels are not compiled: install a C++17 compiler (g++ or clang++), then install cnnjax again")
-    if not _is_current(PLAIN[machine]):
-        raise OSError("the kernels are older than their sources: install cnnjax again")
-    names = _text(PLAIN[machine], "CnnjaxCpu").split()
-    return tuple(name for name in names if _path(name).exists() and _is_current(name))
-
-
-@functools.cache
-def register(name: str) -> None:
-    """Makes the library of an instruction set known to XLA, as targets cnnjax_<name>_<handler>."""
-    library = ctypes.CDLL(str(_path(name)))
-    for handler, symbol in HANDLERS.items():
-        jax.ffi.register_ffi_target(f"cnnjax_{name}_{handler}", jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
-
-
-def _path(name: str) -> Path:
-    return Path(__file__).with_name(f"{name}.so")
-
-
-def _text(name: str, function: str) -> str:
-    """What a function without arguments of a library returns."""
-    found = getattr(ctypes.CDLL(str(_path(name))), function)
-    found.restype = ctypes.c_char_p
-    return found().decode()
-
-
-def _is_current(name: str) -> bool:
-    """Whether a library is made of the sources beside it, as setup.py takes their digest."""
-    files = sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".cc", ".h"))
-    return _text(name, "CnnjaxSources") == hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
-
-
-@functools.cache
-def _load() -> tuple[str, str]:
-    """The instruction set in use, and why there is none."""
-    try:
-        name = instruction_sets()[0]
-        register(name)
-    except (OSError, AttributeError) as error:  # a library that is none, or none of ours
-        return "", str(error).splitlines()[0]
-    except Exception as error:  # of XLA, where it has another version than the headers had
-        return "", f"this version of jaxlib refuses the kernels, install cnnjax again ({str(error).splitlines()[0]})"
-    return name, ""
 
 
 class Block(NamedTuple):

@@ -11,6 +11,7 @@ namespace cnnjax {
 namespace {
 
 constexpr int64_t kPartialSums = int64_t(1) << 24;  // of all groups of images together, in numbers
+constexpr int64_t kGroups = 32;                      // as many cores have work; each group costs sums to write and to add
 
 // Image n of an array.
 const char* image(const void* x, int64_t n, int64_t values, Kind kind) {
@@ -91,7 +92,7 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
     for (int64_t i = 0; i < last; i += kLanes) store(line + i, load(static_cast<const uint16_t*>(g) + n * last + i));
     return static_cast<const float*>(line);
   };
-  const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, 32);
+  const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, kGroups);
   const int64_t group = (images + most - 1) / most, groups = (images + group - 1) / group;
   std::unique_ptr<float[]> all(new float[groups * sums]);
   parallel_for(pool, groups, [&](int64_t job) {
