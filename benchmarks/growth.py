@@ -1,4 +1,4 @@
-"""How cnnjax alone grows with the number of images: time of each part, and memory."""
+"""How cnnjax alone grows with the number of images: time of each part, and memory of a run, which lists them once."""
 
 import argparse
 import io
@@ -30,7 +30,7 @@ def archive(path: Path, images: int) -> None:
 
 
 def measure(flags: argparse.Namespace, scratch: Path) -> dict:
-    """A fresh process for each number of images; the shape of `compare.compare`'s result."""
+    """Two fresh processes for each number of images, one that prepares them and a run; the shape of `compare.compare`'s result."""
     machine = results.machine(flags.threads)
     counts = (flags.images,) if flags.images else COUNTS
     values, memory, about = {}, {}, {}
@@ -42,17 +42,19 @@ def measure(flags: argparse.Namespace, scratch: Path) -> dict:
         settings = Settings(
             "malaria", 32, flags.batch or 256, 2, flags.precision, flags.threads, data=str(path), scratch=str(own)
         )
-        side = Side(f"cnnjax, {count:,} images", "cnnjax", settings, environment("cnnjax", flags.threads, {}))
-        try:
-            about[side.label] = side.ask("about")
-            side.ask("prepare", what="growth")
-            for name, value in side.ask("turn").items():
-                values.setdefault(name, {})[side.label] = [value]
-            print(f"  {side.label} done", flush=True)
-            memory[side.label] = side.memory()
-        finally:
-            side.close()
-            path.unlink()
+        label = f"cnnjax, {count:,} images"
+        for what in ("listing", "growth"):
+            side = Side(label, "cnnjax", settings, environment("cnnjax", flags.threads, {}))
+            try:
+                about[label] = side.ask("about")
+                side.ask("prepare", what=what)
+                for name, value in side.ask("turn").items():
+                    values.setdefault(name, {})[label] = [value]
+                memory[label] = side.memory()  # in the end that of the run
+            finally:
+                side.close()
+        print(f"  {label} done", flush=True)
+        path.unlink()
     settings = {"task": "malaria", "what": "growth-data", "size": 32, "batch": settings.batch, "precision": flags.precision,
                 "threads": flags.threads, "images": sum(counts), "drawn": True}  # fmt: skip
     return {"machine": machine, "settings": settings, "about": about, "losses": {}, "left_out": {}, "results": values,

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import images as images_lib
+from cnnjax.columns import Repeated, table
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
-from cnnjax.sources import Reference, Repeated, Source
+from cnnjax.sources import Reference, Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
@@ -243,8 +244,8 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
             rows = map(tuple, csv.reader(file))
-            names, facts = next(rows, ()), Repeated(rows)
-            facts.values = [dict(zip(names, row, strict=True)) for row in facts.values]
+            names, (facts,) = next(rows, ()), table(zip(rows), Repeated)
+            facts = Repeated([dict(zip(names, row, strict=True)) for row in facts.values], facts.numbers)
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None

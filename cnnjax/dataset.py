@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from cnnjax import cache as cache_lib
 from cnnjax import images as images_lib
 from cnnjax import rundir, sources
 from cnnjax import splits as splits_lib
+from cnnjax.columns import Repeated, Texts
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 
@@ -27,8 +28,7 @@ class Dataset:
     Attributes:
         images: uint8 [all, size, size, 3], memory-mapped.
         labels: int32 [all].
-        ids: `sources.TEXTS` [all].
-        groups: one text per image.
+        ids, groups: one text per image.
         classes: names in label order.
         splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
         facts: width, height, format and mode of each file, and why it cannot be used, as text.
@@ -38,11 +38,11 @@ class Dataset:
 
     images: np.ndarray
     labels: np.ndarray
-    ids: np.ndarray
-    groups: sources.Repeated
+    ids: Texts
+    groups: Repeated
     classes: tuple[str, ...]
     splits: dict[str, np.ndarray]
-    facts: sources.Repeated
+    facts: Repeated
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, sources.Reference]]]
 
@@ -143,16 +143,22 @@ def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progre
     return splits_lib.by_split(good, assigned)
 
 
+def _positions(ids: Iterable[str], known: Sequence[str]) -> Iterator[int]:
+    """Where each of `ids` stands in `known`, which is sorted; -1: nowhere."""
+    at = -1
+    for id in ids:
+        at += 1  # most come one after the other
+        if at == len(known) or known[at] != id:
+            at = min(bisect.bisect_left(known, id), len(known) - 1)
+        yield at if known[at] == id else -1
+
+
 def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
     rows, examples = splits_lib.read(path), source.examples
-    if np.array_equal(rows.ids, examples.ids):
-        position = np.arange(len(rows))
-    else:  # one by one: with texts np.searchsorted is wrong
-        position = np.fromiter((bisect.bisect_left(examples.ids, id) for id in rows.ids), np.int64, len(rows))
-        position = position.clip(max=len(examples) - 1)
-    known = np.isin(position, good) & (examples.ids[position] == rows.ids)
+    position = np.fromiter(_positions(rows.ids, examples.ids), np.int64, len(rows))
+    known = np.isin(position, good)
     if not known.all():
-        missing = rows.ids[~known]
+        missing = rows.ids.take(~known)
         raise DataError(f"the data is without {counted(len(missing), 'image')} of {path}, such as {missing[0]!r}; name the data "
                         "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
     if len(np.unique(position)) < len(rows):

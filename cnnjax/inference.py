@@ -2,13 +2,13 @@
 
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from cnnjax import checkpoints, metrics, pipeline, rundir, runtime, state, steps
+from cnnjax import checkpoints, columns, metrics, pipeline, rundir, runtime, state, steps
 from cnnjax import config as config_lib
 from cnnjax import images as images_lib
 from cnnjax.dataset import Dataset
@@ -48,22 +48,24 @@ class Engine:
 
     def logits_of_rows(self, images: np.ndarray, rows: np.ndarray, batch_size: int,
                        advance: Callable[[int], None] = lambda n: None) -> np.ndarray:  # fmt: skip
-        """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs]. `batch_size` is that of training."""
+        """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs], mapped. `batch_size` is that of
+        training."""
         batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         batch_size *= min(max(PIXELS // (batch_size * images.shape[1] ** 2), 1), BATCHES)
         batches = pipeline.EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
-        out, pending = [], None
-        for batch in pipeline.iterate(batches):
-            current = self.run(self.model, pipeline.put(batch, runtime.batched(self.mesh)))
-            # Fetched one batch late, so that the device always has work.
-            if pending is not None:
-                out.append(np.asarray(pending))
-                advance(batch_size)
-            pending = current
-        out.append(np.asarray(pending))
-        advance(len(rows) - batch_size * (len(out) - 1))
-        return np.concatenate(out)[: len(rows)]
+        pending = None
+        with columns.Spool(np.float32) as out:
+            for batch in pipeline.iterate(batches):
+                current = self.run(self.model, pipeline.put(batch, runtime.batched(self.mesh)))
+                # Fetched one batch late, so that the device always has work.
+                if pending is not None:
+                    out.write(np.asarray(pending).ravel())
+                    advance(batch_size)
+                pending = current
+            out.write(np.asarray(pending).ravel())
+            advance(len(rows) - batch_size * (len(batches) - 1))
+            return out.mapped().reshape(len(batches) * batch_size, -1)[: len(rows)]
 
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
@@ -78,36 +80,40 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
     labels = data.labels[rows]
     result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
-    p = metrics.probabilities(logits)
-    called = p.argmax(1)
     if not runtime.is_main():
         return result
     rundir.write_rows(
         workdir / "eval" / f"{name}.csv",
         ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
-        (
-            (data.ids[row], data.groups[row], data.classes[label], data.classes[best], *q.tolist())
-            for row, label, best, q in zip(rows, labels, called, p, strict=True)
-        ),
+        _predictions(data, rows, logits),
     )
-    result |= _thumbnails(data, rows, labels, p, workdir / "eval" / f"{name}-images")
+    result |= _thumbnails(data, rows, logits, workdir / "eval" / f"{name}-images")
     rundir.write_json(workdir / "eval" / f"{name}.json", result)
     return result
+
+
+def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
+    """Id, group, label, predicted class and probabilities of each of `rows`."""
+    for part in metrics.slices(logits):
+        own, p = rows[part], metrics.probabilities(logits[part])
+        told = data.ids.take(own), data.groups.take(own), data.labels[own], p.argmax(1), p.tolist()
+        for id, group, label, best, q in zip(*told, strict=True):
+            yield id, group, data.classes[label], data.classes[best], *q
 
 
 LOOK_AT = 12
 
 
-def _thumbnails(
-    data: Dataset, rows: np.ndarray, labels: np.ndarray, p: np.ndarray, directory: Path
-) -> dict[str, list[dict]]:
+def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, list[dict]]:
     """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
-    order = np.sort(p, axis=1)
-    called = p.argmax(1)
+    highest = np.empty((len(rows), 2))  # the two probabilities that are
+    metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
+    second, best = highest.T
+    labels, called = data.labels[rows], metrics.called(logits)
     wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
     chosen = {
-        "mistakes": wrong[np.argsort(-order[wrong, -1], kind="stable")][:LOOK_AT],
-        "uncertain": right[np.argsort(order[right, -1] - order[right, -2], kind="stable")][:LOOK_AT],
+        "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
+        "uncertain": right[np.argsort(best[right] - second[right], kind="stable")][:LOOK_AT],
     }
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
@@ -124,7 +130,7 @@ def _thumbnails(
                 "id": data.ids[rows[i]],
                 "label": data.classes[labels[i]],
                 "predicted": data.classes[called[i]],
-                "probability": float(p[i, called[i]]),
+                "probability": float(best[i]),
                 "file": f"{directory.name}/{file.name}",
             })  # fmt: skip
     return looks

@@ -57,7 +57,8 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         return sys.maxsize // self._batch_size
 
     def _draw(self, epoch: int) -> np.ndarray:
-        return np.random.Generator(np.random.Philox([self._seed, epoch])).permutation(len(self._rows))
+        places = np.arange(len(self._rows), dtype=np.uint32)
+        return np.random.Generator(np.random.Philox([self._seed, epoch])).permutation(places)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """{"image": uint8 [b, size, size, 3], "label": int32 [b]}."""

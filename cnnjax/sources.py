@@ -4,7 +4,6 @@ A source lists examples without decoding any; what it lists is the same for any 
 archive keeps its names, and the same for a folder and an archive of it.
 """
 
-import array
 import dataclasses
 import functools
 import hashlib
@@ -25,13 +24,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from cnnjax import download, remote
+from cnnjax.columns import PART, Repeated, Texts, in_parts, table
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 SIGNATURES = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # with which archives, but for .tar, begin
-PART = 10_000  # files that are held as Python objects at once
-TEXTS = np.dtypes.StringDType()  # 16 bytes a text, and its letters where they are more than 15; a list takes 60 more
 OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -49,59 +47,17 @@ class Example(NamedTuple):
     split: str  # train, val or test where the source itself says so, else ""
 
 
-class Repeated(Sequence):
-    """Few different values many times: each is held once, and for every row a number of 4 bytes. Equal to a list of the same.
-
-    Attributes:
-        values: the different ones.
-        numbers: uint32, for every row its place among them.
-    """
-
-    def __init__(self, items: Iterable = ()):
-        self.values, self.numbers, self._known = [], array.array("I"), {}
-        for item in items:
-            self.append(item)
-
-    def append(self, item) -> None:
-        number = self._known.setdefault(item, len(self.values))
-        if number == len(self.values):
-            self.values.append(item)
-        self.numbers.append(number)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, i: int):
-        return self.values[self.numbers[i]]
-
-    def __iter__(self) -> Iterator:
-        return map(self.values.__getitem__, self.numbers)
-
-    def __eq__(self, other) -> bool:
-        return isinstance(other, Sequence) and list(self) == list(other)
-
-    def take(self, rows: np.ndarray) -> "Repeated":
-        """Those at int64 `rows`, in their order."""
-        taken = Repeated()
-        taken.values, taken.numbers = self.values, array.array("I", np.asarray(self.numbers)[rows].tobytes())
-        return taken
-
-    def where(self, wanted: Callable) -> np.ndarray:
-        """bool [n]: the rows whose value is wanted."""
-        return np.array([bool(wanted(value)) for value in self.values], bool)[np.asarray(self.numbers)]
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Sequence):
-    """Examples as columns, of which each is made when it is asked for: a million of them take some 30 MB, not 500.
+    """Examples as columns, of which each is made when it is asked for: a million of them take 16 MB, not 500.
 
     Attributes:
-        ids: `TEXTS` [n].
+        ids: n texts.
         labels: int32 [n].
         groups, splits: one text per example.
     """
 
-    ids: np.ndarray
+    ids: Texts
     labels: np.ndarray
     groups: Repeated
     splits: Repeated
@@ -109,16 +65,7 @@ class Examples(Sequence):
     @classmethod
     def of(cls, examples: Iterable[tuple[str, int, str, str]]) -> "Examples":
         """The columns of what is read once and not kept."""
-        labels, groups, splits = array.array("i"), Repeated(), Repeated()
-
-        def ids() -> Iterator[str]:
-            for id, label, group, split in examples:
-                labels.append(label)
-                groups.append(group)
-                splits.append(split)
-                yield id
-
-        return cls(texts(ids()), np.array(labels, np.int32), groups, splits)
+        return cls(*table(examples, Texts, np.int32, Repeated, Repeated))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -127,38 +74,11 @@ class Examples(Sequence):
         return Example(self.ids[i], int(self.labels[i]), self.groups[i], self.splits[i])
 
     def __iter__(self) -> Iterator[Example]:
-        return map(Example, (id for (id,) in _rows(self.ids)), map(int, self.labels), self.groups, self.splits)
+        return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
 
     def take(self, rows: np.ndarray) -> "Examples":
         """Those at int64 `rows`, in their order."""
-        return Examples(self.ids[rows], self.labels[rows], self.groups.take(rows), self.splits.take(rows))
-
-
-def texts(items: Iterable[str]) -> np.ndarray:
-    """Texts of any length as `TEXTS` [n]."""
-    return _joined([np.array(part, TEXTS) for part in _parts(items)], TEXTS)
-
-
-def _parts(items: Iterable) -> Iterator[list]:
-    iterator = iter(items)
-    return iter(lambda: list(itertools.islice(iterator, PART)), [])
-
-
-def _joined(parts: list[np.ndarray], dtype) -> np.ndarray:
-    """`np.concatenate` that lets go of each part as it is copied, which empties the list."""
-    parts.reverse()
-    joined, at = np.empty(sum(map(len, parts)), dtype), 0
-    while parts:
-        part = parts.pop()
-        joined[at : at + len(part)] = part
-        at += len(part)
-    return joined
-
-
-def _rows(*columns: np.ndarray) -> Iterator[tuple]:
-    """The rows of columns of one length as Python's own objects."""
-    for at in range(0, len(columns[0]), PART):
-        yield from zip(*(column[at : at + PART].tolist() for column in columns), strict=True)
+        return Examples(self.ids.take(rows), self.labels[rows], self.groups.take(rows), self.splits.take(rows))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,29 +227,20 @@ class _Files:
     """The files of a folder or an archive, in its own order.
 
     Attributes:
-        names: `TEXTS` [files], paths below the root with "/"; of one that comes more than once, the last counts.
+        names: paths below the root with "/"; of one that comes more than once, the last counts.
         places: structured [files], what the fingerprint depends on, and where to find the file.
-        facts: how many fields of `places` the fingerprint depends on.
+        facts: place -> what of it the fingerprint depends on.
         rejected: (name, reason).
         reference: (name, place) -> reference.
         stream: of what can only be read from its beginning: () -> (number of the file, reference).
     """
 
-    names: np.ndarray
+    names: Texts
     places: np.ndarray
-    facts: int
+    facts: Callable[[tuple], tuple]
     rejected: list[tuple[str, str]]
     reference: Callable[[str, tuple], Reference]
     stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
-
-
-def _columns(rows: Iterable[tuple[str, tuple]], dtype: list) -> tuple[np.ndarray, np.ndarray]:
-    """(name, place) of each file -> `TEXTS` [files] and structured [files]."""
-    names, places = [], []
-    for part in _parts(rows):
-        names.append(np.array([name for name, _ in part], TEXTS))
-        places.append(np.array([place for _, place in part], dtype))
-    return _joined(names, TEXTS), _joined(places, dtype)
 
 
 def _list_folder(root: Path) -> _Files:
@@ -359,9 +270,11 @@ def _list_folder(root: Path) -> _Files:
                     continue
                 yield id, (facts.st_size, facts.st_mtime_ns)
 
-    columns = _columns(rows(), [("size", "i8"), ("changed", "i8")])
+    names, places = table(rows(), Texts, np.dtype([("size", "i8"), ("changed", "i8")]))
     above = os.path.join(root, "")
-    return _Files(*columns, 2, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0]))
+    return _Files(
+        names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0])
+    )
 
 
 def _text(name: str) -> str:
@@ -392,8 +305,9 @@ def _list_zip(path: Path) -> _Files:
                         spelled[name] = info.orig_filename
                     yield name, tuple(getattr(info, field) for field, _ in ZIP_PLACE)
 
-    columns = _columns(rows(), ZIP_PLACE)
-    return _Files(*columns, 2, rejected, lambda name, place: ZipReference(str(path), spelled.get(name, name), place))
+    names, places = table(rows(), Texts, np.dtype(ZIP_PLACE))
+    return _Files(names, places, lambda place: place[:2], rejected,
+                  lambda name, place: ZipReference(str(path), spelled.get(name, name), place))  # fmt: skip
 
 
 def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
@@ -425,16 +339,19 @@ def _list_tar(path: Path) -> _Files:
     rejected = []
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
-        rows = ((name, (info.size, info.mtime, changed, info.offset_data)) for name, info in _tar_files(archive, rejected))
         # The time is kept as it is, whole or not, because the fingerprint depends on it.
-        columns = _columns(rows, [("size", "i8"), ("time", "O"), ("changed", "i8"), ("offset", "i8")])
+        rows = (
+            (name, (info.size, json.dumps(info.mtime), info.offset_data)) for name, info in _tar_files(archive, rejected)
+        )
+        names, places = table(rows, Texts, np.dtype([("size", "i8"), ("time", "S32"), ("offset", "i8")]))
 
     def stream() -> Iterator[tuple[int, Reference]]:
         with tarfile.open(path, "r|*") as archive:
             for number, (_, info) in enumerate(_tar_files(archive, [])):
                 yield number, DataReference(archive.extractfile(info).read())
 
-    return _Files(*columns, 3, rejected, lambda _, place: TarReference(str(path), place[3], place[0]),
+    return _Files(names, places, lambda place: (place[0], json.loads(place[1]), changed), rejected,
+                  lambda _, place: TarReference(str(path), place[2], place[0]),
                   stream if compressed else None)  # fmt: skip
 
 
@@ -463,9 +380,9 @@ def _listed(config, place: str, files: _Files) -> Source:
     """Finds classes and, where folders are named so, splits among the listed paths."""
     hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
     # Most names need no search.
-    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name)
-                         for (name,) in _rows(files.names)), bool, len(files.names))  # fmt: skip
-    folders = {name.rpartition("/")[0] for name, seen in _rows(files.names, shown) if seen}
+    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name) for name in files.names),
+                        bool, len(files.names))  # fmt: skip
+    folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
     parts = [folder.split("/") for folder in folders if folder]
     depth = 0  # leading folders that all images share, such as cell_images/
     while True:
@@ -486,8 +403,6 @@ def _listed(config, place: str, files: _Files) -> Source:
         what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
         raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
     label = {name: i for i, name in enumerate(classes)}
-    order = np.argsort(files.names, kind="stable")  # all begin with the same folders: sorted by id as well
-    chosen = array.array("i")  # the number of each example's file
     above = "".join(f"{part}/" for part in parts[0][:depth])
     pattern = config.group
 
@@ -500,37 +415,40 @@ def _listed(config, place: str, files: _Files) -> Source:
         split = OFFICIAL[p[depth].lower()] if split_depth else ""
         return label[p[start]], sum(len(part) + 1 for part in p[: start + 1]), split
 
-    def examples() -> Iterator[tuple[str, int, str, str]]:
-        rows = ((i, name, seen) for numbers in np.split(order, range(PART, len(order), PART))
-                for i, name, seen in _rows(numbers, files.names[numbers], shown[numbers]))  # fmt: skip
-        for (i, name, seen), (_, after, _) in itertools.pairwise(itertools.chain(rows, [(0, "", False)])):
-            if seen and name != after and (facts := known(name.rpartition("/")[0])):
-                chosen.append(i)
-                yield name[len(above) :], facts[0], _group(pattern, name[facts[1] :]), facts[2]
+    named = files.names.take(shown)
+    named = named.take(named.order())  # all begin with the same folders: sorted by id as well
 
-    listed = Examples.of(examples())
+    def examples() -> Iterator[tuple[int, int, str, str]]:
+        """Number of the file, label, group, split; of files with one name the last."""
+        rows = zip(named.rows, named, strict=True)
+        for (number, name), (_, after) in itertools.pairwise(itertools.chain(rows, [(0, "")])):
+            if name != after and (facts := known(name.rpartition("/")[0])):
+                yield number, facts[0], _group(pattern, name[facts[1] :]), facts[2]
+
+    numbers, *columns = table(examples(), np.uint32, np.int32, Repeated, Repeated)
+    ids = dataclasses.replace(named, rows=numbers, skipped=len(above.encode()))
+    listed = Examples(ids, *columns)
     if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
     if files.stream is None:
-        references = functools.partial(_references, files.reference, above, listed.ids, files.places, chosen)
+        references = functools.partial(_references, files.reference, above, ids, files.places)
     else:
-        position = np.full(len(files.names), -1)
-        position[chosen] = np.arange(len(chosen))
+        position = np.full(len(files.names), -1, np.int32)
+        position[ids.rows] = np.arange(len(ids), dtype=np.int32)
         references = functools.partial(_known, files.stream, position)
-    facts = ((id, place[: files.facts]) for id, place in _placed(listed.ids, files.places, chosen))
+    facts = ((id, files.facts(place)) for id, place in zip(ids, _placed(ids, files.places), strict=True))
     return Source(classes, listed, _digest(facts), references, rejected)
 
 
-def _placed(ids: np.ndarray, places: np.ndarray, chosen: np.ndarray) -> Iterator[tuple[str, tuple]]:
-    """Id and place of each example, of which file `chosen` is its."""
+def _placed(ids: Texts, places: np.ndarray) -> Iterator[tuple]:
+    """The place of each example's file."""
     for at in range(0, len(ids), PART):
-        yield from _rows(ids[at : at + PART], places[chosen[at : at + PART]])
+        yield from places[ids.rows[at : at + PART]].tolist()
 
 
-def _references(reference: Callable, above: str, ids: np.ndarray, places: np.ndarray, chosen: np.ndarray
-                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
-    for i, (id, place) in enumerate(_placed(ids, places, chosen)):
+def _references(reference: Callable, above: str, ids: Texts, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    for i, (id, place) in enumerate(zip(ids, _placed(ids, places), strict=True)):
         yield i, reference(above + id, place)
 
 
@@ -547,7 +465,7 @@ def _group(pattern: str, name: str) -> str:
 def _digest(facts: Iterable) -> str:
     """SHA-256 of a list as JSON, of which no more than `PART` elements are held."""
     digest, between = hashlib.sha256(b"["), b""
-    for part in _parts(facts):
+    for part in in_parts(facts):
         digest.update(between + json.dumps(part)[1:-1].encode())
         between = b", "
     digest.update(b"]")
@@ -591,7 +509,7 @@ def _tfds(config, progress: Progress) -> Source:
 def _arrays(classes: tuple[str, ...], examples: Examples, references: Callable[[], Iterable[Reference]],
             fingerprint: str) -> Source:  # fmt: skip
     """Of examples in any order, and their references in the same."""
-    order = np.argsort(examples.ids, kind="stable")
+    order = examples.ids.order()
     rows = np.argsort(order)
     return Source(classes, examples.take(order), fingerprint, lambda: zip(map(int, rows), references(), strict=True))
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import rundir
+from cnnjax.columns import Repeated, Texts, table
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
-from cnnjax.sources import Example, Repeated, texts
+from cnnjax.sources import Example
 
 NAMES = ("train", "val", "test")
 
@@ -40,27 +41,33 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
     return splits
 
 
-def _order(seed: int, names: Iterable[str], count: int) -> np.ndarray:
-    """Positions of `count` names in the seed's order."""
-    digests = (hashlib.sha256(f"{seed}/{name}".encode()).digest() for name in names)
-    return np.fromiter(digests, "S32", count).argsort(kind="stable")
+def _order(seed: int, names: Iterable[str]) -> np.ndarray:
+    """Positions of names in the seed's order."""
+    (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "S32")
+    return digests.argsort(kind="stable")
+
+
+def _labels(examples: Sequence[Example]) -> np.ndarray:
+    """int32 [n]."""
+    return np.fromiter((example.label for example in examples), np.int32, len(examples))
 
 
 def _stratified(examples: Sequence[Example], config) -> list[str]:
-    return _cut(examples, config.seed, val=config.val, test=config.test)
+    ids = (example.id for example in examples)
+    return _cut(ids, _labels(examples), config.seed, val=config.val, test=config.test)
 
 
-def _cut(examples: Sequence[Example], seed: int, **fractions: float) -> list[str]:
+def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, **fractions: float) -> list[str]:
     """Each class is divided on its own, by rounded fractions of `val` and `test`."""
-    splits = ["train"] * len(examples)
-    labels = np.fromiter((example.label for example in examples), np.int32, len(examples))
+    splits = ["train"] * len(labels)
+    order = _order(seed, ids)
+    ordered = labels[order]
     for label in np.unique(labels):
-        own = np.flatnonzero(labels == label)
-        order = own[_order(seed, (examples[i].id for i in own), len(own))]
+        own = order[ordered == label]
         val, test = (round(fractions[name] * len(own)) for name in ("val", "test"))
-        for i in order[:test]:
+        for i in own[:test]:
             splits[i] = "test"
-        for i in order[test : test + val]:
+        for i in own[test : test + val]:
             splits[i] = "val"
     return splits
 
@@ -73,7 +80,7 @@ def _grouped(examples: Sequence[Example], config) -> list[str]:
         raise DataError(f"no group for {counted(len(without), 'image')}, such as {without[0]!r}; set --config.data.group to a "
                         "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
     groups = sorted({example.group for example in examples})
-    groups = [groups[i] for i in _order(config.seed, groups, len(groups))]
+    groups = [groups[i] for i in _order(config.seed, groups)]
     used = [i for i, name in enumerate(NAMES) if config[name] > 0]
     if len(groups) < len(used):
         raise DataError(f"{counted(len(groups), 'group')} ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
@@ -130,12 +137,18 @@ def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.nda
             side[group] = to
 
 
+def _by_id(examples: Sequence[Example]) -> np.ndarray:
+    """Rows sorted by id."""
+    (ids,) = table(((example.id,) for example in examples), Texts)
+    return ids.order()
+
+
 def _tutorial(examples: Sequence[Example], config) -> list[str]:
     """Keras' `ImageDataGenerator(validation_split)`: the first names of each class, sorted, are validation."""
     counts = Counter(example.label for example in examples)
     left = {label: int(config.val * count) for label, count in counts.items()}
     splits = ["train"] * len(examples)
-    for i in np.argsort(texts(example.id for example in examples), kind="stable"):
+    for i in _by_id(examples):
         label = examples[i].label
         if left[label]:
             splits[i], left[label] = "val", left[label] - 1
@@ -144,9 +157,8 @@ def _tutorial(examples: Sequence[Example], config) -> list[str]:
 
 def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
     """Keras' `image_dataset_from_directory(validation_split, seed)`: all names shuffled, the last are validation."""
-    labels = np.fromiter((example.label for example in examples), np.int32, len(examples))
-    order = np.argsort(texts(example.id for example in examples), kind="stable")
-    order = order[np.argsort(labels[order], kind="stable")]
+    order = _by_id(examples)
+    order = order[np.argsort(_labels(examples)[order], kind="stable")]
     np.random.RandomState(config.seed).shuffle(order)
     splits = ["train"] * len(examples)
     for i in order[len(order) - int(config.val * len(order)) :]:
@@ -162,8 +174,8 @@ def _official(examples: Sequence[Example], config) -> list[str]:
                         "val/, test/ do; use --config.split.method=stratified")  # fmt: skip
     splits = [example.split for example in examples]
     cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
-    inside = [i for i, name in enumerate(splits) if name == "train"]
-    parts = _cut([examples[i] for i in inside], config.seed, **cut)
+    inside = np.flatnonzero([name == "train" for name in splits])
+    parts = _cut((examples[i].id for i in inside), _labels(examples)[inside], config.seed, **cut)
     for i, part in zip(inside, parts, strict=True):
         splits[i] = part
     return splits
@@ -193,14 +205,13 @@ class Rows:
     """A frozen split as columns; iterated, it gives (id, label, group, split).
 
     Attributes:
-        ids: `sources.TEXTS` [n].
-        labels, groups, splits: one text per image.
+        ids, labels, groups, splits: one text per image.
     """
 
-    ids: np.ndarray
-    labels: Repeated
-    groups: Repeated
-    splits: Repeated
+    ids: Sequence[str]
+    labels: Sequence[str]
+    groups: Sequence[str]
+    splits: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -209,28 +220,25 @@ class Rows:
         return zip(self.ids, self.labels, self.groups, self.splits, strict=True)
 
 
-NONE = Rows(texts([]), Repeated(), Repeated(), Repeated())
+NONE = Rows((), (), (), ())
 
 
 def read(path: Path) -> Rows:
     """The rows of a frozen split. Raises DataError for a file that is not one."""
-    columns = Repeated(), Repeated(), Repeated()
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
         reader = csv.reader(file)
         if next(reader, None) != ["id", "label", "group", "split"]:
             raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
 
-        def ids() -> Iterator[str]:
+        def rows() -> Iterator[list[str]]:
             for row in reader:
                 if not row:
                     continue
                 if len(row) != 4 or row[3] not in NAMES:
                     raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
-                for column, text in zip(columns, row[1:], strict=True):
-                    column.append(text)
-                yield row[0]
+                yield row
 
-        return Rows(texts(ids()), *columns)
+        return Rows(*table(rows(), Texts, Repeated, Repeated, Repeated))
 
 
 def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:

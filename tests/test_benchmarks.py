@@ -36,6 +36,15 @@ def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
     assert "| cnnjax | " in results.markdown(found)
 
 
+def test_growth_is_measured_in_a_run_of_its_own(tmp_path):
+    done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=growth-data", "--images=300", "--batch=32",
+                  f"--json={tmp_path}/growth.json"])  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found, label = json.loads((tmp_path / "growth.json").read_text()), "cnnjax, 300 images"
+    assert len(found["results"]) == 4 and all(values[label][0] > 0 for values in found["results"].values())
+    assert found["memory"][label]["process"] > found["memory"][label]["allocated"] > 1e8
+
+
 def test_sides_that_compute_different_losses_are_refused(monkeypatch, capfd):
     def make_sides(flags, classes, scratch):
         settings = [tasks.Settings("malaria", flags.size, flags.batch, classes, seed=seed) for seed in (0, 1)]

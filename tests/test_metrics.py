@@ -41,6 +41,18 @@ def test_two_class_numbers_are_of_the_positive_class(positive):
     assert numbers["specificity"] == pytest.approx(reference.recall_score(labels, called, pos_label=1 - positive))
 
 
+def test_auc_of_equal_scores_is_scikit_learns():
+    scores, positive = RNG.integers(0, 9, 500).astype(np.float32), RNG.random(500) < 0.3
+    assert metrics.auc(scores, positive) == pytest.approx(reference.roc_auc_score(positive, scores), rel=1e-12)
+
+
+def test_numbers_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch):
+    labels, logits = RNG.integers(0, 7, 300), RNG.standard_normal((300, 7)).astype(np.float32)
+    whole = metrics.detailed(logits, labels, NAMES, -1)
+    monkeypatch.setattr(metrics, "NUMBERS", 70)
+    assert metrics.detailed(logits, labels, NAMES, -1) == whole
+
+
 def test_one_logit_is_of_the_second_class():
     assert metrics.probabilities(np.array([[20.0]]))[0, 1] > 0.999
 

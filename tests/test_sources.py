@@ -5,7 +5,6 @@ import os
 import tarfile
 import zipfile
 
-import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
@@ -227,13 +226,3 @@ def test_the_real_archives(shared_data):
     assert cells.classes == ("Parasitized", "Uninfected") and len(cells.examples) == 7438 + 2
     assert len({e.group for e in cells.examples} - {""}) == 52
     assert len(opened(shared_data / "flower_photos.tgz").examples) == 2560
-
-
-def test_repeated_values_are_held_once_and_behave_as_a_list():
-    items = ["b", "a", "b", "", "a"]
-    held = sources.Repeated(items)
-    assert held == items and items == held and len(held) == 5 and held != items[1:]
-    assert held.values == ["b", "a", ""] and held[-1] == "a" and held[np.int64(2)] == "b"
-    assert held.take(np.array([4, 0])) == ["a", "b"] and held.take(np.array([], np.int64)) == []
-    assert held.where(lambda text: text != "a").tolist() == [True, False, True, True, False]
-    assert sources.Repeated() == [] and not len(sources.Repeated().where(bool))
