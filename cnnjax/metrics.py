@@ -46,12 +46,14 @@ def called(logits: np.ndarray) -> np.ndarray:
 
 def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Area under the ROC curve, in whole numbers until the last division: of all pairs of a positive and a negative example,
-    the share in which the positive one has the higher score; equal scores count half.
+    the share in which the positive one has the higher score; equal scores count half. NaN where a score is.
 
     Args:
         scores: float [n].
         positive: bool [n], some true and some false.
     """
+    if np.isnan(scores).any():
+        return math.nan
     high, low = np.sort(scores[positive]), np.sort(scores[~positive])
     pairs = sum(int(np.searchsorted(low, high, side).sum()) for side in ("left", "right"))
     return pairs / (2 * len(high) * len(low))

@@ -46,6 +46,10 @@ def test_auc_of_equal_scores_is_scikit_learns():
     assert metrics.auc(scores, positive) == pytest.approx(reference.roc_auc_score(positive, scores), rel=1e-12)
 
 
+def test_auc_of_what_is_no_number_is_none():
+    assert np.isnan(metrics.auc(np.array([0.5, np.nan, 1.0]), np.array([True, False, True])))
+
+
 def test_numbers_do_not_depend_on_the_parts_they_are_computed_in(monkeypatch):
     labels, logits = RNG.integers(0, 7, 300), RNG.standard_normal((300, 7)).astype(np.float32)
     whole = metrics.detailed(logits, labels, NAMES, -1)
