@@ -22,8 +22,9 @@ import numpy as np
 from cnnjax import images as images_lib
 from cnnjax.columns import Repeated, table
 from cnnjax.errors import DataError, Stopped
+from cnnjax.listings import Reference
 from cnnjax.progress import Progress
-from cnnjax.sources import Reference, Source
+from cnnjax.sources import Source
 
 FORMAT = 3  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than

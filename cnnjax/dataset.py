@@ -16,6 +16,7 @@ from cnnjax import rundir, sources
 from cnnjax import splits as splits_lib
 from cnnjax.columns import Repeated, Texts
 from cnnjax.errors import DataError
+from cnnjax.listings import Reference
 from cnnjax.progress import Progress, counted
 
 NAMES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of most images, in small letters
@@ -44,7 +45,7 @@ class Dataset:
     splits: dict[str, np.ndarray]
     facts: Repeated
     quarantine: list[tuple[str, str]]
-    stream: Callable[[], Iterator[tuple[int, sources.Reference]]]
+    stream: Callable[[], Iterator[tuple[int, Reference]]]
 
     @property
     def used(self) -> np.ndarray:

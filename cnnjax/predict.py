@@ -11,8 +11,8 @@ import numpy as np
 
 from cnnjax import cache, inference, metrics, rundir
 from cnnjax.errors import DataError
+from cnnjax.listings import FileReference
 from cnnjax.progress import Progress, counted
-from cnnjax.sources import FileReference
 
 
 @dataclasses.dataclass(frozen=True)

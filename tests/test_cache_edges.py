@@ -14,8 +14,9 @@ import pytest
 from cnnjax import cache, download, sources
 from cnnjax import config as config_lib
 from cnnjax.errors import DataError, Stopped
+from cnnjax.listings import DataReference, FileReference
 from cnnjax.progress import Progress
-from cnnjax.sources import DataReference, Example, FileReference, Source
+from cnnjax.sources import Example, Source
 
 
 def build(path, directory, size=8, **options):

@@ -10,7 +10,7 @@ import pytest
 import cnnjax
 
 LAYERS = (
-    ("errors", "columns", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "sampling", "layers", "resnet", "models", "metrics",
+    ("errors", "columns", "listings", "config", "images", "geometry", "colour", "augment", "mixing", "kernels", "sampling", "layers", "resnet", "models", "metrics",
      "pixels", "progress", "demo", "download", "plots", "stopping", "remote", "validation", "early", "events"),
     ("tfds", "rundir", "runtime", "sources", "splits", "cache", "whitening", "tables"),
     ("dataset", "pipeline", "state", "pages"),
@@ -21,7 +21,7 @@ LAYERS = (
 VERBS = LAYERS[-1]
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 WITHOUT_JAX = ("config", "images", "pixels", "sources", "splits", "cache", "dataset", "download", "tfds", "rundir", "progress",
-               "demo", "errors", "columns", "plots", "stopping", "remote", "validation", "early", "events", "tables", "pages", "report", "whitening")  # fmt: skip
+               "demo", "errors", "columns", "listings", "plots", "stopping", "remote", "validation", "early", "events", "tables", "pages", "report", "whitening")  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 FORBIDDEN = {  # beside what a file is for
     "geometry": {"flax", "optax", "grain", "orbax"},

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax import sources
+from cnnjax import listings, sources
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -115,7 +115,7 @@ def test_members_that_point_outside_are_rejected_and_written_nowhere(cell_folder
 @pytest.mark.parametrize("known", [None, 0, 4, 5, 6, 100])
 def test_a_file_is_read_whole_whatever_size_it_had(tmp_path, known):
     (tmp_path / "file").write_bytes(b"image")
-    assert sources.FileReference(str(tmp_path / "file"), known).read() == b"image"
+    assert listings.FileReference(str(tmp_path / "file"), known).read() == b"image"
 
 
 @pytest.mark.parametrize(
