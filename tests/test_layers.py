@@ -87,7 +87,7 @@ def test_imports_go_to_lower_layers_or_stay_in_the_same(name):
 
 
 def test_no_cycles():
-    waiting = {name: imports(TREES[name])[0] for name in LAYER}
+    waiting = {name: imports(TREES[name])[0] - {name} for name in LAYER}  # a package may import its own modules
     while waiting:
         free = [name for name, needed in waiting.items() if not needed & waiting.keys()]
         assert free, f"these import each other: {waiting}"
