@@ -221,6 +221,7 @@ Backward prepare(const Conv& s, const float* w, Kind kind, bool wanted) {  // wa
       if constexpr (kTiled<T>) {
         constexpr int64_t kOut = T::kOut;
         const float *zeros = zero_row(std::max(s.w * s.ci, z_wide)), *z_rows = reinterpret_cast<const float*>(z_taps);
+        // In dw the image stands still and its gradient slides, as in dx: the frequencies z serve both.
         const auto weight_rows = s.in == Kind::kBfloat16 ? weight_tiles<M, T, uint16_t> : weight_tiles<M, T, float>;
         const int64_t count = tiles_in<T>(s.w), words = (count + M::kPack - 1) / M::kPack;
         const int64_t most = std::max<int64_t>(1, kSummedTiles<T> / count);  // rows of tiles
