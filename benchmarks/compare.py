@@ -128,7 +128,11 @@ def make_sides(flags: argparse.Namespace, classes: int, scratch: Path) -> list[S
             continue
         own = settings_of(peer, flags, classes, scratch)
         more = {"TORCHINDUCTOR_CACHE_DIR": f"{own.scratch}/inductor"} if peer == "torch-compile" else {}
-        sides.append(Side(peer, peer, own, environment(peer, flags.threads, more | flags.environment.get(peer, {}))))
+        env = environment(peer, flags.threads, more | flags.environment.get(peer, {}))
+        sides.append(Side(peer, peer, own, env))
+        if peer == "cnnjax" and flags.what == "step" and flags.precision != "float32":  # what it gains by that itself
+            exact = dataclasses.replace(settings_of(peer, flags, classes, scratch), precision="float32")
+            sides.append(Side("cnnjax, float32", peer, exact, env))
     if not sides:
         raise UsageError(f"--peers={','.join(flags.peers)}: none of these is installed; try --peers=cnnjax,jax")
     return sides

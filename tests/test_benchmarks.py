@@ -94,6 +94,17 @@ def test_peers_that_are_not_installed_are_named_and_left_out(monkeypatch, capfd,
         side.close()
 
 
+def test_bfloat16_has_our_float32_beside_it(tmp_path):
+    flags = compare.parse(["--task=malaria", "--what=step", "--peers=cnnjax", "--precision=bfloat16"])
+    made = compare.make_sides(flags, 2, tmp_path)
+    assert [(side.label, side.settings.precision) for side in made] == [
+        ("cnnjax", "bfloat16"),
+        ("cnnjax, float32", "float32"),
+    ]
+    for side in made:
+        side.close()
+
+
 def test_a_side_that_fails_is_left_out_in_one_line(capfd):
     side = sides.Side(
         "jax", "jax", tasks.Settings("malaria", 12, 8, 2), {"PATH": os.environ["PATH"], "JAX_PLATFORMS": "none"}
