@@ -76,7 +76,8 @@ def parse(argv: list[str]) -> dict[str, str]:
     except flags.Error as error:
         raise ConfigError(f"{' '.join(str(error).split())}; python launch.py --help lists the flags") from None
     if left:
-        raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --input={left[0]}")
+        flag = "mode" if left[0] in MODES else "input"
+        raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     for key in ("data.path", "data.cache_dir"):
         if overrides.get(key) and not remote.is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
@@ -215,10 +216,9 @@ def _train(config, workdir: Path, push: Callable[[], None], console: Console) ->
     split = "test" if summary["test"] else "val"
     console.message(f"time     {tables.time_text(summary)}")
     console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
-    console.message(f"evaluate python launch.py --mode=eval --workdir={shown} --split={split}")
-    console.message(
-        f"predict  python launch.py --mode=predict --workdir={shown} --input='DIR/*.png' --output=predictions.csv"
-    )
+    named = shlex.quote(str(shown))
+    console.message(f"evaluate python launch.py --mode=eval --workdir={named} --split={split}")
+    console.message(f"predict  python launch.py --mode=predict --workdir={named} --input=DIR --output=predictions.csv")
 
 
 def _describe(config, workdir: Path, console: Console) -> None:
@@ -248,7 +248,7 @@ def _explore(config, workdir: Path, overrides: dict[str, str], console: Console)
         rundir.finished(workdir, config)
     except CheckpointError:  # a run with another config lives here
         place += "-explored"
-    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={place}{chosen}")
+    console.message(f"train    python launch.py --config={FLAGS.config} --workdir={shlex.quote(place)}{chosen}")
 
 
 def _report(overrides: dict[str, str], console: Console) -> None:
@@ -314,9 +314,9 @@ def run(argv: list[str]) -> int:
         from cnnjax import runtime
 
         runtime.end(error, 1)  # leaving JAX in good order would wait for the process that is gone
-    except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr)
-        return 130
+    except KeyboardInterrupt:  # of what has nothing to save: training and exploring listen themselves
+        print("stopped before it was done; the same command starts it again", file=sys.stderr)
+        return 75
     except OSError as error:
         if not _disk(error):
             raise
@@ -329,7 +329,9 @@ def _disk(error: OSError) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return ""
     advice = "make it writable" if error.errno == errno.EROFS else "make room"
-    return f"{error}; {advice}, then the same command continues from the last checkpoint, if there is one"
+    again = "continues from the last checkpoint, if there is one" if FLAGS.mode == "train" else "starts again"
+    place = error.filename or FLAGS.workdir or "the run directory"
+    return f"{error.strerror} ({place}); {advice}, then the same command {again}"
 
 
 if __name__ == "__main__":

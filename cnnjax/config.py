@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import re
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -328,23 +329,44 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         near = [name for name in beside if Path(name).stem == file.stem] or difflib.get_close_matches(str(file), beside, 1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(beside) or 'none'}"
         raise ConfigError(f"no config file {str(file)!r}; {hint}")
+    if file.suffix != ".py":
+        raise ConfigError(f"{str(file)!r} is no config file: that is Python, NAME.py, with get_config(variant); start from "
+                          "configs/folder.py")  # fmt: skip
     spec = importlib.util.spec_from_file_location(f"cnnjax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise ConfigError(
+                f"{file} has no function get_config(variant), which returns the config; start from configs/folder.py"
+            )
         config = module.get_config(variant)
     except (AttributeError, KeyError) as error:
         missing = re.search(r'Key "(\w+)" does not exist', str(error))
         if not missing:
-            raise
+            raise ConfigError(
+                f"{_place(file, error)}: {type(error).__name__}: {error}; mend it, or start from configs/folder.py"
+            ) from None
         raise ConfigError(f"{file}: {unknown_key(missing[1])}") from None
     except TypeError as error:
-        raise ConfigError(f"{file}: {_wrong_type(error)}") from None
+        raise ConfigError(f"{_place(file, error)}: {_wrong_type(error)}") from None
+    except ConfigError:
+        raise
+    except Exception as error:  # of the file's own code
+        raise ConfigError(f"{_place(file, error)}: {type(error).__name__}: {' '.join(str(error).split())}; mend it, or start from "
+                          "configs/folder.py") from None  # fmt: skip
     if nothing := [key for key, value in flatten(config) if value is None]:
         allowed = _allowed(nothing[0], dict(flatten(default()))[nothing[0]])
         raise ConfigError(f"{file}: {nothing[0]}=None: must be {allowed}")
     config.name = f"{file.stem}-{variant}" if variant else file.stem
     return finish(override(config, overrides or {}), overrides or {})
+
+
+def _place(file: Path, error: Exception) -> str:
+    """The file and the line of it that an error comes from."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file) else lines[-1] if lines else None
+    return f"{file}, line {line}" if line else str(file)
 
 
 def _wrong_type(error: TypeError) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cnnjax import dataset, inference, runtime, splits
+from cnnjax import dataset, inference, rundir, runtime, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -32,6 +32,9 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     run = inference.restore(workdir, step, overrides)
     if not (workdir / "splits.csv").exists():
         raise DataError(f"{workdir} has no splits.csv, without which a test image cannot be told from a training image")
+    summary = workdir / "summary.json"
+    if not summary.exists() or rundir.read_json(summary).get("stopped") not in ("early", "finished"):
+        progress.warn(f"{workdir} has not come to its end; these are its numbers at step {run.step}")
     with runtime.all_or_none():
         data = dataset.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
     if not len(data.splits[split]):

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import images, plots, rundir
+from cnnjax.errors import CheckpointError
+
+SIGNED = b"Made by cnnjax."  # at the end of every page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +94,16 @@ def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
 
 
 def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:
-    """Writes the page, whole or not at all. It needs no other file and no network."""
+    """Writes the page, whole or not at all. It needs no other file and no network.
+
+    Raises:
+        CheckpointError: another file is there, which is no such page.
+    """
     import jinja2
+
+    if path.is_dir() or (path.exists() and SIGNED not in path.read_bytes()[-200:]):
+        raise CheckpointError(f"{path} exists, is no page of cnnjax and is not overwritten; delete it, or name another place with "
+                              "--output=FILE or --workdir=DIR")  # fmt: skip
 
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cnnjax", "."), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip

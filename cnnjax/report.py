@@ -121,7 +121,7 @@ def _result(files: _Files) -> Section:
             (name, *(f"{numbers[key]:,}" if key == "images" else shown(numbers.get(key)) for key in present))
             for name, numbers in files.evaluations.items()
         ]
-        caption = "At the best epoch, which validation has chosen; test was read once, at the end."
+        caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(COLUMNS[key] for key in present)), rows, caption))
         positive = files.evaluations[files.judged].get("positive")
         if positive:

@@ -64,6 +64,19 @@ def check_apart(workdir: Path, config) -> None:
                           f"as --workdir={data.parent / f'{data.name}-run'}")  # fmt: skip
 
 
+def check_unused(workdir: Path) -> None:
+    """Raises CheckpointError where the directory is no run but holds files that one would replace."""
+    if (workdir / "config.json").exists():
+        return
+    foreign = [name for name in ("report.html", "curves.png", "summary.json", "eval") if (workdir / name).exists()]
+    history = workdir / "history.csv"  # which a start that was cut off leaves, too
+    if history.exists() and not history.read_bytes().startswith(",".join(HISTORY).encode()):
+        foreign.append(history.name)
+    if foreign:
+        raise CheckpointError(f"{workdir} holds {', '.join(foreign)} but no run; nothing is overwritten: name another --workdir, such as "
+                              f"--workdir={workdir / 'run'}")  # fmt: skip
+
+
 @contextlib.contextmanager
 def begun(workdir: Path) -> Iterator[None]:
     """Around the start of work: where it ends in an error, the directories that were made for it and are empty are removed."""
@@ -149,7 +162,8 @@ def finished(workdir: Path, config) -> tuple[dict, dict] | None:
         if changed:
             held = "finished run" if ended else "run"
             same = "; a finished run is not trained further" if ended else ", or the same config to continue it"
-            raise CheckpointError(f"{workdir} holds a {held} with another config ({'; '.join(changed)}); "
+            more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
+            raise CheckpointError(f"{workdir} holds a {held} with another config ({'; '.join(changed[:10])}{more}); "
                                   f"use another --workdir{same}")  # fmt: skip
     return (summary, held) if ended else None
 

@@ -215,6 +215,13 @@ def _digest(facts: Iterable) -> str:
     return digest.hexdigest()
 
 
+def _check_classes(config, classes: tuple[str, ...], place: str) -> None:
+    """Raises DataError where data.classes asks for others than a source has, which has no folders to choose from."""
+    if config.classes and set(config.classes) != set(classes):
+        raise DataError(f"data.classes={','.join(config.classes)}, but {place} always has {', '.join(classes)}; leave data.classes out: "
+                        "--config.data.classes=")  # fmt: skip
+
+
 def _demo(config, progress: Progress) -> Source:
     from cnnjax import demo
 
@@ -223,6 +230,7 @@ def _demo(config, progress: Progress) -> Source:
             folder, _, name = id.partition("/")
             yield Example(id, demo.CLASSES.index(folder), _group(config.group, name), "")
 
+    _check_classes(config, demo.CLASSES, "the demo")
     listed = Examples.of(examples())
     content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
     return Source(demo.CLASSES, listed, _digest([content, len(listed), config.demo_patients]),
@@ -233,6 +241,7 @@ def _digits(config, progress: Progress) -> Source:
     from sklearn.datasets import load_digits
 
     data = load_digits()
+    _check_classes(config, tuple(map(str, data.target_names)), "the digits")
     pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
     examples = Examples.of(Example(f"{label}/{i:04}", int(label), "", "") for i, label in enumerate(data.target))
     return _arrays(tuple(map(str, data.target_names)), examples, lambda: map(DataReference, pixels),
@@ -245,6 +254,7 @@ def _tfds(config, progress: Progress) -> Source:
     data_dir = str(Path(config.cache_dir).expanduser() / "tfds")
     archive = str(Path(config.path).expanduser()) if config.path else ""
     classes, rows, fingerprint = tfds.load(config.tfds, data_dir, archive=archive)
+    _check_classes(config, classes, config.tfds)
     examples = Examples.of(Example(id, label, "", split) for id, label, split, _ in rows)
     return _arrays(classes, examples, lambda: (reference for *_, reference in rows), fingerprint)
 

@@ -71,6 +71,8 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             rundir.check_apart(workdir, config)
+            if main:
+                rundir.check_unused(workdir)
             ended = rundir.finished(workdir, config)
             if main and not ended:
                 held.enter_context(rundir.lock(workdir))
@@ -94,8 +96,10 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         sources.check_path(config.data)  # before anything is said
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
         precision, wanted = state.precision(config), config.train.precision
-        instead = f" ({precision}: on a CPU faster than {wanted} for this network)" if precision != wanted else ""
-        progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}{instead}")
+        progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
+        if precision != wanted:
+            progress.warn(f"train.precision={wanted}, but a network with normalisation computes in {precision} where the kernels do: "
+                          f"that is faster on a CPU; --config.runtime.kernels=xla computes in {wanted}")  # fmt: skip
         ahead = Ahead(config, mesh)
         data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
         positive = _positive(config, data.classes)

@@ -151,7 +151,7 @@ def test_wrong_type_in_a_file_is_one_line_as_on_the_command_line(tmp_path, line,
     file.write_text(
         f"from cnnjax.config import default\ndef get_config(arg=''):\n    c = default()\n    {line}\n    return c\n"
     )
-    with pytest.raises(ConfigError, match=f"mine.py: {message}") as error:
+    with pytest.raises(ConfigError, match=f"mine.py, line [0-9]+: {message}") as error:
         config_lib.load_config(file)
     assert len(lines_of(error)) == 1 and str(file) in str(error.value)
 
@@ -425,3 +425,21 @@ def test_every_key_is_explained_for_help():
     assert notes.keys() == dict(config_lib.flatten(config_lib.default())).keys()
     assert notes["data.path"].startswith("folder, .zip") and "shared between runs" in notes["data.cache_dir"]
     assert notes["split.method"].endswith("official: what the data set brings") and "Pixels, in" not in notes["augment.fill"]
+
+
+@pytest.mark.parametrize(
+    "name, text, wanted",
+    [
+        ("notes.md", "# Notes", "is no config file: that is Python, NAME.py"),
+        ("empty.py", "", "has no function get_config"),
+        ("cut.py", "def get_config(", r"cut\.py, line 1: SyntaxError"),
+        ("missing.py", "import no_such_module", r"missing\.py, line 1: ModuleNotFoundError.*mend it"),
+        ("own.py", "def get_config(arg):\n    return {}['x']", r"own\.py, line 2: KeyError"),
+        ("short.py", "def get_config():\n    pass", r"get_config\(\) takes 0 positional arguments"),
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(tmp_path, name, text, wanted):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=wanted) as error:
+        config_lib.load_config(tmp_path / name)
+    assert "\n" not in str(error.value)

@@ -254,3 +254,26 @@ def test_the_digits_are_learned(tmp_path):
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["test"]["accuracy"] > 0.985
     assert len(summary["classes"]) == 10 and summary["test"]["top5_accuracy"] > 0.99
+
+
+def test_ctrl_c_in_a_prediction_is_one_line(trained, cell_folder, tmp_path):
+    process = subprocess.Popen([sys.executable, "launch.py", "--mode=predict", f"--workdir={trained.workdir}", f"--input={cell_folder}",
+                                f"--output={tmp_path / 'p.csv'}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    if process.returncode:  # else it was done before
+        assert process.returncode == 75 and len(error.splitlines()) <= 1, error
+
+
+def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
+    (tmp_path / "report.html").write_text("mine")
+    assert "holds report.html but no run" in refused(launch(*flags(cache), f"--workdir={tmp_path}"))
+    output = f"--output={tmp_path / 'report.html'}"
+    assert "is no page of cnnjax and is not overwritten" in refused(
+        launch("--mode=report", f"--workdir={trained.workdir}", output)
+    )
+    assert (tmp_path / "report.html").read_text() == "mine"
+    (tmp_path / "report.html").unlink()
+    for _ in range(2):  # one of its own is replaced
+        assert launch("--mode=report", f"--workdir={trained.workdir}", output).returncode == 0

@@ -226,3 +226,9 @@ def test_the_real_archives(shared_data):
     assert cells.classes == ("Parasitized", "Uninfected") and len(cells.examples) == 7438 + 2
     assert len({e.group for e in cells.examples} - {""}) == 52
     assert len(opened(shared_data / "flower_photos.tgz").examples) == 2560
+
+
+@pytest.mark.parametrize("source, has", [("demo", "Parasitized, Uninfected"), ("digits", "0, 1, 2")])
+def test_classes_that_a_source_without_folders_does_not_have_are_refused(source, has):
+    with pytest.raises(DataError, match=f"data.classes=Parasitized, but .* always has {has}.*--config.data.classes="):
+        opened("", source=source, classes=("Parasitized",))
