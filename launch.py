@@ -100,9 +100,6 @@ def main(argv: list[str]) -> None:
     if _several():
         # In place of thirty lines of JAX about a lost process, one of ours. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
-    if FLAGS.mode not in ("train", "explore"):  # which have a better answer
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     console = Console()
     if FLAGS.mode in ("train", "explore", "describe"):
         if not FLAGS.config:
@@ -221,9 +218,16 @@ def _train(config, workdir: Path, push: Callable[[], None], console: Console) ->
     console.message(f"predict  python launch.py --mode=predict --workdir={named} --input=DIR --output=predictions.csv")
 
 
+def _stop_anywhere() -> None:
+    """What Ctrl-C does where nothing is to be saved. Not before the imports: in one of them the exception could be forgotten."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _describe(config, workdir: Path, console: Console) -> None:
     from cnnjax.describe import describe
 
+    _stop_anywhere()
     console.message(describe(config, workdir, progress=console))
 
 
@@ -254,6 +258,7 @@ def _explore(config, workdir: Path, overrides: dict[str, str], console: Console)
 def _report(overrides: dict[str, str], console: Console) -> None:
     from cnnjax import report
 
+    _stop_anywhere()
     if overrides:
         raise ConfigError("--mode=report reads a run that is there; leave out --config.* flags")
     if FLAGS.compare:
@@ -272,6 +277,7 @@ def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
     from cnnjax import runtime, tables
     from cnnjax.evaluate import evaluate
 
+    _stop_anywhere()
     runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
     with _processes() as main:
         result = evaluate(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
@@ -287,6 +293,7 @@ def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None
     from cnnjax import runtime
     from cnnjax.predict import predict
 
+    _stop_anywhere()
     if overrides:
         raise ConfigError("--mode=predict takes its config from the checkpoint; leave out --config.* flags")
     if not FLAGS.input:
