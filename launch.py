@@ -8,7 +8,8 @@
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 Any value of the config is set with --config.section.key=value. Exit codes: 0 done, 2 something to put right (one
-line says what), 75 stopped by a signal with all finished work saved, 1 another process of the run is gone.
+line says what), 75 stopped by a signal with all finished work saved, 130 a second Ctrl-C did not wait for that, 1 another
+process of the run is gone.
 """  # fmt: skip
 
 import os

@@ -20,6 +20,8 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from cnnjax import validation
 from cnnjax.errors import ConfigError
 
+START = "configs/folder.py"  # what a config file of one's own may begin as
+
 
 def default() -> ConfigDict:
     """The default tree, locked: keys cannot be added and types cannot change."""
@@ -331,30 +333,18 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise ConfigError(f"no config file {str(file)!r}; {hint}")
     if file.suffix != ".py":
         raise ConfigError(f"{str(file)!r} is no config file: that is Python, NAME.py, with get_config(variant); start from "
-                          "configs/folder.py")  # fmt: skip
+                          f"{START}")  # fmt: skip
     spec = importlib.util.spec_from_file_location(f"cnnjax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):
-            raise ConfigError(
-                f"{file} has no function get_config(variant), which returns the config; start from configs/folder.py"
-            )
+            raise ConfigError(f"{file} has no function get_config(variant), which returns the config; start from {START}")
         config = module.get_config(variant)
-    except (AttributeError, KeyError) as error:
-        missing = re.search(r'Key "(\w+)" does not exist', str(error))
-        if not missing:
-            raise ConfigError(
-                f"{_place(file, error)}: {type(error).__name__}: {error}; mend it, or start from configs/folder.py"
-            ) from None
-        raise ConfigError(f"{file}: {unknown_key(missing[1])}") from None
-    except TypeError as error:
-        raise ConfigError(f"{_place(file, error)}: {_wrong_type(error)}") from None
     except ConfigError:
         raise
     except Exception as error:  # of the file's own code
-        raise ConfigError(f"{_place(file, error)}: {type(error).__name__}: {' '.join(str(error).split())}; mend it, or start from "
-                          "configs/folder.py") from None  # fmt: skip
+        raise ConfigError(_own_error(file, error)) from None
     if nothing := [key for key, value in flatten(config) if value is None]:
         allowed = _allowed(nothing[0], dict(flatten(default()))[nothing[0]])
         raise ConfigError(f"{file}: {nothing[0]}=None: must be {allowed}")
@@ -362,19 +352,24 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     return finish(override(config, overrides or {}), overrides or {})
 
 
-def _place(file: Path, error: Exception) -> str:
-    """The file and the line of it that an error comes from."""
+def _own_error(file: Path, error: Exception) -> str:
+    """What is wrong with a config file whose code has raised `error`, and in which line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
     line = error.lineno if isinstance(error, SyntaxError) and error.filename == str(file) else lines[-1] if lines else None
-    return f"{file}, line {line}" if line else str(file)
+    place = f"{file}, line {line}" if line else str(file)
+    missing = isinstance(error, (AttributeError, KeyError)) and re.search(r'Key "(\w+)" does not exist', str(error))
+    if missing:
+        return f"{place}: {unknown_key(missing[1])}"
+    said = " ".join(str(error).split())
+    return f"{place}: {_wrong_type(error) or f'{type(error).__name__}: {said}; mend it, or start from {START}'}"
 
 
-def _wrong_type(error: TypeError) -> str:
-    """What ml_collections says of a value of another type, as `override` says it; other errors as they are."""
+def _wrong_type(error: Exception) -> str:
+    """What ml_collections says of a value of another type, as `override` says it; "" for other errors."""
     form = r"override field '(\w+)'.*?\. (.*) is of original type <class '(.*?)'> and cannot .* type <class '(.*?)'>"
     found = re.search(form, str(error), re.DOTALL)
     if not found:
-        return str(error)
+        return ""
     name, value, kind, wanted = found.groups()
     if wanted.endswith("ConfigDict"):
         return str(unknown_key(name))

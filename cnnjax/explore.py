@@ -43,6 +43,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
     rundir.check_apart(workdir, config)
     with rundir.begun(workdir):
         rundir.check_writable(workdir, "use another --workdir")
+        pages.check_replaceable(workdir / "explore.html")  # before minutes of work
         data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")
     parts = (page.counts, page.groups, page.sizes, page.photos, page.colours, page.augmentation, page.processing)

@@ -93,18 +93,22 @@ def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) <= 64
 
 
-def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:
-    """Writes the page, whole or not at all. It needs no other file and no network.
-
-    Raises:
-        CheckpointError: another file is there, which is no such page.
-    """
-    import jinja2
-
+def check_replaceable(path: Path) -> None:
+    """Raises CheckpointError where something is that is no such page."""
     if path.is_dir() or (path.exists() and SIGNED not in path.read_bytes()[-200:]):
         raise CheckpointError(f"{path} exists, is no page of cnnjax and is not overwritten; delete it, or name another place with "
                               "--output=FILE or --workdir=DIR")  # fmt: skip
 
+
+def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:
+    """Writes the page, whole or not at all. It needs no other file and no network.
+
+    Raises:
+        CheckpointError: as `check_replaceable`.
+    """
+    import jinja2
+
+    check_replaceable(path)
     environment = jinja2.Environment(loader=jinja2.PackageLoader("cnnjax", "."), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
     environment.filters["data_uri"] = data_uri

@@ -273,7 +273,10 @@ def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
     assert "is no page of cnnjax and is not overwritten" in refused(
         launch("--mode=report", f"--workdir={trained.workdir}", output)
     )
-    assert (tmp_path / "report.html").read_text() == "mine"
+    (tmp_path / "explore.html").write_text("mine")
+    page = refused(launch("--mode=explore", *flags(cache), f"--workdir={tmp_path}"))
+    assert "explore.html exists, is no page of cnnjax" in page and not (tmp_path / "explore").exists()
+    assert (tmp_path / "report.html").read_text() == (tmp_path / "explore.html").read_text() == "mine"
     (tmp_path / "report.html").unlink()
     for _ in range(2):  # one of its own is replaced
         assert launch("--mode=report", f"--workdir={trained.workdir}", output).returncode == 0
