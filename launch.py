@@ -28,11 +28,11 @@ from pathlib import Path
 
 from absl import flags
 
-from cnnjax import config as config_lib
-from cnnjax import remote
+from cnnjax.config import tree as config_lib
 from cnnjax.errors import CheckpointError, ConfigError, DataError, PeerError, Stopped, UserError
 from cnnjax.progress import Console, Progress, counted, duration
-from cnnjax.stopping import StopFlag
+from cnnjax.runs import remote
+from cnnjax.runtime.signals import StopFlag
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
@@ -155,7 +155,7 @@ def _processes() -> Iterator[bool]:
     if FLAGS.coordinator and (FLAGS.num_processes < 1 or not 0 <= FLAGS.process_id < FLAGS.num_processes):
         raise ConfigError(f"--coordinator={FLAGS.coordinator} needs --num_processes=N and --process_id=0 ... N-1; given are "
                           f"{FLAGS.num_processes} and {FLAGS.process_id}")  # fmt: skip
-    from cnnjax import runtime
+    from cnnjax.runtime import processes as runtime
 
     runtime.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     with runtime.readable_loss():
@@ -192,8 +192,9 @@ def _several() -> bool:
 
 def _train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     with StopFlag(_leave) as stop:  # before the imports: they take seconds
-        from cnnjax import runtime, tables
-        from cnnjax.train import train
+        from cnnjax.pages import tables
+        from cnnjax.runtime import processes as runtime
+        from cnnjax.training.loop import train
 
         runtime.keep_compiled(config.data.cache_dir)
         runtime.keep_memory(config)
@@ -226,7 +227,7 @@ def _stop_anywhere() -> None:
 
 
 def _describe(config, workdir: Path, console: Console) -> None:
-    from cnnjax.describe import describe
+    from cnnjax.commands.describe import describe
 
     _stop_anywhere()
     console.message(describe(config, workdir, progress=console))
@@ -240,8 +241,9 @@ def _leave() -> None:
 
 
 def _explore(config, workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import rundir, runtime
-    from cnnjax.explore import explore
+    from cnnjax.commands.explore import explore
+    from cnnjax.runs import directory as rundir
+    from cnnjax.runtime import processes as runtime
 
     with StopFlag(_leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
@@ -257,7 +259,7 @@ def _explore(config, workdir: Path, overrides: dict[str, str], console: Console)
 
 
 def _report(overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import report
+    from cnnjax.pages import report
 
     _stop_anywhere()
     if overrides:
@@ -275,8 +277,9 @@ def _report(overrides: dict[str, str], console: Console) -> None:
 
 
 def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import runtime, tables
-    from cnnjax.evaluate import evaluate
+    from cnnjax.commands.evaluate import evaluate
+    from cnnjax.pages import tables
+    from cnnjax.runtime import processes as runtime
 
     _stop_anywhere()
     runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
@@ -291,8 +294,8 @@ def _eval(workdir: Path, overrides: dict[str, str], console: Console) -> None:
 
 
 def _predict(workdir: Path, overrides: dict[str, str], console: Console) -> None:
-    from cnnjax import runtime
-    from cnnjax.predict import predict
+    from cnnjax.inference.classifier import predict
+    from cnnjax.runtime import processes as runtime
 
     _stop_anywhere()
     if overrides:
@@ -319,7 +322,7 @@ def run(argv: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return 75
     except PeerError as error:
-        from cnnjax import runtime
+        from cnnjax.runtime import processes as runtime
 
         runtime.end(error, 1)  # leaving JAX in good order would wait for the process that is gone
     except KeyboardInterrupt:  # of what has nothing to save: training and exploring listen themselves

@@ -1,4 +1,4 @@
-"""Compiles cnnjax/kernels once for each instruction set, and cnnjax/pixels; without a compiler the package installs without.
+"""Compiles cnnjax/kernels once for each instruction set, and cnnjax/data/pixels; without a compiler the package installs without.
 
 Everything else about the package stands in pyproject.toml.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-KERNELS, PIXELS = Path("cnnjax/kernels"), Path("cnnjax/pixels")
+KERNELS, PIXELS = Path("cnnjax/kernels"), Path("cnnjax/data/pixels")
 SOURCES = ("adam.cc", "conv.cc", "conv_backward.cc", "conv_forward.cc", "dense.cc", "handlers.cc", "norm.cc", "normed.cc",
            "plain.cc", "pool.cc", "sample.cc")  # fmt: skip
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
@@ -110,7 +110,7 @@ def extensions() -> list[Extension]:
                for name, flags in SETS.items()]  # fmt: skip
     flags = ["-ffp-contract=off", "-fwrapv"]  # the same pixels on every CPU, and of every damaged file
     sources = [str(PIXELS / source) for source in ("images.cc", "jpeg.cc", "png.cc", "resize.cc")]
-    return [*kernels, Extension("cnnjax.pixels.images", sources, extra_compile_args=flags, optional=True)]
+    return [*kernels, Extension("cnnjax.data.pixels.images", sources, extra_compile_args=flags, optional=True)]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": Build})

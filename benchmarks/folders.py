@@ -31,7 +31,7 @@ def draw(task: str, images: int, folder: Path) -> None:
     for name in NAMES[task]:
         (folder / name).mkdir(parents=True)
     if task == "malaria":
-        from cnnjax import demo
+        from cnnjax.data import demo
 
         for id in demo.ids(0, images):
             (folder / id).write_bytes(demo.draw(0, id))

@@ -10,21 +10,19 @@ Importing the package is cheap: JAX and the others are imported when a function 
 """
 
 import importlib
-import sys
-import types
 
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "load_config": "config",
-    "train": "train",
-    "evaluate": "evaluate",
-    "load": "predict",
-    "Classifier": "predict",
-    "describe": "describe",
-    "explore": "explore",
-    "write_report": "report",
-    "compare_runs": "report",
+    "load_config": "config.tree",
+    "train": "training.loop",
+    "evaluate": "commands.evaluate",
+    "load": "inference.classifier",
+    "Classifier": "inference.classifier",
+    "describe": "commands.describe",
+    "explore": "commands.explore",
+    "write_report": "pages.report",
+    "compare_runs": "pages.report",
     "UserError": "errors",
     "Stopped": "errors",
 }
@@ -38,17 +36,6 @@ def __getattr__(name):
     value = getattr(importlib.import_module(f"cnnjax.{_EXPORTS[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(types.ModuleType):
-    """Keeps `cnnjax.train` a function after somebody imports the module cnnjax.train, which Python would bind here."""
-
-    def __setattr__(self, name, value):
-        if not (name in _EXPORTS and isinstance(value, types.ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __dir__():

@@ -84,7 +84,7 @@ def make(cell_folder, cache):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Runs of a test that does not look at them have no pictures and an empty report: half of the time of a small run."""
-    plots, report = importlib.import_module("cnnjax.plots"), importlib.import_module("cnnjax.report")
+    plots, report = importlib.import_module("cnnjax.pages.plots"), importlib.import_module("cnnjax.pages.report")
     monkeypatch.setattr(plots, "save", lambda figure, path, **options: path.touch())
     for name in ("history", "network"):
         monkeypatch.setattr(plots, name, lambda *numbers, **options: None)
@@ -98,7 +98,7 @@ def plain(cell_folder, tmp_path_factory):
 
     place = tmp_path_factory.mktemp("plain")
     config = tiny(cell_folder, place / "cache", log__tensorboard=True)
-    train = importlib.import_module("cnnjax.train").train
+    train = importlib.import_module("cnnjax.training.loop").train
     return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
 
 

@@ -36,8 +36,10 @@ import numpy as np
 from conftest import write_folder
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 
-from cnnjax import checkpoints, runtime, state
-from cnnjax import config as config_lib
+from cnnjax.checkpoints import store as checkpoints
+from cnnjax.config import tree as config_lib
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import state
 
 # Everything that has state. With these numbers the best epoch is the first, the learning rate drops twice and patience
 # ends the run after the fourth, so that none of the three may be forgotten on the way.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from cnnjax import config as config_lib
+from cnnjax.config import tree as config_lib
 from cnnjax.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import tasks
 from benchmarks.measures import images_per_second, paced
-from cnnjax import config as config_lib
+from cnnjax.config import tree as config_lib
 from cnnjax.progress import Progress
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -70,7 +70,9 @@ class Ours:
         self.settings = settings
         self._config = functools.partial(load_config, settings, runtime__kernels=kernels)
         self.config = self._config()
-        from cnnjax import runtime  # as launch.py does: the config first, and a CPU is divided before JAX is used
+        from cnnjax.runtime import (
+            processes as runtime,  # as launch.py does: the config first, and a CPU is divided before JAX is used
+        )
 
         runtime.keep_compiled(self.config.data.cache_dir)
         runtime.keep_memory(self.config)
@@ -79,7 +81,8 @@ class Ours:
         self.platform = self.mesh.devices.flat[0].platform
 
     def about(self) -> dict:
-        from cnnjax import checkpoints, runtime
+        from cnnjax.checkpoints import store as checkpoints
+        from cnnjax.runtime import processes as runtime
 
         versions = checkpoints.versions() | {
             name: importlib.metadata.version(name) for name in ("cnnjax", "jaxlib", "numpy")
@@ -91,7 +94,7 @@ class Ours:
 
     def _start(self, config, most: int = 1):
         """Compiled steps, and a state with the weights of the package's own initialisation."""
-        from cnnjax import state, steps
+        from cnnjax.training import state, steps
 
         network = state.network(config, self.settings.classes)
         tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 100, config.train.epochs))
@@ -114,13 +117,15 @@ class Ours:
         return fresh.replace(params=params, stats=stats)
 
     def _batch(self) -> dict:
-        from cnnjax import pipeline, runtime
+        from cnnjax.runtime import processes as runtime
+        from cnnjax.training import feeds as pipeline
 
         images, labels = tasks.batch(self.settings)
         return pipeline.put({"image": images, "label": labels}, runtime.batched(self.mesh))
 
     def losses(self) -> dict:
-        from cnnjax import inference, metrics
+        from cnnjax.inference import engine as inference
+        from cnnjax.metrics import scores as metrics
 
         images, labels = tasks.batch(self.settings)
         steps, fresh = self._start(self._config(dropout=False))
@@ -138,7 +143,8 @@ class Ours:
         import jax
         import numpy as np
 
-        from cnnjax import pipeline, runtime
+        from cnnjax.runtime import processes as runtime
+        from cnnjax.training import feeds as pipeline
 
         most = runtime.steps_at_once(self.mesh)
         steps, state = self._start(self.config, most)
@@ -177,8 +183,8 @@ class Ours:
         return run.epoch
 
     def make_run(self):
-        from cnnjax import dataset
-        from cnnjax.train import train
+        from cnnjax.data import dataset
+        from cnnjax.training.loop import train
 
         scratch, seeds = Path(self.settings.scratch), itertools.count()
         dataset.prepare(self.config, scratch / "prepared", Progress(), freeze=True)
@@ -194,7 +200,7 @@ class Ours:
         return turn
 
     def make_decode(self):
-        from cnnjax import cache, sources
+        from cnnjax.data import cache, sources
 
         def work() -> int:
             source = sources.open_source(self.config.data, Progress())
@@ -213,8 +219,8 @@ class Ours:
         return turn
 
     def make_predict(self):
-        from cnnjax import predict
-        from cnnjax.train import train
+        from cnnjax.inference import classifier as predict
+        from cnnjax.training.loop import train
 
         workdir = Path(self.settings.scratch) / "run"
         train(self._config(train__epochs=1), workdir)
@@ -231,7 +237,7 @@ class Ours:
     def make_augment(self):
         import jax
 
-        from cnnjax import steps
+        from cnnjax.training import steps
 
         more = {f"augment__{key}": value for key, value in GEOMETRY.items()}
         augment, batch, count = (
@@ -248,7 +254,7 @@ class Ours:
         return lambda: {"augment": turn()}
 
     def make_listing(self):
-        from cnnjax import dataset
+        from cnnjax.data import dataset
 
         def turn():
             values, workdir = {}, Path(self.settings.scratch) / "prepared"
@@ -282,7 +288,7 @@ class Epochs(Progress):
         threading.Thread(target=self._work, args=(config, scratch / "epochs"), daemon=True).start()
 
     def _work(self, config, workdir: Path) -> None:
-        from cnnjax.train import train
+        from cnnjax.training.loop import train
 
         try:
             train(config, workdir, progress=self, saved=self._saved.set)

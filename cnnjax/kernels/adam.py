@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from cnnjax.kernels import float32, size_problem, type_problem, usable
+from cnnjax.kernels.blocks import float32, size_problem, type_problem, usable
 
 LEAST = 2**16  # numbers; XLA updates fewer within the cache
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cnnjax import kernels
-from cnnjax.kernels import BLOCK
+from cnnjax.kernels import blocks as kernels
+from cnnjax.kernels.blocks import BLOCK
 
 
 def supports_conv(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int) -> bool:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.kernels import divisible, size_problem, type_problem, usable
+from cnnjax.kernels.blocks import divisible, size_problem, type_problem, usable
 
 INTERPOLATIONS = ("bilinear", "nearest")
 FILLS = ("reflect", "nearest", "constant", "wrap")  # numbered as in sample.h

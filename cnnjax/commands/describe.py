@@ -1,0 +1,121 @@
+"""One verb: show what would be trained, and train nothing."""
+
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from cnnjax.config import tree as config_lib
+from cnnjax.config import validation
+from cnnjax.data import sources, splits
+from cnnjax.errors import DataError
+from cnnjax.models import registry as models
+from cnnjax.pages import plots, tables
+from cnnjax.progress import Progress, counted
+from cnnjax.runs import directory as rundir
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import plan, state
+
+
+def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
+    """The resolved config, the network as a table, and the data plan, as text.
+
+    Writes `network.png` to `workdir`, where no run is. Decodes no image and downloads nothing: an archive that is not here yet is
+    described by its address.
+
+    Raises:
+        ConfigError: `workdir` lies in the data's folder.
+        DataError: data that is named but cannot be used.
+    """
+    workdir = Path(workdir)
+    rundir.check_apart(workdir, config)
+    standard = dict(config_lib.flatten(config_lib.default()))
+    idle = validation.without_effect(config.model.name)
+    lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
+    for key, value in config_lib.flatten(config):
+        lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
+    mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+    source, data = _data(config, mesh, progress or Progress())
+    classes = source.classes if source else tuple(config.data.classes)
+    if classes:
+        network = state.network(config, len(classes))
+        table = models.table(network.model, config.image.size)
+        picture = workdir / "network.png"
+        if drawn := not (workdir / "config.json").exists():  # else it is that of a run
+            plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
+        lines += [
+            "",
+            f"network ({picture})" if drawn else "network",
+            tables.network_table(table),
+            "",
+            "memory of each device",
+            *_memory(config, network, mesh),
+        ]
+    return "\n".join([*lines, "", "data", *(f"  {line}" for line in data)])
+
+
+def _memory(config, network: state.Network, mesh: jax.sharding.Mesh) -> list[str]:
+    """What a device holds during training, as far as it is known without compiling."""
+    tx = state.optimizer(config.optimizer, lambda step: 0.0)
+    made = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
+    parts = {
+        "weights": (made.params, made.stats),
+        "optimizer": made.opt_state,
+        "averaged weights": made.ema,
+        "gradients": made.params,
+    }
+    sizes = {name: state.bytes_per_device(tree, mesh) for name, tree in parts.items()}
+    sizes["images"] = config.data.batch_size // mesh.size * config.image.size**2 * 3
+    rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
+    divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
+    return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
+
+
+def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[sources.Source | None, list[str]]:
+    data = config.data
+    if data.source == "files" and not data.path:
+        path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
+        if not path.exists():
+            return None, [f"{data.url} will be downloaded to {path}", f"classes: {', '.join(data.classes) or 'its folders'}"]
+    if data.source == "tfds":
+        from cnnjax.data import tfds
+
+        if not tfds.prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
+            names = tfds.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
+            return None, [
+                f"TFDS {data.tfds} will be downloaded and prepared",
+                f"{len(names)} classes: {', '.join(names[:12])}",
+            ]
+    source = sources.open_source(data, progress)
+    lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
+    if source.rejected:
+        rejected = counted(len(source.rejected), "file")
+        lines.append(f"{rejected} rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
+    # By name, because nothing is decoded here: training looks at the content.
+    junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
+    examples = source.examples.take(np.flatnonzero([not id.endswith(junk) for id in source.examples.ids]))
+    try:
+        assigned = splits.assign(examples, source.classes, config.split)
+    except DataError as error:
+        return source, [*lines, f"cannot be split: {error}"]
+    rows = splits.by_split(np.arange(len(examples)), assigned)
+    for name in splits.NAMES:
+        inside = examples.take(rows[name])
+        if inside:
+            groups = len(set(inside.groups) - {""})
+            per_class = np.bincount(inside.labels, minlength=len(source.classes))
+            counts = ", ".join(f"{c} {n:,}" for c, n in zip(source.classes[:12], per_class, strict=False))
+            of = f" of {counted(groups, 'group')}" if groups else ""
+            lines.append(f"{name:<6} {counted(len(inside), 'file')}{of} ({counts})")
+    train = assigned.count("train")
+    batch_size = plan.batch_size(config, mesh, train)
+    per_epoch = math.ceil(train / batch_size)
+    size = config.image.size
+    steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
+    lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
+    lines.append(f"decoded once to {size}x{size} pixels ({config.image.resize}): {len(source.examples) * size**2 * 3 / 1e6:,.0f} MB "
+                 f"in {data.cache_dir}")  # fmt: skip
+    if len(source.classes) == 2:
+        lines.append(f"positive class: {data.positive or source.classes[1]}")
+    return source, lines

@@ -1,0 +1,264 @@
+"""Decode once: every image of a source as uint8 in one memory-mapped file, shared by all runs that need the same."""
+
+import array
+import collections
+import csv
+import dataclasses
+import errno
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data import images as images_lib
+from cnnjax.data.columns import Repeated, table
+from cnnjax.data.listings import Reference
+from cnnjax.data.sources import Source
+from cnnjax.errors import DataError, Stopped
+from cnnjax.progress import Progress
+
+FORMAT = 3  # part of the key: raise it when decoded pixels change
+CHUNK = 64  # images per task of a thread, fewer where they take more than
+CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
+ALONE = 600  # fewer images are decoded in the calling thread
+FACTS = ("width", "height", "format", "mode", "reason")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cache:
+    """Decoded images in the order of the source's examples.
+
+    Attributes:
+        images: uint8 [examples, size, size, 3], memory-mapped, read-only; zeros where there is a reason.
+        facts: a dict of `FACTS` per example; "reason" is why it could not be decoded, or "".
+        built: whether this call decoded the images.
+    """
+
+    images: np.ndarray
+    facts: Repeated
+    built: bool
+
+
+def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None
+                 ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
+    """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
+    files = [_read(reference) for reference in references]
+    out = np.empty((len(files), size, size, 3), np.uint8) if out is None else out[: len(files)]
+    plain = images_lib.decode_plain(files, method, out)
+    facts = []
+    for i, (file, known) in enumerate(zip(files, plain, strict=True)):
+        reason = ""
+        if known is None:
+            known = dict.fromkeys(FACTS[:-1], "")
+            try:
+                if isinstance(file, Exception):
+                    raise file
+                out[i], known = images_lib.decode_any(file, size, method)
+            except images_lib.ImageError as error:
+                reason = str(error)
+            except Exception as error:  # a vanished file, a damaged archive member, a password
+                reason = f"cannot be read ({str(error) or type(error).__name__})"
+            if reason:
+                out[i] = 0
+        facts.append({**known, "reason": reason})
+    return out, facts
+
+
+def _read(reference: Reference):
+    """The file or its pixels, or what went wrong."""
+    try:
+        return reference.read()
+    except Exception as error:
+        return error
+
+
+def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,
+               write: Callable[[int, np.ndarray], None] | None = None) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
+    """Decodes in the given order with all cores, some hundred images ahead of the caller.
+
+    Args:
+        references: what to read.
+        count: how many they are; few are decoded in the calling thread.
+        size, method: as in `images.decode_resized`.
+        workers: threads; 0: one per usable core.
+        write: called with the number of the first of some images and the images, by the thread that has decoded them and
+            while the caches of its core hold them. The images that are yielded are then overwritten already.
+
+    Yields:
+        What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
+    """
+    most = max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    most = 1 << (most.bit_length() - 1)  # a power of two, as networks are given them
+    iterator = iter(references)
+    chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = workers or cores
+    ahead = 0 if count <= ALONE or workers == 1 else 3 * workers
+    rooms = [np.empty((most, size, size, 3), np.uint8) for _ in range(ahead + 1)]  # the last one used is the next one
+
+    def decode(first: int, chunk: list[Reference]) -> tuple[np.ndarray, list[dict]]:
+        room = rooms.pop()
+        pixels, facts = decode_chunk(chunk, size, method, room)
+        if write:
+            write(first, pixels)
+            rooms.append(room)
+        return room, facts
+
+    tasks = zip(itertools.count(0, most), chunks)
+    with images_lib.quiet():
+        for room, facts in _ahead(decode, tasks, ahead, workers) if ahead else itertools.starmap(decode, tasks):
+            yield room[: len(facts)], facts
+            if not write:
+                rooms.append(room)
+
+
+def _ahead(function: Callable, tasks: Iterable[tuple], ahead: int, workers: int) -> Iterator:
+    """`itertools.starmap` by threads, which do up to `ahead` more than were asked for."""
+    # Threads: the decoders and the resize release the interpreter, and nothing is started or copied.
+    pool, pending = ThreadPoolExecutor(workers), collections.deque()
+    try:
+        for task in tasks:
+            pending.append(pool.submit(function, *task))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def key(source: Source, config) -> str:
+    """The name of a cache: its format, size, resize method and content."""
+    parts = [FORMAT, config.size, config.resize, source.fingerprint]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+
+def build(source: Source, config, directory: str | Path, progress: Progress, *, workers: int = 0,
+          stop: Callable[[], bool] = lambda: False, decoding: Callable[[], None] = lambda: None) -> Cache:  # fmt: skip
+    """Opens the cache of `source` below `directory`, decoding everything first when it is not there.
+
+    The files appear under their final name by one rename. Two runs that build the same cache at once both finish, and
+    the first to be done provides it. Files that have been cut short since are built again.
+
+    Args:
+        source: the examples.
+        config: the `image` section.
+        directory: `data.cache_dir`.
+        progress: gets a bar while images are decoded.
+        workers: threads; 0: one per usable core.
+        stop: polled between chunks.
+        decoding: called before anything is decoded, where it must be.
+
+    Raises:
+        DataError: no space, or a directory that cannot be written.
+        Stopped: `stop` became true; nothing is left behind.
+    """
+    final = Path(directory).expanduser() / "decoded" / key(source, config)
+    found = _open(final, len(source.examples), config.size, built=False)
+    if found is not None:
+        return found
+    decoding()
+    if final.exists():
+        progress.warn(f"the decoded images in {final} are damaged and are decoded again")
+    advice = "name a directory with room with --config.data.cache_dir=DIR"
+    temporary = None
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(final.parent)
+        temporary = Path(tempfile.mkdtemp(prefix="building-", dir=final.parent))
+        _decode_into(temporary, source, config, progress, workers, stop)
+        try:
+            os.rename(temporary, final)
+        except OSError:
+            if _open(final, len(source.examples), config.size, built=True) is None:  # what was damaged is in the way
+                shutil.rmtree(final, ignore_errors=True)
+                os.rename(temporary, final)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            need = len(source.examples) * config.size**2 * 3
+            raise DataError(f"no space left for {need / 1e6:,.0f} MB of decoded images in {directory}; {advice}") from None
+        raise DataError(f"cannot write decoded images to {directory} ({error.strerror or error}); {advice}") from None
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+    opened = _open(final, len(source.examples), config.size, built=True)
+    if opened is None:
+        raise DataError(f"the decoded images in {final} were damaged as soon as they were written; {advice}")
+    return opened
+
+
+def _decode_into(directory: Path, source: Source, config, progress: Progress, workers: int, stop) -> None:
+    count = len(source.examples)
+    shape = (count, config.size, config.size, 3)
+    row_bytes = config.size * config.size * 3
+    positions = array.array("q")
+
+    def references() -> Iterator[Reference]:
+        for i, reference in source.stream():
+            positions.append(i)
+            yield reference
+
+    facts, known = np.zeros(count, np.uint32), {}  # the number of each image's, and of each different one
+    done, lock = 0, threading.Lock()
+    with open(directory / "images.npy", "wb") as file, progress.task("decode", count, "images") as advance:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
+        # Written, not mapped: on a full disk a write is an error, a touched page of a mapping is a crash.
+        if hasattr(os, "posix_fallocate"):  # a full disk shows before the work, not after it
+            os.posix_fallocate(file.fileno(), 0, start + count * row_bytes)
+
+        def write(first: int, pixels: np.ndarray) -> None:
+            rows = positions[first : first + len(pixels)]
+            follow = rows == array.array("q", range(rows[0], rows[0] + len(rows)))  # a compressed tar has its own order
+            with lock:
+                for i, image in [(rows[0], pixels)] if follow else zip(rows, pixels, strict=True):
+                    file.seek(start + i * row_bytes)
+                    file.write(image)
+
+        for _, chunk_facts in decode_all(references(), count, config.size, config.resize, workers, write):
+            if stop():
+                raise Stopped("stopped while decoding, nothing is kept of it; the same command starts again")
+            numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]
+            facts[positions[done : done + len(numbers)]] = numbers
+            done += len(chunk_facts)
+            advance(len(chunk_facts))
+    if done != count:
+        raise OSError(f"{count - done} of {count} images vanished while they were decoded")
+    with open(directory / "facts.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(FACTS)
+        different = list(known)
+        writer.writerows(different[number] for number in facts)
+
+
+def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
+    """None where a file is missing or not of the size that it was written with."""
+    try:
+        with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
+            rows = map(tuple, csv.reader(file))
+            names, (facts,) = next(rows, ()), table(zip(rows), Repeated)
+            facts = Repeated([dict(zip(names, row, strict=True)) for row in facts.values], facts.numbers)
+        images = np.load(directory / "images.npy", mmap_mode="r")
+    except (OSError, ValueError, EOFError, csv.Error):
+        return None
+    whole = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and len(facts) == count
+    return Cache(images, facts, built) if whole else None
+
+
+def _sweep(directory: Path) -> None:
+    """Removes what a killed process left more than a day ago."""
+    for path in directory.glob("building-*"):
+        try:
+            if path.stat().st_mtime < time.time() - 86400:
+                shutil.rmtree(path, ignore_errors=True)
+        except FileNotFoundError:  # another run has just finished or swept it
+            pass

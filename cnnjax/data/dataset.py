@@ -1,0 +1,185 @@
+"""A run's data: source, cache and frozen split put together, with everything awkward accounted for on the way."""
+
+import bisect
+import contextlib
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data import cache as cache_lib
+from cnnjax.data import images as images_lib
+from cnnjax.data import sources
+from cnnjax.data import splits as splits_lib
+from cnnjax.data.columns import Repeated, Texts
+from cnnjax.data.listings import Reference
+from cnnjax.errors import DataError
+from cnnjax.progress import Progress, counted
+from cnnjax.runs import directory as rundir
+
+NAMES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of most images, in small letters
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Decoded, labelled and split images.
+
+    Attributes:
+        images: uint8 [all, size, size, 3], memory-mapped.
+        labels: int32 [all].
+        ids, groups: one text per image.
+        classes: names in label order.
+        splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
+        facts: width, height, format and mode of each file, and why it cannot be used, as text.
+        quarantine: (id, reason) of what was left out.
+        stream: see `sources.Source`.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: Texts
+    groups: Repeated
+    classes: tuple[str, ...]
+    splits: dict[str, np.ndarray]
+    facts: Repeated
+    quarantine: list[tuple[str, str]]
+    stream: Callable[[], Iterator[tuple[int, Reference]]]
+
+    @property
+    def used(self) -> np.ndarray:
+        """int64 rows of all splits, sorted."""
+        return np.sort(np.concatenate(list(self.splits.values())))
+
+    def originals(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
+        """The images of `rows` as they are in their files: row -> uint8 [h, w, 3]; those that are gone are left out."""
+        wanted, found = set(rows), {}
+        with contextlib.suppress(Exception):  # of an archive that was damaged since: zlib.error and LZMAError among them
+            for row, reference in self.stream():
+                if row in wanted:
+                    with contextlib.suppress(Exception):
+                        found[row] = images_lib.decode(reference.read())
+                    wanted.discard(row)
+                if not wanted:
+                    break
+        return found
+
+    def counts(self, split: str) -> str:
+        """One line: images, groups and images per class of a split."""
+        rows = self.splits[split]
+        per_class = np.bincount(self.labels[rows], minlength=len(self.classes))
+        groups = len({*self.groups.take(rows)} - {""})
+        shown = ", ".join(f"{name} {n:,}" for name, n in zip(self.classes[:6], per_class, strict=False))
+        more = ", ..." if len(self.classes) > 6 else ""
+        return counted(len(rows), "image") + (f" of {counted(groups, 'group')}" if groups else "") + f" ({shown}{more})"
+
+
+def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Callable[[], bool] = lambda: False,
+            classes: tuple[str, ...] | None = None,
+            decoding: Callable[[int, int], None] = lambda classes, images: None) -> Dataset:  # fmt: skip
+    """Opens the source, decodes what is not cached, and reads or makes the split.
+
+    Args:
+        config: the whole tree.
+        workdir: holds `splits.csv`; the file of an earlier command, or of a user, is used as it is.
+        progress: gets bars and notes.
+        freeze: write `splits.csv` and `quarantine.csv`.
+        stop: polled while decoding.
+        classes: names that must be found, in this order, such as a checkpoint's.
+        decoding: called before images are decoded, where any must be, with the number of classes and, as far as it can be told
+            without a look at them, of training images.
+
+    Raises:
+        DataError: too many bad files, a group on two sides of a grouped split, a split of other images, and what
+            `sources.open_source`, `cache.build` and `splits.assign` raise.
+    """
+    source = sources.open_source(config.data, progress)
+    if classes is not None and source.classes != classes:
+        raise DataError(f"the data has the classes {', '.join(source.classes)}, the checkpoint {', '.join(classes)}; "
+                        "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
+    path = workdir / "splits.csv"
+
+    def begin() -> None:
+        named = np.flatnonzero(np.fromiter((id.lower().endswith(NAMES) for id in source.examples.ids), bool))
+        likely = named if len(named) else np.arange(len(source.examples))
+        with contextlib.suppress(DataError):  # it is said once it is known which files are good
+            expected = _splits(path, source, likely, config.split, Progress(), write=False)
+            decoding(len(source.classes), len(expected["train"]))
+
+    cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
+                            workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
+    unusable = cache.facts.where(lambda fact: fact["reason"])
+    bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]
+    quarantine = sorted({*source.rejected, *bad})
+    if freeze:
+        rundir.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
+    if quarantine:
+        kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
+        where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
+        reasons = ", ".join(f"{n} {r}" for r, n in kinds.most_common())
+        progress.warn(f"{counted(len(quarantine), 'file')} left out ({reasons}){where}")
+    files = len(source.examples) + len(source.rejected)
+    if len(quarantine) > config.data.max_bad_fraction * files:
+        raise DataError(
+            f"{len(quarantine):,} of {files:,} files cannot be used ({quarantine[0][0]}: {quarantine[0][1]}), more than "
+            f"data.max_bad_fraction={config.data.max_bad_fraction:g}; mend them or raise "
+            f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
+        )
+    good = np.flatnonzero(~unusable)
+    splits = _splits(path, source, good, config.split, progress, write=freeze)
+    return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
+                   cache.facts, quarantine, source.stream)  # fmt: skip
+
+
+def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress, *, write: bool
+            ) -> dict[str, np.ndarray]:  # fmt: skip
+    """Rows of each split, by the file at `path` or made anew."""
+    if path.exists():
+        return _frozen(path, source, good, config, progress)
+    examples = source.examples if len(good) == len(source.examples) else source.examples.take(good)
+    assigned = splits_lib.assign(examples, source.classes, config)
+    if write:
+        splits_lib.write(path, examples, assigned, source.classes)
+    return splits_lib.by_split(good, assigned)
+
+
+def _positions(ids: Iterable[str], known: Sequence[str]) -> Iterator[int]:
+    """Where each of `ids` stands in `known`, which is sorted; -1: nowhere."""
+    at = -1
+    for id in ids:
+        at += 1  # most come one after the other
+        if at == len(known) or known[at] != id:
+            at = min(bisect.bisect_left(known, id), len(known) - 1)
+        yield at if known[at] == id else -1
+
+
+def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
+    rows, examples = splits_lib.read(path), source.examples
+    position = np.fromiter(_positions(rows.ids, examples.ids), np.int64, len(rows))
+    known = np.isin(position, good)
+    if not known.all():
+        missing = rows.ids.take(~known)
+        raise DataError(f"the data is without {counted(len(missing), 'image')} of {path}, such as {missing[0]!r}; name the data "
+                        "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
+    if len(np.unique(position)) < len(rows):
+        raise DataError(f"{path} names an image twice; restore it or use another --workdir")
+    wrong = (row for row, i in zip(rows, position, strict=True) if source.classes[examples.labels[i]] != row[1])
+    for id, label, *_ in wrong:
+        raise DataError(f"{path} says that {id!r} is {label}, its folder says otherwise; restore it or use "
+                        "another --workdir")  # fmt: skip
+    if config.method == "grouped":
+        known = examples.groups.take(position)
+        both = splits_lib.shared_groups(rows.groups, rows.splits) | splits_lib.shared_groups(known, rows.splits)
+        if both:
+            group, sides = min(both.items())
+            raise DataError(f"{path} has {counted(len(both), 'group')} in more than one split, such as {group} in "
+                            f"{' and '.join(sorted(sides))}; restore it or use another --workdir")  # fmt: skip
+    if len(rows) < len(good):
+        progress.warn(f"{counted(len(good) - len(rows), 'image')} left out, not in {path}")
+    found = splits_lib.by_split(position, rows.splits)
+    empty = [name for name in ("train", "val") if not len(found[name])]
+    if empty:
+        raise DataError(f"{path} has no image for {' and '.join(empty)}; restore it or use another --workdir")
+    return found

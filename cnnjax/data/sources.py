@@ -1,0 +1,271 @@
+"""Where examples come from: a folder, an archive read in place, TFDS, scikit-learn's digits, or drawn cells.
+
+A source lists examples without decoding any; what it lists is the same for any order in which a file system or an
+archive keeps its names, and the same for a folder and an archive of it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnjax.data import download, listings
+from cnnjax.data.columns import PART, Repeated, Texts, in_parts, table
+from cnnjax.data.listings import DataReference, Files, Reference
+from cnnjax.errors import DataError
+from cnnjax.progress import Progress
+from cnnjax.runs import remote
+
+OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+class Example(NamedTuple):
+    id: str  # path below the root, with "/": "Parasitized/C33P1thinF_IMG_20150619_114756a_cell_179.png"
+    label: int  # index into the source's classes
+    group: str  # what data.group matched; "" where it did not, and without data.group
+    split: str  # train, val or test where the source itself says so, else ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples(Sequence):
+    """Examples as columns, of which each is made when it is asked for: a million of them take 16 MB, not 500.
+
+    Attributes:
+        ids: n texts.
+        labels: int32 [n].
+        groups, splits: one text per example.
+    """
+
+    ids: Texts
+    labels: np.ndarray
+    groups: Repeated
+    splits: Repeated
+
+    @classmethod
+    def of(cls, examples: Iterable[tuple[str, int, str, str]]) -> "Examples":
+        """The columns of what is read once and not kept."""
+        return cls(*table(examples, Texts, np.int32, Repeated, Repeated))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> Example:
+        return Example(self.ids[i], int(self.labels[i]), self.groups[i], self.splits[i])
+
+    def __iter__(self) -> Iterator[Example]:
+        return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
+
+    def take(self, rows: np.ndarray) -> "Examples":
+        """Those at int64 `rows`, in their order."""
+        return Examples(self.ids.take(rows), self.labels[rows], self.groups.take(rows), self.splits.take(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Labelled examples, sorted by id."""
+
+    classes: tuple[str, ...]
+    examples: Sequence[Example]
+    fingerprint: str  # changes when any content changes
+    stream: Callable[[], Iterator[tuple[int, Reference]]]  # (index into examples, reference), each once, any order
+    rejected: tuple[tuple[str, str], ...] = ()  # (id, reason) of files that are never read
+
+    def labels(self) -> np.ndarray:
+        """int32 [examples]."""
+        return self.examples.labels
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DemoReference:
+    seed: int
+    id: str
+
+    def read(self) -> bytes:
+        from cnnjax.data import demo
+
+        return demo.draw(self.seed, self.id)
+
+
+def open_source(config, progress: Progress) -> Source:
+    """The source of a `data` section, downloading what must be downloaded.
+
+    Raises:
+        DataError: a path that does not exist, fewer than two classes, a name that is not known, no network.
+    """
+    return SOURCES[config.source](config, progress)
+
+
+def check_path(config) -> None:
+    """Raises DataError where a `data` section names a folder or an archive of this machine that is not there."""
+    path = Path(config.path).expanduser()
+    if config.source == "files" and config.path and not remote.is_remote(config.path) and not path.exists():
+        raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
+
+
+def _files(config, progress: Progress) -> Source:
+    if remote.is_remote(config.path):
+        path = remote.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
+    elif config.path:
+        check_path(config)
+        path = Path(config.path).expanduser()
+    else:
+        path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
+    return _listed(config, str(path), listings.list_files(path))
+
+
+def _listed(config, place: str, files: Files) -> Source:
+    """Finds classes and, where folders are named so, splits among the listed paths."""
+    hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
+    # Most names need no search.
+    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name) for name in files.names),
+                        bool, len(files.names))  # fmt: skip
+    folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
+    parts = [folder.split("/") for folder in folders if folder]
+    depth = 0  # leading folders that all images share, such as cell_images/
+    while True:
+        tops = {p[depth] for p in parts if len(p) > depth}
+        below = {p[depth + 1] for p in parts if len(p) > depth + 1}
+        if len(tops) != 1 or len(below) == 0:
+            break
+        depth += 1
+    split_depth = int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
+    start = depth + split_depth
+    found = sorted({p[start] for p in parts if len(p) > start})
+    classes = tuple(config.classes) or tuple(found)
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
+                        "set --config.data.classes")  # fmt: skip
+    if len(classes) < 2:
+        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
+        raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
+    label = {name: i for i, name in enumerate(classes)}
+    above = "".join(f"{part}/" for part in parts[0][:depth])
+    pattern = config.group
+
+    @functools.cache
+    def known(folder: str) -> tuple[int, int, str] | None:
+        """Label, letters up to the class's folder and split of what lies in a folder; None outside of the classes."""
+        p = folder.split("/")
+        if len(p) <= start or p[start] not in label:
+            return None
+        split = OFFICIAL[p[depth].lower()] if split_depth else ""
+        return label[p[start]], sum(len(part) + 1 for part in p[: start + 1]), split
+
+    named = files.names.take(shown)
+    named = named.take(named.order())  # all begin with the same folders: sorted by id as well
+
+    def examples() -> Iterator[tuple[int, int, str, str]]:
+        """Number of the file, label, group, split; of files with one name the last."""
+        rows = zip(named.rows, named, strict=True)
+        for (number, name), (_, after) in itertools.pairwise(itertools.chain(rows, [(0, "")])):
+            if name != after and (facts := known(name.rpartition("/")[0])):
+                yield number, facts[0], _group(pattern, name[facts[1] :]), facts[2]
+
+    numbers, *columns = table(examples(), np.uint32, np.int32, Repeated, Repeated)
+    ids = dataclasses.replace(named, rows=numbers, skipped=len(above.encode()))
+    listed = Examples(ids, *columns)
+    if not listed:
+        raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
+    rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
+    if files.stream is None:
+        references = functools.partial(_references, files.reference, above, ids, files.places)
+    else:
+        position = np.full(len(files.names), -1, np.int32)
+        position[ids.rows] = np.arange(len(ids), dtype=np.int32)
+        references = functools.partial(_known, files.stream, position)
+    facts = ((id, files.facts(place)) for id, place in zip(ids, _placed(ids, files.places), strict=True))
+    return Source(classes, listed, _digest(facts), references, rejected)
+
+
+def _placed(ids: Texts, places: np.ndarray) -> Iterator[tuple]:
+    """The place of each example's file."""
+    for at in range(0, len(ids), PART):
+        yield from places[ids.rows[at : at + PART]].tolist()
+
+
+def _references(reference: Callable, above: str, ids: Texts, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    for i, (id, place) in enumerate(zip(ids, _placed(ids, places), strict=True)):
+        yield i, reference(above + id, place)
+
+
+def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    return ((int(position[number]), reference) for number, reference in stream() if position[number] >= 0)
+
+
+def _group(pattern: str, name: str) -> str:
+    """What `data.group`, or its first bracket, matches in a name; "" where nothing does."""
+    matched = re.search(pattern, name) if pattern else None
+    return (matched[matched.re.groups and 1] or "") if matched else ""
+
+
+def _digest(facts: Iterable) -> str:
+    """SHA-256 of a list as JSON, of which no more than `PART` elements are held."""
+    digest, between = hashlib.sha256(b"["), b""
+    for part in in_parts(facts):
+        digest.update(between + json.dumps(part)[1:-1].encode())
+        between = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _check_classes(config, classes: tuple[str, ...], place: str) -> None:
+    """Raises DataError where data.classes asks for others than a source has, which has no folders to choose from."""
+    if config.classes and set(config.classes) != set(classes):
+        raise DataError(f"data.classes={','.join(config.classes)}, but {place} always has {', '.join(classes)}; leave data.classes out: "
+                        "--config.data.classes=")  # fmt: skip
+
+
+def _demo(config, progress: Progress) -> Source:
+    from cnnjax.data import demo
+
+    def examples() -> Iterator[Example]:
+        for id in demo.ids(0, config.demo_cells, config.demo_patients):
+            folder, _, name = id.partition("/")
+            yield Example(id, demo.CLASSES.index(folder), _group(config.group, name), "")
+
+    _check_classes(config, demo.CLASSES, "the demo")
+    listed = Examples.of(examples())
+    content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
+    return Source(demo.CLASSES, listed, _digest([content, len(listed), config.demo_patients]),
+                  lambda: ((i, DemoReference(0, id)) for i, id in enumerate(listed.ids)))  # fmt: skip
+
+
+def _digits(config, progress: Progress) -> Source:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    _check_classes(config, tuple(map(str, data.target_names)), "the digits")
+    pixels = np.round(data.images * (255 / 16)).astype(np.uint8)
+    examples = Examples.of(Example(f"{label}/{i:04}", int(label), "", "") for i, label in enumerate(data.target))
+    return _arrays(tuple(map(str, data.target_names)), examples, lambda: map(DataReference, pixels),
+                   hashlib.sha256(pixels.tobytes()).hexdigest())  # fmt: skip
+
+
+def _tfds(config, progress: Progress) -> Source:
+    from cnnjax.data import tfds
+
+    data_dir = str(Path(config.cache_dir).expanduser() / "tfds")
+    archive = str(Path(config.path).expanduser()) if config.path else ""
+    classes, rows, fingerprint = tfds.load(config.tfds, data_dir, archive=archive)
+    _check_classes(config, classes, config.tfds)
+    examples = Examples.of(Example(id, label, "", split) for id, label, split, _ in rows)
+    return _arrays(classes, examples, lambda: (reference for *_, reference in rows), fingerprint)
+
+
+def _arrays(classes: tuple[str, ...], examples: Examples, references: Callable[[], Iterable[Reference]],
+            fingerprint: str) -> Source:  # fmt: skip
+    """Of examples in any order, and their references in the same."""
+    order = examples.ids.order()
+    rows = np.argsort(order)
+    return Source(classes, examples.take(order), fingerprint, lambda: zip(map(int, rows), references(), strict=True))
+
+
+SOURCES = {"files": _files, "demo": _demo, "digits": _digits, "tfds": _tfds}

@@ -1,0 +1,252 @@
+"""Which example is for training, for validation and for test; frozen to `splits.csv`.
+
+All orders come from SHA-256 of the seed and a name, so a split depends on nothing but seed, names and labels: not on
+the file system, the machine, the number of processes or a library's version.
+"""
+
+import csv
+import dataclasses
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data.columns import Repeated, Texts, table
+from cnnjax.data.sources import Example
+from cnnjax.errors import DataError
+from cnnjax.progress import counted
+from cnnjax.runs import directory as rundir
+
+NAMES = ("train", "val", "test")
+
+
+def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[str]:
+    """The split of each example, by the `split` section of the config.
+
+    Raises:
+        DataError: a split without a single example of some class, or what a method needs is missing.
+    """
+    splits = METHODS[config.method](examples, config)
+    present = set(zip((example.label for example in examples), splits, strict=True))
+    for split in NAMES:
+        if split == "train" or getattr(config, split) > 0 or split in splits:
+            missing = [name for label, name in enumerate(classes) if (label, split) not in present]
+            if missing:
+                raise DataError(
+                    f"the {split} split has no image of {', '.join(missing)} ({len(examples)} images, "
+                    f"split.method={config.method}); add images or enlarge --config.split.{split}"
+                )
+    return splits
+
+
+def _order(seed: int, names: Iterable[str]) -> np.ndarray:
+    """Positions of names in the seed's order."""
+    (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "S32")
+    return digests.argsort(kind="stable")
+
+
+def _labels(examples: Sequence[Example]) -> np.ndarray:
+    """int32 [n]."""
+    return np.fromiter((example.label for example in examples), np.int32, len(examples))
+
+
+def _stratified(examples: Sequence[Example], config) -> list[str]:
+    ids = (example.id for example in examples)
+    return _cut(ids, _labels(examples), config.seed, val=config.val, test=config.test)
+
+
+def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, **fractions: float) -> list[str]:
+    """Each class is divided on its own, by rounded fractions of `val` and `test`."""
+    splits = ["train"] * len(labels)
+    order = _order(seed, ids)
+    ordered = labels[order]
+    for label in np.unique(labels):
+        own = order[ordered == label]
+        val, test = (round(fractions[name] * len(own)) for name in ("val", "test"))
+        for i in own[:test]:
+            splits[i] = "test"
+        for i in own[test : test + val]:
+            splits[i] = "val"
+    return splits
+
+
+def _grouped(examples: Sequence[Example], config) -> list[str]:
+    """Whole groups, dealt in the seed's order, then moved and swapped while that brings every split nearer to its
+    share of every class."""
+    without = [example.id for example in examples if not example.group]
+    if without:
+        raise DataError(f"no group for {counted(len(without), 'image')}, such as {without[0]!r}; set --config.data.group to a "
+                        "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
+    groups = sorted({example.group for example in examples})
+    groups = [groups[i] for i in _order(config.seed, groups)]
+    used = [i for i, name in enumerate(NAMES) if config[name] > 0]
+    if len(groups) < len(used):
+        raise DataError(f"{counted(len(groups), 'group')} ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
+                        "check --config.data.group or use --config.split.method=stratified")  # fmt: skip
+    row = {group: i for i, group in enumerate(groups)}
+    counts = np.zeros((len(groups), max(example.label for example in examples) + 1))  # [group, class]
+    for example in examples:
+        counts[row[example.group], example.label] += 1
+    fractions = np.array([config[NAMES[i]] for i in used])
+    target = fractions[:, None] * counts.sum(0)  # [split, class]
+    seen = (counts.sum(1).cumsum() - counts.sum(1) / 2) / counts.sum()
+    side = np.searchsorted(fractions.cumsum()[:-1], seen, side="right")
+    for empty in set(range(len(used))) - set(side):  # few and large groups can jump over a share
+        crowded = side == np.bincount(side).argmax()
+        side[np.where(crowded, counts.sum(1), np.inf).argmin()] = empty
+    side = _balance(side, counts, target)
+    return [NAMES[used[side[row[example.group]]]] for example in examples]
+
+
+def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Steepest descent on the squared relative distance to `target` [split, class] by moving one group or swapping
+    two. `side` [group] is each group's split, `counts` [group, class]."""
+    everyone = np.arange(len(side))
+    side = side.copy()
+    swaps = len(side) <= 512  # beyond that, groups are so many that moves alone reach the shares
+    have = np.stack([counts[side == s].sum(0) for s in range(len(target))])
+
+    def cost(totals, s):
+        return (((totals - target[s]) / np.maximum(target[s], 1)) ** 2).sum(-1)
+
+    while True:
+        now = cost(have, np.arange(len(target)))
+        best, change = -1e-9, None
+        for a in range(len(target)):
+            for b in range(len(target)):
+                here = everyone[side == a]
+                if a == b or len(here) < 2:
+                    continue
+                move = cost(have[a] - counts[here], a) + cost(have[b] + counts[here], b) - now[a] - now[b]
+                if move.min() < best:
+                    best, change = move.min(), ((here[move.argmin()], b),)
+                there = everyone[side == b]
+                if swaps and a < b and len(there):
+                    delta = counts[there][None] - counts[here][:, None]
+                    swap = cost(have[a] + delta, a) + cost(have[b] - delta, b) - now[a] - now[b]
+                    if swap.min() < best:
+                        i, j = np.unravel_index(swap.argmin(), swap.shape)
+                        best, change = swap.min(), ((here[i], b), (there[j], a))
+        if change is None:
+            return side
+        for group, to in change:
+            have[side[group]] -= counts[group]
+            have[to] += counts[group]
+            side[group] = to
+
+
+def _by_id(examples: Sequence[Example]) -> np.ndarray:
+    """Rows sorted by id."""
+    (ids,) = table(((example.id,) for example in examples), Texts)
+    return ids.order()
+
+
+def _tutorial(examples: Sequence[Example], config) -> list[str]:
+    """Keras' `ImageDataGenerator(validation_split)`: the first names of each class, sorted, are validation."""
+    counts = Counter(example.label for example in examples)
+    left = {label: int(config.val * count) for label, count in counts.items()}
+    splits = ["train"] * len(examples)
+    for i in _by_id(examples):
+        label = examples[i].label
+        if left[label]:
+            splits[i], left[label] = "val", left[label] - 1
+    return splits
+
+
+def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
+    """Keras' `image_dataset_from_directory(validation_split, seed)`: all names shuffled, the last are validation."""
+    order = _by_id(examples)
+    order = order[np.argsort(_labels(examples)[order], kind="stable")]
+    np.random.RandomState(config.seed).shuffle(order)
+    splits = ["train"] * len(examples)
+    for i in order[len(order) - int(config.val * len(order)) :]:
+        splits[i] = "val"
+    return splits
+
+
+def _official(examples: Sequence[Example], config) -> list[str]:
+    """What the data set itself brings. A missing part is cut from train, stratified by class."""
+    given = Counter(example.split for example in examples)
+    if given[""] or not given["train"]:
+        raise DataError("split.method=official needs a data set that brings its own train split, as folders train/, "
+                        "val/, test/ do; use --config.split.method=stratified")  # fmt: skip
+    splits = [example.split for example in examples]
+    cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
+    inside = np.flatnonzero([name == "train" for name in splits])
+    parts = _cut((examples[i].id for i in inside), _labels(examples)[inside], config.seed, **cut)
+    for i, part in zip(inside, parts, strict=True):
+        splits[i] = part
+    return splits
+
+
+METHODS = {"stratified": _stratified, "grouped": _grouped, "tutorial": _tutorial,
+           "tutorial_shuffled": _tutorial_shuffled, "official": _official}  # fmt: skip
+
+
+def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, set[str]]:
+    """The groups that stand in more than one split, with those splits."""
+    sides = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if group:
+            sides[group].add(split)
+    return {group: names for group, names in sides.items() if len(names) > 1}
+
+
+def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classes: Sequence[str]) -> None:
+    """Writes `id,label,group,split`, one row per example, whole or not at all."""
+    rows = ((e.id, classes[e.label], e.group, split) for e, split in zip(examples, splits, strict=True))
+    rundir.write_rows(path, ("id", "label", "group", "split"), rows)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """A frozen split as columns; iterated, it gives (id, label, group, split).
+
+    Attributes:
+        ids, labels, groups, splits: one text per image.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str]
+    groups: Sequence[str]
+    splits: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[tuple[str, str, str, str]]:
+        return zip(self.ids, self.labels, self.groups, self.splits, strict=True)
+
+
+NONE = Rows((), (), (), ())
+
+
+def read(path: Path) -> Rows:
+    """The rows of a frozen split. Raises DataError for a file that is not one."""
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
+        reader = csv.reader(file)
+        if next(reader, None) != ["id", "label", "group", "split"]:
+            raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
+
+        def rows() -> Iterator[list[str]]:
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != 4 or row[3] not in NAMES:
+                    raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
+                yield row
+
+        return Rows(*table(rows(), Texts, Repeated, Repeated, Repeated))
+
+
+def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:
+    """Split name -> those of int64 `rows` that are in it."""
+    return {name: rows[np.fromiter((split == name for split in splits), bool, len(rows))] for name in NAMES}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a frozen split, stored with checkpoints."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,73 @@
+"""Numbers as plain text, for a terminal and for logs."""
+
+from collections.abc import Sequence
+
+from cnnjax.metrics.scores import shown
+from cnnjax.progress import duration
+
+
+def network_table(table: Sequence) -> str:
+    """Layer, output shape, parameters and MFLOP per image, as text."""
+    rows = [(r.name, " x ".join(map(str, r.shape)), f"{r.parameters:,}" if r.parameters else "",
+             f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
+    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", f"{sum(r.mflops for r in table):.3f}"))
+    return aligned(("layer", "output", "parameters", "MFLOP/image"), rows, left=2)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A plain text table; the first `left` columns are aligned left, the others right."""
+    widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+    lines = (
+        "  " + "  ".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in (header, *rows)
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def history_header() -> str:
+    """Column names above the rows of `history_row`."""
+    return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
+
+
+def history_row(row: dict, epochs: int, *, best: bool) -> str:
+    """An epoch in one line."""
+    epoch = f"{row['epoch']}/{epochs}"
+    return (
+        f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
+        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{'  lowest val_loss' if best else ''}"
+    )
+
+
+def numbers_table(summary: dict) -> str:
+    """The numbers of each split at the best step, as text."""
+    columns = [("images", "images"), ("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC"),
+               ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("top5_accuracy", "top-5")]  # fmt: skip
+    splits = {name: summary[name] for name in ("train", "val", "test") if summary.get(name)}
+    columns = [c for c in columns if any(c[0] in numbers for numbers in splits.values())]
+    rows = [
+        (name, *(f"{numbers[k]:,}" if k == "images" else shown(numbers[k]) for k, _ in columns))
+        for name, numbers in splits.items()
+    ]
+    return aligned(("split", *(title for _, title in columns)), rows)
+
+
+def time_text(summary: dict) -> str:
+    """What a run's time went to, and which part of its training was spent waiting for images."""
+    spent = {name: seconds for name, seconds in summary["spent"].items() if name != "augmentation"}
+    names = {"step": "training", "compile": "compiling", "checkpoint": "checkpoints"}
+    parts = sorted(spent.items(), key=lambda part: -part[1])
+    shown = ", ".join(f"{names.get(name, name)} {duration(seconds)}" for name, seconds in parts if seconds >= 0.1)
+    waited = spent["input"] / max(spent["input"] + spent["step"], 1e-9)
+    return f"{shown}; waiting for images took {100 * waited:.1f} % of the training"
+
+
+def details_text(result: dict) -> str:
+    """An evaluation as text: headline numbers, per class, and the confusion matrix up to ten classes."""
+    lines = [numbers_table({result["split"]: result}), ""]
+    rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
+            for name, n in result["per_class"].items()]  # fmt: skip
+    lines.append(aligned(("class", "images", "precision", "recall", "F1"), rows))
+    if len(result["classes"]) <= 10:
+        rows = [(name, *map(str, row)) for name, row in zip(result["classes"], result["confusion"], strict=True)]
+        lines += ["", aligned(("true \\ predicted", *result["classes"]), rows)]
+    return "\n".join(lines)

@@ -1,0 +1,182 @@
+"""From the cache to the device: batches whose order is a pure function of the seed and the step.
+
+The global batch k holds positions k*B ... k*B+B-1 of an endless stream: epoch after epoch, each a permutation of the
+training images drawn from (seed, epoch). Process p of n holds the p-th of n equal blocks of it, so that the global array
+is the same, in the same order, for any number of processes. An iterator's whole state is k.
+"""
+
+import functools
+import sys
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from cnnjax.runtime import processes as runtime
+
+PART = 64 << 20  # bytes sent to the devices at once
+
+
+def _block(batch_size: int, process_index: int, process_count: int) -> slice:
+    if batch_size % process_count:
+        raise ValueError(f"a batch of {batch_size} does not divide among {process_count} processes")
+    mine = batch_size // process_count
+    return slice(process_index * mine, (process_index + 1) * mine)
+
+
+class TrainBatches(grain.sources.RandomAccessDataSource):
+    """Element k is this process's part of the global batch k: one fancy index into the memory map."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int, seed: int,
+                 process_index: int = 0, process_count: int = 1):  # fmt: skip
+        self._images, self._labels, self._rows = images, labels, rows
+        self._batch_size, self._seed = batch_size, seed
+        self._mine = _block(batch_size, process_index, process_count)
+        self._permutation = functools.lru_cache(maxsize=2)(self._draw)
+        self.share = self._mine.stop - self._mine.start  # images of a batch that are this process's
+
+    @property
+    def nbytes(self) -> int:
+        """Of the images of the split."""
+        return len(self._rows) * int(np.prod(self._images.shape[1:]))
+
+    def on_devices(self, whole: NamedSharding) -> dict[str, jax.Array]:
+        """All images and labels of the split, in its order, copied to every device; sent in parts of about `PART` bytes."""
+        shape = (len(self._rows), *self._images.shape[1:])
+        images = jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=whole)()
+        insert = jax.jit(lambda images, part, at: lax.dynamic_update_slice_in_dim(images, part, at, 0), donate_argnums=0)
+        step = max(1, PART // int(np.prod(shape[1:])))
+        for at in range(0, len(self._rows), step):
+            images = insert(images, put(self._images[self._rows[at : at + step]], whole), at)
+        return {"image": images, "label": put(self._labels[self._rows], whole)}
+
+    def __len__(self) -> int:
+        return sys.maxsize // self._batch_size
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        places = np.arange(len(self._rows), dtype=np.uint32)
+        return np.random.Generator(np.random.Philox([self._seed, epoch])).permutation(places)
+
+    def __getitem__(self, k: int) -> dict[str, np.ndarray]:
+        """{"image": uint8 [b, size, size, 3], "label": int32 [b]}."""
+        rows = self._rows[self.places(k, 1)[0]]
+        return {"image": self._images[rows], "label": self._labels[rows]}
+
+    def places(self, k: int, count: int) -> np.ndarray:
+        """Where in the split the images of the batches k ... k+count-1 stand: int64 [count, b]."""
+        positions = np.arange(k * self._batch_size, (k + count) * self._batch_size).reshape(count, -1)[:, self._mine]
+        epochs, within = np.divmod(positions, len(self._rows))
+        places = np.empty_like(positions)
+        for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
+            places[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
+        return places
+
+
+class EvalBatches(grain.sources.RandomAccessDataSource):
+    """Every row once and in order; the last batch is filled up with zeros."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, *, batch_size: int, process_index: int = 0,
+                 process_count: int = 1):  # fmt: skip
+        self._images, self._rows, self._batch_size = images, rows, batch_size
+        self._mine = _block(batch_size, process_index, process_count)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        """uint8 [b, size, size, 3]."""
+        rows = self._rows[k * self._batch_size : (k + 1) * self._batch_size]
+        batch = np.zeros((self._batch_size, *self._images.shape[1:]), np.uint8)
+        batch[: len(rows)] = self._images[rows]
+        return batch[self._mine]
+
+
+def iterate(batches: grain.sources.RandomAccessDataSource) -> grain.DatasetIterator:
+    """An iterator that prefetches in one thread; its state, the next index, can be saved and set."""
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+
+
+class HostFeed:
+    """Batches one by one, their images sent along."""
+
+    resident: dict | None = None
+    most = 1  # batches at once
+
+    def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh):
+        self._iterator, self._sharding = iterate(batches), runtime.batched(mesh)
+
+    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
+        """The next batch, and `more`: {"image": uint8 [b, size, size, 3], "label": int32 [b]}. `count` is 1."""
+        return put({**next(self._iterator), **more}, self._sharding)
+
+    def get_state(self) -> dict[str, int]:
+        """{"next_index": number of the next batch}."""
+        return self._iterator.get_state()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes to the place that `get_state` has told."""
+        self._iterator.set_state(state)
+
+
+class DeviceFeed:
+    """Batches by name, of images that lie whole on every device.
+
+    Attributes:
+        resident: {"image": uint8 [n, size, size, 3], "label": int32 [n]} of the split.
+        most: batches that `take` may be asked for at once.
+    """
+
+    def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh, most: int):
+        self._batches, self._whole, self.most, self._next = batches, runtime.replicated(mesh), most, 0
+        self._sharding = _in_rows(mesh)
+        self._more = runtime.batched(mesh)
+        self.resident = batches.on_devices(self._whole)
+
+    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
+        """The next `count` batches, and `more`: {"place": int32 [most, b], of which `count` rows count, "count": int32}."""
+        places = np.zeros((self.most, self._batches.share), np.int32)
+        places[:count] = self._batches.places(self._next, count)
+        self._next += count
+        return {"place": put(places, self._sharding), "count": put(np.int32(count), self._whole), **put(more, self._more)}
+
+    def get_state(self) -> dict[str, int]:
+        """As of `HostFeed`."""
+        return {"next_index": self._next}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """As of `HostFeed`."""
+        self._next = int(state["next_index"])
+
+
+def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> tuple[dict, dict | None]:
+    """What `take` and `resident` of a feed of one process hold, as shapes with their places.
+
+    Args:
+        mesh: where.
+        batch_size, size: images, pixels.
+        images: of the split, for a `DeviceFeed`; 0: for a `HostFeed`.
+    """
+
+    def pairs(count: int, sharding: NamedSharding) -> dict:
+        return {"image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=sharding),
+                "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)}  # fmt: skip
+
+    if not images:
+        return pairs(batch_size, runtime.batched(mesh)), None
+    whole = runtime.replicated(mesh)
+    places = jax.ShapeDtypeStruct((runtime.steps_at_once(mesh), batch_size), jnp.int32, sharding=_in_rows(mesh))
+    return {"place": places, "count": jax.ShapeDtypeStruct((), jnp.int32, sharding=whole)}, pairs(images, whole)
+
+
+def _in_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Of one batch in each row."""
+    return NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))
+
+
+def put(batch, sharding: NamedSharding):
+    """Host arrays of this process -> global device arrays, divided along the batch. The only crossing to a device."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

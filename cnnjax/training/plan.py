@@ -1,0 +1,96 @@
+"""What of a run follows from its config, its classes and the number of its training images: nothing of it needs a pixel."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import importlib
+import math
+
+import jax
+import optax
+
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import feeds as pipeline
+from cnnjax.training import state, steps
+
+SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Of a training run.
+
+    Attributes:
+        classes: how many.
+        images: of the training split.
+        batch_size: images of a step.
+        network: what is trained.
+        rate: step -> learning rate; drops on a plateau come on top.
+        steps_per_epoch: batches that show every training image.
+        resident: whether the training images lie on the device.
+        steps: compiled at their first call, or ahead.
+    """
+
+    classes: int
+    images: int
+    batch_size: int
+    network: state.Network
+    rate: optax.Schedule
+    steps_per_epoch: int
+    resident: bool
+    steps: steps.Steps
+
+
+def batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
+    """`data.batch_size`, or where there are fewer training images, as many of them as devices and `train.accumulate` divide."""
+    share = math.lcm(mesh.size, config.train.accumulate)
+    return min(config.data.batch_size, max(images // share, 1) * share)
+
+
+def plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
+    """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
+    network = state.network(config, classes)
+    batch = batch_size(config, mesh, images)
+    steps_per_epoch = math.ceil(images / batch)
+    rate = state.schedule(config.optimizer, steps_per_epoch, config.train.epochs)
+    tx = state.optimizer(config.optimizer, rate)
+    placement = config.data.placement
+    resident = placement == "device" or (
+        placement == "auto" and images * config.image.size**2 * 3 < runtime.free_image_bytes()
+    )
+    compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
+    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled)
+
+
+class Ahead:
+    """Does in a thread of its own what can be done before the main thread comes to it: first compilation, then slow imports."""
+
+    def __init__(self, config, mesh: jax.sharding.Mesh):
+        self._config, self._mesh = config, mesh
+        self._pool = concurrent.futures.ThreadPoolExecutor(1)
+        self._compiled: concurrent.futures.Future[Plan] | None = None
+
+    def compile(self, classes: int, images: int) -> None:
+        """Begins to compile what a run of so many training images begins with. Several processes compile together, later."""
+        if not runtime.is_distributed():
+            self._compiled = self._pool.submit(_compiled, self._config, self._mesh, classes, images)
+
+    def plan(self, classes: int, images: int) -> Plan:
+        """The plan of a run, compiled where these numbers are those that were expected."""
+        with contextlib.suppress(Exception):  # what is wrong is said below
+            found = self._compiled and self._compiled.result()
+            if found and (found.classes, found.images) == (classes, images):
+                return found
+        return plan(self._config, self._mesh, classes, images)
+
+    def import_modules(self) -> None:
+        """Begins to import what the end of an epoch needs."""
+        self._pool.submit(lambda: [importlib.import_module(name) for name in SLOW])
+
+
+def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
+    made = plan(config, mesh, classes, images)
+    made.steps.first.lower().compile()
+    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0)
+    made.steps.train.lower(made.steps.abstract, batch, resident).compile()
+    return made

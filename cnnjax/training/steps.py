@@ -1,0 +1,234 @@
+"""The pure steps, and the one place that compiles them."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+
+from cnnjax.augmentation.augment import augment
+from cnnjax.augmentation.mixing import Targets, mix
+from cnnjax.runtime import processes as runtime
+from cnnjax.training.state import Network, Optimizer, TrainState, initial, shardings, with_shardings
+
+
+def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Cross-entropy of each example: float32 [b, classes] or [b, 1], int32 [b] -> float32 [b]."""
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(jnp.float32))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def predicted(logits: jax.Array) -> jax.Array:
+    """The most probable class: int32 [b]."""
+    if logits.shape[-1] == 1:
+        return (logits[:, 0] > 0).astype(jnp.int32)
+    return logits.argmax(-1).astype(jnp.int32)
+
+
+def training_losses(logits: jax.Array, targets: Targets, classes: int, smoothing: float) -> jax.Array:
+    """Cross-entropy against mixed and smoothed labels: float32 [b, classes] or [b, 1] -> float32 [b]."""
+    p = targets.probabilities(classes, smoothing)
+    if logits.shape[-1] == 1:
+        return optax.sigmoid_binary_cross_entropy(logits[:, 0], p[:, 1])
+    return optax.softmax_cross_entropy(logits, p)
+
+
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
+                    ) -> tuple[jax.Array, Targets]:  # fmt: skip
+    """What the network is shown in the update after `step` updates; a pure function of the seed, the step and the batch.
+
+    Args:
+        step: int32, updates done.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
+        augment_config: the `augment` section.
+        seed: of the run.
+        native: use `cnnjax.kernels` where they fit.
+
+    Returns:
+        Images [b, size, size, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
+    """
+    key = jax.random.split(_step_key(step, seed))[0]
+    return mix(key, augment(key, batch["image"], augment_config, native=native), batch["label"], augment_config)
+
+
+def _step_key(step: jax.Array, seed: int) -> jax.Array:
+    # Stream 0 of the seed draws the initial weights.
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a step trains.
+
+    Attributes:
+        augment: the `augment` section.
+        seed: with the step, the source of all randomness of an update.
+        smoothing: fraction of each label that is spread over all classes.
+        accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
+            batch normalisation sees one part at a time.
+        ema_decay: of the moving average of the parameters; 0: none.
+        native: use `cnnjax.kernels` in augmentation and updates where they fit; of the layers the network knows it.
+    """
+
+    augment: object
+    seed: int
+    smoothing: float = 0.0
+    accumulate: int = 1
+    ema_decay: float = 0.0
+    native: bool = False
+
+
+def recipe(config) -> Recipe:
+    """That of a whole config."""
+    return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
+                  native=runtime.kernels(config) != "xla")  # fmt: skip
+
+
+def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer, recipe: Recipe, alone: bool = False
+               ) -> tuple[TrainState, dict]:  # fmt: skip
+    """One update.
+
+    Args:
+        state: before the update.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}; of several processes also {"wish": int32 [devices]}.
+        network, tx: what is trained and how.
+        recipe: the rest of how.
+        alone: this is compiled for one device.
+
+    Returns:
+        The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
+        class that most of it shows); and the largest wish.
+    """
+    dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
+    images, targets = training_images(
+        state.step, batch, augment_config=recipe.augment, seed=recipe.seed, native=recipe.native
+    )
+    plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
+    shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
+
+    def loss_fn(params, stats, images, targets, shown, key):
+        model = nnx.merge(network.train_def, params, stats)
+        logits = model(images, nnx.Rngs(dropout=key))
+        each = losses(logits, shown) if plain else training_losses(logits, targets, network.classes, recipe.smoothing)
+        correct = (predicted(logits) == shown).sum().astype(jnp.float32)
+        return each.mean(), (correct, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
+
+    stats, parts = state.stats, recipe.accumulate
+    loss = correct = jnp.float32(0)
+    grads = None
+    # Unrolled: inside a loop the backward pass of a convolution is many times slower on a CPU.
+    for i in range(parts):
+        # Every parts-th image, so that each device takes from its own images.
+        part = (images, targets, shown)
+        if parts > 1:
+            part = jax.tree.map(lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], part)
+        key = jax.random.fold_in(dropout_key, i) if parts > 1 else dropout_key
+        (part_loss, (part_correct, stats)), part_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, stats, *part, key)  # fmt: skip
+        loss, correct = loss + part_loss / parts, correct + part_correct
+        grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
+    if parts > 1:
+        grads = jax.tree.map(lambda g: g / parts, grads)
+    params, opt_state = tx.update(grads, state.opt_state, state.params, state.scale, native=alone and recipe.native)
+    ema = state.ema
+    if recipe.ema_decay:
+        # Short memory at first, so that the initial weights do not linger.
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+    count = jnp.float32(batch["label"].shape[0])
+    sums = {
+        "loss": state.sums["loss"] + loss * count,
+        "correct": state.sums["correct"] + correct,
+        "count": state.sums["count"] + count,
+    }
+    values = {"loss": loss, "accuracy": correct / count}
+    if "wish" in batch:
+        values["wish"] = batch["wish"].max()
+    return TrainState(state.step + 1, params, stats, opt_state, sums, state.scale, ema), values
+
+
+def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Array:
+    """{"params", "stats"}, uint8 [b, size, size, 3] -> float32 logits [b, outputs], without dropout."""
+    return nnx.merge(network.eval_def, model["params"], model["stats"])(images)
+
+
+@dataclasses.dataclass(frozen=True)
+class Steps:
+    """Compiled for a mesh: parameters where `runtime.placed` says, batches divided."""
+
+    abstract: TrainState  # shapes, with their places
+    first: Callable[[], TrainState]  # makes the state before the first update
+    train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
+    logits: Callable[[dict, jax.Array], jax.Array]
+
+
+def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """`logits_step` for a mesh; the logits come whole to every device."""
+    return jax.jit(lambda model, images: logits_step(model, images, network=network),
+                   in_shardings=(None, runtime.batched(mesh)), out_shardings=runtime.replicated(mesh),
+                   compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
+
+
+def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
+    """`training_images` of a run's config by itself, to look at and to time: (step, batch) -> images and targets."""
+    chosen = recipe(config)
+    return jax.jit(functools.partial(training_images, augment_config=chosen.augment, seed=chosen.seed, native=chosen.native))
+
+
+def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: int, step: Callable, mesh: jax.sharding.Mesh
+                ) -> tuple[TrainState, dict]:  # fmt: skip
+    """The updates of what a feed of `pipeline` has given.
+
+    Args:
+        state: before them.
+        batch, resident: see `pipeline.HostFeed` and `pipeline.DeviceFeed`.
+        most: of the feed.
+        step: `train_step` of a state and a batch.
+        mesh: where to lay batches that are picked on the device.
+
+    Returns:
+        The state after them, and what `train_step` returns, of several each: [most].
+    """
+    if resident is None:
+        return step(state, batch)
+    spread = runtime.batched(mesh)
+
+    def one(i, state: TrainState) -> tuple[TrainState, dict]:
+        picked = jax.tree.map(lambda x: lax.with_sharding_constraint(x[batch["place"][i]], spread), resident)
+        return step(state, picked | ({"wish": batch["wish"]} if "wish" in batch else {}))
+
+    if most == 1:
+        return one(0, state)
+
+    def body(i, carry):
+        state, values = one(i, carry[0])
+        return state, jax.tree.map(lambda all, x: all.at[i].set(x), carry[1], values)
+
+    empty = jax.tree.map(lambda x: jnp.zeros((most, *x.shape), x.dtype), jax.eval_shape(lambda s: one(0, s)[1], state))
+    return lax.fori_loop(0, batch["count"], body, (state, empty))
+
+
+def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
+    """The steps of a training run; `most` is the feed's."""
+    chosen = recipe(config)
+    platform = mesh.devices.flat[0].platform
+
+    def make():
+        return initial(network, tx, ema=bool(chosen.ema_decay))
+
+    def train(state, batch, resident=None):
+        step = functools.partial(train_step, network=network, tx=tx, recipe=chosen, alone=mesh.size == 1)
+        return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
+
+    abstract = with_shardings(jax.eval_shape(make), mesh)
+    places = shardings(abstract, mesh)
+    first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
+    compiled = jax.jit(train, donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
+                       compiler_options=runtime.compiler_options(platform))  # fmt: skip
+    return Steps(abstract, first, compiled, compile_logits(network, mesh))

@@ -1,0 +1,162 @@
+"""A finished run at work: its evaluation repeated, wherever it was moved, and predictions of files."""
+
+import importlib
+import os
+import shutil
+
+import numpy as np
+import pytest
+from training_tools import one_line, read_rows, tiny
+
+import cnnjax
+from cnnjax.errors import DataError
+from cnnjax.inference import engine as inference
+from cnnjax.runtime import processes as runtime
+
+predict_module = importlib.import_module(
+    "cnnjax.inference.classifier"
+)  # the attributes `cnnjax.train` ... are the functions
+train = importlib.import_module("cnnjax.training.loop").train
+evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
+
+# Evaluation
+
+
+def test_evaluate_gives_the_numbers_of_the_summary(plain, tmp_path):
+    before = {split: (plain.workdir / "eval" / f"{split}.csv").read_bytes() for split in ("train", "val", "test")}
+    for split in before:
+        result = evaluate(plain.workdir, split)
+        assert result["step"] == plain.summary["best_step"]
+        assert {key: result[key] for key in plain.summary[split]} == plain.summary[split]
+        assert (plain.workdir / "eval" / f"{split}.csv").read_bytes() == before[split]
+
+
+def test_a_directory_that_was_moved_evaluates_and_predicts(plain, cell_folder, tmp_path):
+    moved = tmp_path / "elsewhere" / "moved"
+    moved.parent.mkdir()
+    shutil.move(plain.workdir, moved)
+    try:
+        assert evaluate(moved, "test")["loss"] == plain.summary["test"]["loss"]
+        assert cnnjax.load(moved).predict(next(cell_folder.rglob("*.png")))[0].predicted
+        assert train(plain.config, moved) == plain.summary
+    finally:
+        shutil.move(moved, plain.workdir)
+
+
+def test_data_that_was_moved_is_named_with_an_override(plain, cell_folder, tmp_path):
+    shutil.copytree(cell_folder, tmp_path / "copy")
+    result = evaluate(plain.workdir, "val", overrides={"data.path": str(tmp_path / "copy")})
+    assert result["loss"] == plain.summary["val"]["loss"]
+
+
+# Prediction
+
+
+def test_eval_predict_and_the_classifier_agree_on_every_image(plain, cell_folder, tmp_path):
+    expected = {row["id"]: row for row in read_rows(plain.workdir / "eval" / "test.csv")}
+    paths = [str(cell_folder / id) for id in expected]
+    done, bad = predict_module.predict(plain.workdir, paths, tmp_path / "out.csv")
+    assert (done, bad) == (len(paths), 0)
+    rows = {row["path"]: row for row in read_rows(tmp_path / "out.csv")}
+    assert list(next(iter(rows.values()))) == ["path", "predicted", "p_Parasitized", "p_Uninfected", "error"]
+    predictions = cnnjax.load(plain.workdir).predict(paths)
+    assert [p.path for p in predictions] == paths
+    alone = cnnjax.load(plain.workdir).predict(paths[0])[0]
+    for prediction, (id, row) in zip(predictions, expected.items(), strict=True):
+        written = rows[str(cell_folder / id)]
+        assert row["predicted"] == written["predicted"] == prediction.predicted
+        for name, p in prediction.probabilities.items():
+            assert float(row[f"p_{name}"]) == pytest.approx(p, abs=1e-5)
+            assert float(written[f"p_{name}"]) == pytest.approx(p, abs=1e-5)
+    assert alone.probabilities == pytest.approx(predictions[0].probabilities, abs=1e-5)
+
+
+def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
+    good = sorted(cell_folder.rglob("*.png"))[0]
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    (inputs / "a.png").write_bytes(good.read_bytes())
+    (inputs / "b.png").write_bytes(good.read_bytes()[:100])
+    (inputs / "c.png").write_bytes(b"")
+    (inputs / "d.txt").write_text("no image")
+    (inputs / "e.png").write_bytes(good.read_bytes())
+    assert predict_module.predict(plain.workdir, [str(inputs)], tmp_path / "out.csv") == (2, 3)
+    rows = read_rows(tmp_path / "out.csv")
+    assert [os.path.basename(row["path"]) for row in rows] == ["a.png", "b.png", "c.png", "d.txt", "e.png"]
+    for row in rows[1:4]:
+        assert row["error"] and not row["predicted"] and not row["p_Parasitized"]
+    assert not rows[0]["error"] and rows[0]["p_Parasitized"] == rows[4]["p_Parasitized"]
+    broken = cnnjax.load(plain.workdir).predict([inputs / "b.png"])[0]
+    assert broken.error == rows[1]["error"] and broken.probabilities == {}
+
+
+def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(DataError, match=r"of 2 files none could be read \(.*b\.png: .*--input=") as error:
+        predict_module.predict(plain.workdir, [str(tmp_path)], tmp_path / "out.csv")
+    one_line(error)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
+
+
+def test_an_output_that_exists_is_not_overwritten(plain, cell_folder, tmp_path):
+    output = tmp_path / "out.csv"
+    output.write_text("mine")
+    with pytest.raises(DataError, match="exists and is not overwritten") as error:
+        predict_module.predict(plain.workdir, [str(cell_folder)], output)
+    one_line(error)
+    assert output.read_text() == "mine"
+    with pytest.raises(DataError, match="--input=none: no such file"):  # which is to be put right first
+        predict_module.predict(plain.workdir, ["none"], output)
+
+
+def test_inputs_are_files_folders_and_globs_each_file_once(cell_folder, tmp_path):
+    files = sorted(map(str, cell_folder.rglob("*.png")))
+    assert predict_module.expand([str(cell_folder)]) == files
+    assert predict_module.expand([f"{cell_folder}/*/*.png", files[0]]) == files
+    assert predict_module.expand([f"{cell_folder}/**/*.png"]) == files
+    with pytest.raises(DataError, match="no such file, folder with files, or files that match"):
+        predict_module.expand([str(tmp_path / "none*.png")])
+
+
+def test_no_predictions_of_no_files(plain):
+    assert cnnjax.load(plain.workdir).predict([]) == []
+
+
+def test_more_than_two_classes_from_training_to_prediction(make_folder, tmp_path):
+    folder = make_folder(tmp_path / "flowers", ("a", "b", "c", "d", "e", "f"), 12)
+    config = tiny(folder, tmp_path / "cache", data__positive="", data__group="", split__method="stratified", train__epochs=2)
+    summary = train(config, tmp_path / "run")
+    assert set(summary["test"]) == {"images", "loss", "accuracy", "top5_accuracy"}
+    result = evaluate(tmp_path / "run", "test")
+    assert result["classes"] == list("abcdef") and len(result["confusion"]) == 6 and "positive" not in result
+    row = read_rows(tmp_path / "run" / "eval" / "test.csv")[0]
+    prediction = cnnjax.load(tmp_path / "run").predict(folder / row["id"])[0]
+    assert {f"p_{k}": pytest.approx(v, abs=1e-5) for k, v in prediction.probabilities.items()} == {
+        k: float(v) for k, v in row.items() if k.startswith("p_")
+    }
+
+
+@pytest.mark.parametrize("count", [1, 3, 8, 13])
+def test_logits_do_not_depend_on_how_many_images_are_asked_at_once(plain, count):
+    engine = inference.restore(plain.workdir).engine
+    images = np.random.default_rng(0).integers(0, 256, (13, 16, 16, 3), dtype=np.uint8)
+    np.testing.assert_allclose(engine.logits(images[:count]), engine.logits(images)[:count], atol=1e-5)
+    rows = np.arange(13)[:count]
+    np.testing.assert_allclose(engine.logits_of_rows(images, rows, 4), engine.logits(images)[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("size, batch_size, expected", [(32, 64, 256), (180, 32, 64), (224, 64, 64), (8, 5, 20)])
+def test_evaluation_takes_larger_batches_up_to_a_number_of_pixels_whatever_the_split(size, batch_size, expected):
+    taken = []
+
+    def run(model, images):
+        taken.append(images.shape[0])
+        return images[:, 0, 0, :1].astype(np.float32)
+
+    engine = inference.Engine(run, {}, runtime.mesh(1))
+    images = np.zeros((expected + 2, size, size, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(len(images)) % 256
+    for rows in (np.arange(3), np.arange(len(images))[::-1]):
+        np.testing.assert_array_equal(engine.logits_of_rows(images, rows, batch_size)[:, 0], rows % 256)
+    assert taken == [expected] * 3

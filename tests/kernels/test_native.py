@@ -1,0 +1,157 @@
+"""Networks whose layers the CPU's own kernels take over: the same numbers, the same run."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from training_tools import on_devices, read_rows, settings, tiny
+
+import cnnjax
+from cnnjax.config import tree as config_lib
+from cnnjax.errors import ConfigError, Stopped
+from cnnjax.kernels import blocks as kernels
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import state, steps
+
+pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
+# Blocks with one and two convolutions, both paddings and strides, a wide dense layer, channels that do not fit.
+NETWORKS = {
+    "malaria": {"image__size": 32, "model__channels": (16, 16, 16), "model__convs": (1, 2, 2), "model__pool_stride": 1,
+                "model__padding": ("valid", "same", "same"), "model__dense": (64, 32)},
+    "flowers": {"image__size": 45, "model__channels": (16, 32, 64), "model__dense": (128,)},
+    "some": {"image__size": 20, "model__channels": (12, 16, 24), "model__dense": (16,)},
+    "norm": {"image__size": 20, "model__channels": (16, 16), "model__norm": "batch", "model__dense": (8,)},
+    "resnet18": {"image__size": 20, "model__name": "resnet18"},
+}  # fmt: skip
+
+
+def network(kernels, name, classes=5, **options):
+    return state.network(settings(runtime__kernels=kernels, **NETWORKS[name], **options), classes)
+
+
+def results(network, images, labels):
+    """Logits in evaluation, the loss in training, and its gradients, in one program."""
+    params, stats = jax.jit(network.make)()
+
+    def loss(params):
+        logits = nnx.merge(network.train_def, params, stats)(images, nnx.Rngs(dropout=jax.random.key(1)))
+        return steps.losses(logits, labels).mean()
+
+    return jax.jit(lambda p: (nnx.merge(network.eval_def, p, stats)(images), *jax.value_and_grad(loss)(p)))(params)
+
+
+@pytest.mark.parametrize("dtype, name", [
+    *(("uint8", name) for name in NETWORKS if name != "resnet18"),
+    ("float32", "malaria"),
+    *(pytest.param(dtype, "resnet18", marks=pytest.mark.slow) for dtype in ("uint8", "float32")),
+])  # fmt: skip
+def test_logits_loss_and_all_gradients_are_those_of_xla(name, dtype):
+    rng = np.random.default_rng(1)  # with 0 a pool has two values that rounding exchanges, and their gradients
+    size = NETWORKS[name]["image__size"]
+    images, labels = rng.integers(0, 256, (6, size, size, 3)).astype(dtype), rng.integers(0, 5, 6)
+    (our_logits, ours, our_gradients), (logits, xla, gradients) = (
+        results(network(kind, name), images, labels) for kind in ("native", "xla")
+    )
+    np.testing.assert_allclose(our_logits, logits, atol=1e-5)
+    assert float(ours) == pytest.approx(float(xla), rel=1e-5)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(our_gradients), jax.tree.leaves(gradients), strict=True):
+        scale = float(jnp.abs(b).max())
+        np.testing.assert_allclose(a, b, atol=2e-4 * scale + 1e-7, rtol=1e-3, err_msg=str(path))
+
+
+def both_logits(name, count, **options):
+    """Of the network with kernels and with XLA, of the same weights."""
+    size = NETWORKS[name]["image__size"]
+    images = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    ours, xla = (network(kind, name, **options) for kind in ("native", "xla"))
+    params, stats = jax.jit(ours.make)()
+    return jax.jit(lambda p, s: [nnx.merge(one.eval_def, p, s)(images) for one in (ours, xla)])(params, stats)
+
+
+def test_logits_of_a_residual_network_are_those_of_xla():
+    np.testing.assert_allclose(*both_logits("resnet18", 7), atol=1e-5)
+
+
+def test_whitening_and_bfloat16_go_together_with_them():
+    np.testing.assert_allclose(*both_logits("malaria", 8, image__zca=True, train__precision="bfloat16"), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    "options, with_kernels",
+    [({"model__name": "resnet18"}, "float32"), ({"model__norm": "batch"}, "float32"), ({}, "bfloat16")],
+)
+def test_networks_with_normalisation_compute_in_float32(options, with_kernels):
+    for kind, expected in {"native": with_kernels, "auto": with_kernels, "xla": "bfloat16"}.items():
+        config = settings(train__precision="bfloat16", runtime__kernels=kind, **options)
+        assert state.precision(config) == expected == str(state.network(config, 3).model.dtype.name)
+
+
+def test_on_an_accelerator_the_precision_stays_what_was_asked_for(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert state.precision(settings(model__name="resnet18", train__precision="bfloat16")) == "bfloat16"
+
+
+def test_the_kernels_are_in_the_program_of_the_step():
+    config = settings(runtime__kernels="native", **NETWORKS["malaria"])
+    net = state.network(config, 2)
+    compiled = steps.compile_logits(net, runtime.mesh())
+    params, stats = jax.eval_shape(net.make)
+    images = jax.ShapeDtypeStruct((4, 32, 32, 3), np.uint8)
+    text = compiled.lower({"params": params, "stats": stats}, images).as_text()
+    assert "conv_forward" in text and "dense_forward" in text and "stablehlo.convolution" not in text
+
+
+RUN = """
+import json, sys
+import jax
+from training_tools import tiny
+import cnnjax
+summary = cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__batch_size=16, model__channels=(16, 16)), sys.argv[3])
+print(json.dumps([jax.device_count(), summary["kernels"]]))
+"""
+
+
+def losses(workdir):
+    return [json.loads(line).get("loss") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_one_and_eight_devices_train_alike(cell_folder, cache, tmp_path):
+    assert on_devices(8, RUN, cell_folder, cache, tmp_path / "eight") == [8, kernels.instruction_set()]
+    cnnjax.train(tiny(cell_folder, cache, data__batch_size=16, model__channels=(16, 16)), tmp_path / "one")
+    one, eight = ([x for x in losses(tmp_path / name) if x] for name in ("one", "eight"))
+    np.testing.assert_allclose(eight[:4], one[:4], rtol=1e-4)
+    np.testing.assert_allclose(eight, one, rtol=1e-2)  # steps amplify what rounding differs by
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell_folder, cache, tmp_path):
+    def run(name, kind, stop_at=0):
+        workdir = tmp_path / name
+        log = workdir / "metrics.jsonl"
+        config = tiny(cell_folder, cache, model__channels=(16, 16), runtime__kernels=kind)
+        cnnjax.train(config, workdir, stop=lambda: stop_at and log.exists() and len(log.read_text().splitlines()) >= stop_at)
+        return workdir
+
+    undisturbed = run("undisturbed", "native")
+    for name in ("stopped", "moved"):
+        with pytest.raises(Stopped):
+            run(name, "native", 10)
+    assert losses(run("stopped", "native")) == losses(undisturbed)
+    moved = read_rows(run("moved", "xla") / "history.csv")
+    assert [float(row["loss"]) for row in moved] == pytest.approx(
+        [float(row["loss"]) for row in read_rows(undisturbed / "history.csv")], rel=2e-3
+    )
+
+
+def test_native_where_there_is_none_is_one_line(monkeypatch):
+    monkeypatch.setattr(runtime.kernels_lib, "why_not", lambda: "the kernels are not compiled")
+    auto = config_lib.override(config_lib.default(), {"data.path": "unused"})
+    assert runtime.kernels(auto) == "xla"
+    with pytest.raises(
+        ConfigError, match=r"^runtime.kernels=native: the kernels are not compiled; use --config.runtime.kernels=auto$"
+    ):
+        runtime.kernels(config_lib.override(auto, {"runtime.kernels": "native"}))

@@ -1,0 +1,63 @@
+"""Runs that are broken end as the undisturbed one does; the faults and what is compared are in `faults.py`."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import faults
+import numpy as np
+import pytest
+from training_tools import settings
+
+from cnnjax.data import cache, sources
+from cnnjax.progress import Progress
+
+TRIALS = [
+    ("kill", 0),
+    ("kill_while_saving", 0),
+    ("term_group", 0),
+    ("term_then_kill", 0),
+    ("term_in_import", 0),
+    ("term_in_final_evaluation", 0),
+    ("interrupt_twice", 0),
+    ("full_disk", 0),
+    ("read_only", 0),
+    ("damaged_checkpoint", 0),
+    ("damaged_checksums", 0),
+    ("data_is_gone_at_restart", 0),
+    ("corrupt_image", 0),
+    ("two_runs", 0),
+    ("diverges", 0),
+]
+
+
+@pytest.fixture(scope="module")
+def trials(request, tmp_path_factory):
+    """The selected trials under way, two at a time: a launch keeps one core busy."""
+    site = faults.Site(tmp_path_factory.mktemp("faults") / "site")
+    chosen = [item.callspec.params for item in request.session.items if "fault" in getattr(item, "fixturenames", ())]
+    with ThreadPoolExecutor(2) as pool:
+        yield {(p["fault"], p["seed"]): pool.submit(faults.run_trial, site, p["fault"], p["seed"]) for p in chosen}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault, seed", TRIALS)
+def test_a_broken_run_ends_as_the_undisturbed_one_bit_for_bit(trials, fault, seed):
+    try:
+        trials[fault, seed].result()
+    except faults.Skip as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("name", ["images.npy", "facts.csv"])
+@pytest.mark.parametrize("left", [0.0, 0.01, 0.5, 0.99])
+def test_decoded_images_that_were_cut_short_are_decoded_again(cell_folder, isolated_cache, name, left):
+    config = settings(data__path=str(cell_folder), image__size=16)
+    source = sources.open_source(config.data, Progress())
+    first = cache.build(source, config.image, isolated_cache, Progress())
+    expected, (path,) = np.array(first.images), isolated_cache.glob(f"decoded/*/{name}")
+    with open(path, "r+b") as file:
+        file.truncate(int(left * path.stat().st_size))
+    again = cache.build(source, config.image, isolated_cache, Progress())
+    assert again.built and again.facts == first.facts
+    np.testing.assert_array_equal(again.images, expected)
+    assert not cache.build(source, config.image, isolated_cache, Progress()).built
+    assert len(list((isolated_cache / "decoded").iterdir())) == 1

@@ -1,0 +1,155 @@
+"""Training images on the device: the same batches, the same run, several updates at once."""
+
+import importlib
+import json
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from training_tools import on_devices, read_rows, tiny
+
+from cnnjax.errors import Stopped
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import feeds as pipeline
+from cnnjax.training import steps
+
+train_module = importlib.import_module("cnnjax.training.loop")  # `cnnjax.train` is the function
+train = train_module.train
+pytestmark = pytest.mark.usefixtures("without_pictures")
+# 64 images in batches of 12: batches reach over the end of an epoch.
+OPTIONS = {"data__batch_size": 12, "model__dropout_dense": 0.3, "augment__flip_horizontal": True, "model__norm": "batch"}
+NUMBERS = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@pytest.fixture(scope="module")
+def run(make, tmp_path_factory):
+    """Trains in a new directory, with `most` updates at once; returns it."""
+    place = tmp_path_factory.mktemp("placement")
+
+    def start(name, placement, most=1, stop_at=0, **options):
+        workdir = place / name
+        log = workdir / "metrics.jsonl"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runtime, "steps_at_once", lambda mesh: most)
+            stop = (lambda: log.exists() and len(log.read_text().splitlines()) >= stop_at) if stop_at else lambda: False
+            train(make(data__placement=placement, **{**OPTIONS, **options}), workdir, stop=stop)
+        return workdir
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def from_host(run):
+    return run("host", "host")
+
+
+@pytest.fixture(scope="module")
+def four_at_once(run):
+    return run("four", "device", 4)
+
+
+def logged(workdir):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def history(workdir):
+    return [[row[k] for k in NUMBERS] for row in read_rows(workdir / "history.csv")]
+
+
+def test_many_batches_at_once_are_the_same_batches():
+    rows = np.arange(100, 150)
+    batches = pipeline.TrainBatches(np.zeros((200, 2, 2, 3), np.uint8), np.arange(200), rows, batch_size=12, seed=3,
+                                    process_index=1, process_count=2)  # fmt: skip
+    at_once = batches.places(5, 20)
+    assert at_once.shape == (20, 6)
+    for i, places in enumerate(at_once):
+        assert (batches[5 + i]["label"] == rows[places]).all()
+
+
+@pytest.mark.parametrize("size", [3, 64 << 20])
+def test_the_images_on_the_device_are_those_of_the_split(monkeypatch, size):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8), rng.integers(0, 5, 40).astype(np.int32)
+    rows = rng.permutation(40)[:23]
+    batches = pipeline.TrainBatches(images, labels, rows, batch_size=4, seed=0)
+    monkeypatch.setattr(pipeline, "PART", size)  # bytes: one image, all images
+    resident = batches.on_devices(runtime.replicated(runtime.mesh()))
+    assert (np.asarray(resident["image"]) == images[rows]).all()
+    assert (np.asarray(resident["label"]) == labels[rows]).all()
+
+
+@pytest.mark.parametrize("most", [1, 4])
+def test_the_placement_changes_no_number(run, from_host, four_at_once, most):
+    workdir = four_at_once if most == 4 else run("one", "device")
+    for row, expected in zip(logged(workdir), logged(from_host), strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
+
+
+@pytest.mark.parametrize("stop_at", [1, 6, 9])
+def test_a_run_with_several_updates_at_once_continues_bit_for_bit(run, four_at_once, stop_at):
+    name = f"stopped{stop_at}"
+    with pytest.raises(Stopped):
+        run(name, "device", 4, stop_at)
+    workdir = run(name, "device", 4)
+    assert logged(workdir) == logged(four_at_once)
+    assert history(workdir) == history(four_at_once)
+
+
+def test_a_run_moves_between_host_and_device(run, from_host):
+    with pytest.raises(Stopped):
+        run("moved", "host", 1, 5)
+    workdir = run("moved", "device", 4)
+    for row, expected in zip(logged(workdir), logged(from_host), strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
+
+
+def test_saves_come_at_their_steps(run, monkeypatch):
+    saved = []
+    save = train_module._Run._save
+    monkeypatch.setattr(train_module._Run, "_save", lambda self, loss: (saved.append(self.step), save(self, loss)))
+    run("saves", "device", 4, train__checkpoint_every="5 steps", train__epochs=2)
+    assert saved == [5, 6, 10, 12]  # and each epoch of six
+
+
+def test_several_updates_at_once_compile_once(run, monkeypatch):
+    made = []
+    compile_steps = steps.compile_steps
+    monkeypatch.setattr(train_module.steps, "compile_steps", lambda *a: made.append(compile_steps(*a)) or made[-1])
+    run("compiled", "device", 4)
+    assert [one.train._cache_size() for one in made] == [1]
+
+
+def test_an_accelerator_gives_two_fifths_of_what_is_free(monkeypatch):
+    stats = {"bytes_limit": 100 << 20, "bytes_in_use": 50 << 20}
+    device = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert runtime.free_image_bytes() == 20 << 20
+    stats.clear()  # some devices do not say
+    assert runtime.free_image_bytes() == 0
+
+
+def test_a_cpu_keeps_the_images_where_they_are(run, from_host, tmp_path):
+    assert runtime.free_image_bytes() == 0
+    assert logged(run("auto", "auto")) == logged(from_host)
+
+
+EIGHT = """
+import json, sys
+import jax
+from training_tools import tiny
+import cnnjax
+from cnnjax.runtime import processes as runtime
+runtime.steps_at_once = lambda mesh: 4
+cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__placement="device", data__batch_size=16), sys.argv[3])
+print(json.dumps(jax.device_count()))
+"""
+
+
+def test_eight_devices_each_pick_their_part(cell_folder, cache, tmp_path):
+    assert on_devices(8, EIGHT, cell_folder, cache, tmp_path / "eight") == 8
+    train(tiny(cell_folder, cache, data__batch_size=16), tmp_path / "one")
+    for row, expected in zip(logged(tmp_path / "eight"), logged(tmp_path / "one"), strict=True):
+        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
+    assert jax.device_count() == 1

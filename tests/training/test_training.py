@@ -1,0 +1,534 @@
+"""Runs from beginning to end: what they leave, that they can be stopped, moved and repeated, and how they fail."""
+
+import importlib
+import json
+import math
+import os
+import shutil
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
+
+import cnnjax
+from cnnjax.checkpoints import store as checkpoints
+from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
+from cnnjax.metrics import scores as metrics
+from cnnjax.runtime import processes as runtime
+from cnnjax.training import state
+
+train_module = importlib.import_module("cnnjax.training.loop")  # the attributes `cnnjax.train` ... are the functions
+train = train_module.train
+evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
+pytestmark = pytest.mark.usefixtures("without_pictures")  # but for the runs that several tests share
+
+HISTORY = [*LOSS_COLUMNS, "seconds", "images_per_second"]
+# Everything that carries state from step to step at once.
+EVERYTHING = dict(
+    model__norm="batch",
+    model__dropout_dense=0.3,
+    augment__flip_horizontal=True,
+    augment__rotation=20.0,
+    optimizer__schedule="cosine",
+    optimizer__warmup_epochs=0.5,
+    data__batch_size=12,  # does not divide the 64 training images: epochs of 6 steps overlap in the stream
+)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(make, tmp_path_factory):
+    """A finished run with everything that has state."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    config = make(**EVERYTHING)
+    return SimpleNamespace(workdir=workdir, config=config, summary=train(config, workdir))
+
+
+def log(workdir):
+    """Lines of metrics.jsonl without the clock."""
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def weights(workdir, config, step="latest"):
+    """{"params", "stats"} of a checkpoint as NumPy arrays."""
+    with checkpoints.Checkpoints(workdir) as saved:
+        abstract = state.network(config, 2).abstract(runtime.mesh())
+        return jax.device_get(saved.load_model(saved.resolve(step), abstract))
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def after_lines(workdir, count):
+    """A stop request as soon as metrics.jsonl has so many lines; the step is one further."""
+    path = workdir / "metrics.jsonl"
+    return lambda: path.exists() and len(path.read_text().splitlines()) >= count
+
+
+def snapshot(workdir):
+    """Every file's content and time."""
+    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(workdir.rglob("*")) if p.is_file()}
+
+
+def scripted(monkeypatch, val_losses):
+    """The validation losses of the epochs to come, instead of the real ones."""
+    values = iter(val_losses)
+    fake = SimpleNamespace(headline=lambda *a: {**metrics.headline(*a), "loss": next(values)})
+    monkeypatch.setattr(train_module, "metrics", fake)
+
+
+# What a run leaves
+
+
+def test_a_run_directory_has_every_file(plain):
+    there = {str(p.relative_to(plain.workdir)) for p in plain.workdir.rglob("*") if p.is_file()}
+    expected = {"config.json", "splits.csv", "quarantine.csv", "metrics.jsonl", "history.csv", "curves.png", "network.png",
+                "summary.json", "network.json", "report.html", "checksums/24.json"}  # fmt: skip
+    expected |= {f"eval/{split}.{kind}" for split in ("train", "val", "test") for kind in ("json", "csv")}
+    assert expected <= there
+    there.remove(".lock")
+    assert not [name for name in there if os.path.basename(name).startswith(".") or "tmp" in name]
+    for picture in ("curves.png", "network.png"):
+        assert (plain.workdir / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((plain.workdir / "config.json").read_text())["model"]["channels"] == [4, 8]
+
+
+def test_history_has_a_row_per_epoch(plain):
+    rows = read_rows(plain.workdir / "history.csv")
+    assert list(rows[0]) == HISTORY
+    assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(1, 8), (2, 16), (3, 24)]
+    for row in rows:
+        assert all(math.isfinite(float(value)) for value in row.values())
+        assert 0 <= float(row["accuracy"]) <= 1 and float(row["seconds"]) > 0 and float(row["images_per_second"]) > 0
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_training_loss_of_an_epoch_is_the_mean_of_its_steps(plain):
+    rows = log(plain.workdir)
+    steps = [row for row in rows if "learning_rate" in row]
+    assert [row["step"] for row in steps] == list(range(1, 25))
+    assert [row["step"] for row in rows if "val_loss" in row] == [8, 16, 24]
+    for epoch, row in enumerate(read_rows(plain.workdir / "history.csv")):
+        inside = steps[8 * epoch : 8 * epoch + 8]
+        assert float(row["loss"]) == pytest.approx(np.mean([r["loss"] for r in inside]), rel=1e-5)
+        assert float(row["accuracy"]) == pytest.approx(np.mean([r["accuracy"] for r in inside]), rel=1e-5)
+
+
+def test_the_summary_has_its_keys_and_the_best_step_of_the_history(plain):
+    summary = json.loads((plain.workdir / "summary.json").read_text())
+    assert summary == plain.summary
+    assert {"best_step", "steps", "epochs", "stopped", "seconds", "images_per_second", "parameters"} <= set(summary)
+    assert (summary["steps"], summary["epochs"], summary["stopped"]) == (24, 3, "finished")
+    history = read_rows(plain.workdir / "history.csv")
+    best = min(history, key=lambda row: float(row["val_loss"]))
+    assert summary["best_step"] == int(best["step"])
+    for split in ("train", "val", "test"):
+        assert {"images", "loss", "accuracy", "auc", "sensitivity", "specificity"} <= set(summary[split])
+    assert summary["val"]["loss"] == pytest.approx(float(best["val_loss"]), rel=1e-6)
+    assert summary["val"]["accuracy"] == float(best["val_accuracy"])
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(weights(plain.workdir, plain.config)["params"])) == summary["parameters"]
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_eval_files_agree_with_each_other_and_with_the_split(plain, split):
+    result = json.loads((plain.workdir / "eval" / f"{split}.json").read_text())
+    rows = read_rows(plain.workdir / "eval" / f"{split}.csv")
+    inside = {r["id"]: r for r in read_rows(plain.workdir / "splits.csv") if r["split"] == split}
+    assert sorted(r["id"] for r in rows) == sorted(inside)  # each image once
+    assert list(rows[0]) == ["id", "group", "label", "predicted", "p_Parasitized", "p_Uninfected"]
+    assert all(r["label"] == inside[r["id"]]["label"] and r["group"] == inside[r["id"]]["group"] for r in rows)
+    p = np.array([[float(r["p_Parasitized"]), float(r["p_Uninfected"])] for r in rows])
+    np.testing.assert_allclose(p.sum(1), 1)
+    assert [r["predicted"] for r in rows] == [result["classes"][i] for i in p.argmax(1)]
+    true = np.array([result["classes"].index(r["label"]) for r in rows])
+    assert result["images"] == len(rows) == np.sum(result["confusion"])
+    assert result["accuracy"] == pytest.approx(np.mean(p.argmax(1) == true))
+    assert result["accuracy"] == pytest.approx(np.trace(result["confusion"]) / len(rows))
+    assert result["loss"] == pytest.approx(-np.log(p[np.arange(len(p)), true]).mean(), rel=1e-6)
+    assert result["positive"] == "Parasitized"
+    assert result["auc"] == pytest.approx(roc_auc_score(true == 0, p[:, 0]))
+    assert result["sensitivity"] == pytest.approx(np.mean(p.argmax(1)[true == 0] == 0))
+    assert result["per_class"]["Parasitized"]["recall"] == result["sensitivity"]
+    assert "top5_accuracy" not in result
+    assert plain.summary[split] == {key: result[key] for key in plain.summary[split]}
+
+
+def test_tensorboard_event_files_are_written_when_asked(plain, undisturbed):
+    assert list((plain.workdir / "tensorboard").glob("events.out.tfevents*"))
+    assert not (undisturbed.workdir / "tensorboard").exists()
+
+
+def test_checkpoints_are_the_latest_two_and_the_best(make, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.9, 0.8, 0.7, 0.6])
+    train(make(train__epochs=5), tmp_path / "run")
+    assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir() if p.name.isdigit()) == [8, 32, 40]
+
+
+# Repeated, stopped and continued
+
+
+def test_the_same_seed_twice_gives_the_same_numbers_bit_for_bit(make, undisturbed, tmp_path):
+    again = train(make(**EVERYTHING), tmp_path / "again")
+    assert losses(tmp_path / "again") == losses(undisturbed.workdir)
+    assert log(tmp_path / "again") == log(undisturbed.workdir)
+    assert again["test"] == undisturbed.summary["test"]
+    assert same(weights(tmp_path / "again", undisturbed.config), weights(undisturbed.workdir, undisturbed.config))
+
+
+def test_another_seed_gives_other_numbers_on_the_same_split(make, undisturbed, tmp_path):
+    train(make(**EVERYTHING, seed=1, train__epochs=1), tmp_path / "other")
+    assert losses(tmp_path / "other")[0] != losses(undisturbed.workdir)[0]
+    assert (tmp_path / "other" / "splits.csv").read_bytes() == (undisturbed.workdir / "splits.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "lines, steps",
+    [
+        ([2], [3]),  # before anything was evaluated
+        ([9], [9]),  # within the second epoch; a line of these is the evaluation at step 6
+        ([7], [6]),  # right after the first evaluation
+        ([4, 6, 16], [5, 6, 15]),  # three times
+    ],
+)
+def test_a_stopped_run_ends_as_the_undisturbed_one_bit_for_bit(make, undisturbed, tmp_path, lines, steps):
+    workdir = tmp_path / "run"
+    for count, step in zip(lines, steps, strict=True):
+        with pytest.raises(Stopped, match=f"stopped at step {step}, everything is saved; the same command continues"):
+            train(make(**EVERYTHING), workdir, stop=after_lines(workdir, count))
+        assert json.loads((workdir / "summary.json").read_text())["stopped"] == "signal"
+        with checkpoints.Checkpoints(workdir) as saved:
+            assert saved.latest() == step
+    said = Said()
+    summary = train(make(**EVERYTHING), workdir, progress=said)
+    assert f"continuing from step {steps[-1]}" in said.lines
+    assert losses(workdir) == losses(undisturbed.workdir)
+    assert log(workdir) == log(undisturbed.workdir)
+    for key in ("best_step", "steps", "epochs", "stopped", "train", "val", "test"):
+        assert summary[key] == undisturbed.summary[key]
+    assert same(weights(workdir, undisturbed.config), weights(undisturbed.workdir, undisturbed.config))
+    with pytest.raises(CheckpointError):  # a stop's own checkpoint gives way to later ones
+        weights(workdir, undisturbed.config, 3)
+
+
+def test_a_stop_before_the_first_step_can_be_continued(make, undisturbed, tmp_path):
+    with pytest.raises(Stopped):
+        train(make(**EVERYTHING), tmp_path / "run", stop=lambda: True)
+    train(make(**EVERYTHING), tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(undisturbed.workdir)
+
+
+def test_rows_after_the_last_checkpoint_are_written_once(make, undisturbed, tmp_path):
+    """As after a crash: the log is ahead of the checkpoint and its last line is cut."""
+    workdir = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(make(**EVERYTHING), workdir, stop=after_lines(workdir, 9))
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write('{"step": 10, "loss": 1.0}\n{"step": 11, "lo')
+    train(make(**EVERYTHING), workdir)
+    assert log(workdir) == log(undisturbed.workdir)
+
+
+def test_a_finished_run_says_so_and_changes_nothing(make, plain):
+    before = snapshot(plain.workdir)
+    said = Said()
+    assert train(plain.config, plain.workdir, progress=said) == plain.summary
+    assert any("is finished (3 epochs" in line for line in said.lines)
+    assert snapshot(plain.workdir) == before
+    moved = make(log__tensorboard=True, data__path="elsewhere")
+    assert train(moved, plain.workdir, progress=said) == plain.summary
+    assert "not on elsewhere; for that use another --workdir" in said.lines[-1]
+
+
+def test_another_config_in_a_used_directory_is_refused_with_the_difference(make, plain):
+    before = snapshot(plain.workdir)
+    with pytest.raises(CheckpointError) as error:
+        train(make(optimizer__learning_rate=0.5, train__epochs=9), plain.workdir)
+    message = one_line(error)
+    assert "optimizer.learning_rate: 0.01 -> 0.5" in message and "train.epochs: 3 -> 9" in message
+    assert "use another --workdir" in message and "batch_size" not in message
+    assert snapshot(plain.workdir) == before
+
+
+def test_what_changes_no_number_may_differ(make, plain):
+    assert train(make(log__every=7, runtime__workers=2), plain.workdir) == plain.summary
+
+
+# Early stopping and the learning rate
+
+
+def test_patience_stops_and_the_best_checkpoint_is_the_one_that_counts(make, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.9, 0.5, 0.6, 0.5, 0.7, 0.4])  # an equal loss is not a lower one
+    summary = train(make(train__epochs=6, train__patience=3), tmp_path / "run")
+    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("early", 5, 16)
+    monkeypatch.undo()
+    assert evaluate(tmp_path / "run", "test")["step"] == 16
+    best = json.loads((tmp_path / "run" / "eval" / "test.json").read_text())
+    latest = evaluate(tmp_path / "run", "test", "latest")
+    assert (best["step"], latest["step"]) == (16, 40) and best["loss"] != latest["loss"]
+    assert summary["test"]["loss"] == best["loss"]
+    assert json.loads((tmp_path / "run" / "eval" / "test-40.json").read_text()) == latest
+    assert cnnjax.load(tmp_path / "run").step == 16
+    assert not same(weights(tmp_path / "run", make(), "best"), weights(tmp_path / "run", make(), "latest"))
+
+
+def test_patience_is_remembered_over_a_stop(make, tmp_path, monkeypatch):
+    workdir, config = tmp_path / "run", make(train__epochs=9, train__patience=3)
+    scripted(monkeypatch, [0.5, 0.6, 0.7, 0.8, 0.9])
+    with pytest.raises(Stopped, match="step 27"):
+        train(config, workdir, stop=after_lines(workdir, 29))
+    scripted(monkeypatch, [0.8, 0.9])
+    summary = train(config, workdir)
+    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("early", 4, 8)
+
+
+def test_no_patience_never_stops_early(make, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5])
+    summary = train(make(train__epochs=5, train__patience=0), tmp_path / "run")
+    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("finished", 5, 8)
+
+
+def test_an_overfitting_run_stops_by_itself(make, tmp_path):
+    config = make(train__epochs=30, train__patience=2, optimizer__learning_rate=0.1)
+    summary = train(config, tmp_path / "run")
+    rows = [float(row["val_loss"]) for row in read_rows(tmp_path / "run" / "history.csv")]
+    best = rows.index(min(rows))
+    assert summary["stopped"] == "early"
+    assert summary["best_step"] == 8 * (best + 1)
+    assert len(rows) == best + 1 + 2
+    assert summary["val"]["loss"] == pytest.approx(min(rows), rel=1e-6)
+
+
+def test_the_learning_rate_drops_on_a_plateau(make, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.9, 0.9, 0.9, 0.8, 0.9, 0.9, 0.9])
+    config = make(train__epochs=7, optimizer__schedule="plateau", optimizer__plateau_patience=1, optimizer__decay_factor=0.1,
+                  optimizer__name="sgd")  # fmt: skip
+    said = Said()
+    train(config, tmp_path / "run", progress=said)
+    rates = {row["step"]: row["learning_rate"] for row in log(tmp_path / "run") if "learning_rate" in row}
+    # One epoch without a lower loss is borne; after the second the rate drops, for the steps that follow.
+    expected = [0.01] * 24 + [0.001] * 24 + [0.0001] * 8
+    assert [rates[step] for step in range(1, 57)] == pytest.approx(expected)
+    assert sum("plateau" in line for line in said.lines) == 2
+
+
+def test_a_drop_acts_on_the_weights(make, tmp_path, monkeypatch):
+    moved = {}
+    for factor in (1.0, 1e-6):
+        scripted(monkeypatch, [0.5, 0.6, 0.7])
+        workdir = tmp_path / str(factor)
+        config = make(optimizer__schedule="plateau", optimizer__plateau_patience=0, optimizer__decay_factor=factor)
+        train(config, workdir)
+        before, after = weights(workdir, config, 16), weights(workdir, config, 24)
+        moved[factor] = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
+    assert moved[1.0] > 1e-3 > 1e-5 > moved[1e-6]
+
+
+def test_bfloat16_trains_near_float32(make, plain, tmp_path):
+    summary = train(make(train__precision="bfloat16"), tmp_path / "run")
+    first, other = losses(plain.workdir), losses(tmp_path / "run")
+    assert first != other
+    assert float(other[0][2]) == pytest.approx(float(first[0][2]), abs=0.1)
+    assert {leaf.dtype for leaf in jax.tree.leaves(weights(tmp_path / "run", make()))} == {np.dtype("float32")}
+    assert evaluate(tmp_path / "run", "test")["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
+
+
+# Failing in one line
+
+
+@pytest.mark.parametrize("batch_size", [8, 64])
+def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(make, tmp_path, batch_size):
+    config = make(optimizer__name="sgd", optimizer__learning_rate=1e30, data__batch_size=batch_size)
+    with pytest.raises(TrainingError, match="loss is (nan|inf|not a number).*learning_rate") as error:
+        train(config, tmp_path / "run")
+    one_line(error)
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_with_one_that_they_can():
+    code = """
+import json
+from cnnjax.runtime import processes as runtime
+from cnnjax.errors import ConfigError
+try:
+    runtime.mesh(divides=60)
+except ConfigError as error:
+    print(json.dumps({"error": str(error), "fits": runtime.mesh(divides=64).size, "one": runtime.mesh(1, divides=60).size}))
+"""
+    result = on_devices(8, code)
+    assert result["error"].startswith("data.batch_size=60 does not divide among 8 devices")
+    assert "--config.data.batch_size=64 or --config.runtime.devices=1" in result["error"]
+    assert (result["fits"], result["one"]) == (8, 1)
+
+
+def test_more_devices_than_there_are_is_one_line(make, tmp_path):
+    with pytest.raises(ConfigError, match="runtime.devices=64, but there are 1; use --config.runtime.devices=0") as error:
+        train(make(runtime__devices=64), tmp_path / "run")
+    one_line(error)
+
+
+def test_images_that_are_too_small_are_one_line(make, tmp_path):
+    with pytest.raises(DataError, match="16 pixels are too small.*--config.image.size") as error:
+        train(make(model__channels=(2,) * 6), tmp_path / "run")
+    one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_ten_images_trains_with_the_default_batch(make_folder, tmp_path):
+    folder, said = make_folder(tmp_path / "few", per_class=5), Said()
+    config = tiny(folder, tmp_path / "cache", data__batch_size=32, data__group="", split__method="stratified",
+                  train__epochs=1)  # fmt: skip
+    summary = train(config, tmp_path / "run", progress=said)
+    assert "data.batch_size=32 is more than the 6 training images: each step takes 6" in said.lines
+    assert summary["steps"] == 1 and "1 step of 6 images per epoch, at most 1 epoch\n" in cnnjax.describe(config, tmp_path)
+    assert evaluate(tmp_path / "run", "val")["loss"] == summary["val"]["loss"]
+
+
+def test_a_path_that_is_not_there_is_refused_before_anything_is_said(make, tmp_path):
+    said = Said()
+    with pytest.raises(DataError, match="no such folder or archive: .*none; name one with --config.data.path"):
+        train(make(data__path=str(tmp_path / "none")), tmp_path / "run", progress=said)
+    assert not said.lines and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("below", [".", "run", "Parasitized/run"])
+def test_a_run_directory_within_the_images_is_refused(make, cell_folder, below):
+    before = sorted(cell_folder.rglob("*"))
+    for action in (train, cnnjax.explore, cnnjax.describe):
+        with pytest.raises(ConfigError, match=r"lies in the folder of the images.*--workdir=\S+cells-run") as error:
+            action(make(), cell_folder / below)
+        one_line(error)
+    assert sorted(cell_folder.rglob("*")) == before
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(make, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=1000))
+    with pytest.raises(CheckpointError, match=r"no space left .* are 0\.0; make room, .* from the beginning") as error:
+        train(make(), tmp_path / "run")
+    one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_save_that_fails_names_the_step_from_which_the_run_continues(plain):
+    with checkpoints.Checkpoints(plain.workdir) as kept:
+        message = rf"make room, .* continues from step {kept.latest()}$"
+        with pytest.raises(CheckpointError, match=message), kept._readable_errors():
+            raise OSError("No space left on device")
+
+
+def test_a_changed_split_is_not_continued(make, tmp_path):
+    workdir = tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(make(), workdir, stop=after_lines(workdir, 3))
+    rows = (workdir / "splits.csv").read_text().splitlines(keepends=True)
+    moved = next(row for row in rows if row.endswith(",train\n")).split(",")[2]
+    (workdir / "splits.csv").write_text("".join(
+        row.replace(",train\n", ",val\n") if row.split(",")[2] == moved else row for row in rows))  # fmt: skip
+    with pytest.raises(DataError, match="splits.csv is not the split of the checkpoint at step 4") as error:
+        train(make(), workdir)
+    one_line(error)
+
+
+def damage_metadata(checkpoint):
+    (checkpoint / "_CHECKPOINT_METADATA").write_text("{")
+
+
+def damage_arrays(checkpoint):
+    for path in (checkpoint / "model").rglob("*"):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(b"\0" * (path.stat().st_size // 2))
+
+
+def damage_model_missing(checkpoint):
+    shutil.rmtree(checkpoint / "model")
+
+
+@pytest.fixture(scope="module")
+def cut_off(make, tmp_path_factory):
+    """Config and directory of a run that was stopped in its third epoch of four."""
+    workdir, config = tmp_path_factory.mktemp("cut-off") / "run", make(train__epochs=4)
+    with pytest.raises(Stopped):
+        train(config, workdir, stop=after_lines(workdir, 20))
+    return config, workdir
+
+
+@pytest.mark.parametrize("damage", [damage_metadata, damage_arrays, damage_model_missing])
+def test_a_damaged_checkpoint_is_one_line_and_an_earlier_one_works(cut_off, tmp_path, damage):
+    config, workdir = cut_off[0], shutil.copytree(cut_off[1], tmp_path / "run")
+    damage(workdir / "checkpoints" / "19")
+    with pytest.raises(
+        CheckpointError, match="checkpoint 19 in .* is damaged .*; evaluate or predict with --step=16"
+    ) as error:
+        evaluate(workdir, "test", 19)
+    one_line(error)
+    assert evaluate(workdir, "test", 16)["step"] == 16
+    said = Said()
+    assert train(config, workdir, progress=said)["steps"] == 32
+    assert (
+        sum("checkpoint 19" in line and "damaged" in line and "the one before is used" in line for line in said.lines) == 1
+    )
+    assert "continuing from step 16" in said.lines
+    assert [path.name.split("-")[0] for path in (workdir / "damaged").iterdir()] == ["19"]
+
+
+@pytest.mark.parametrize("step", [7, "7", "newest"])
+def test_a_checkpoint_that_is_not_there_is_one_line_with_those_that_are(plain, step):
+    with pytest.raises(CheckpointError, match="use --step=best or --step=latest or .*--step=24") as error:
+        evaluate(plain.workdir, "test", step)
+    one_line(error)
+
+
+def test_a_directory_without_a_run_is_one_line(tmp_path):
+    for action in (evaluate, cnnjax.load):
+        with pytest.raises(CheckpointError, match="no checkpoints in .*train first") as error:
+            action(tmp_path)
+        one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_before_its_first_checkpoint_is_one_line_that_names_none(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    for action in (evaluate, cnnjax.load):
+        for step in ("best", "latest", 0):
+            with pytest.raises(CheckpointError, match="no checkpoint in .* yet; .* after an epoch .* train on") as error:
+                action(tmp_path, step=step)
+            one_line(error)
+
+
+def test_a_split_without_images_is_named_with_those_that_have_some(make, tmp_path):
+    config = make(split__method="tutorial", split__train=0.8, split__val=0.2, split__test=0.0, train__epochs=1)
+    summary = train(config, tmp_path / "run")
+    assert summary["test"] is None and summary["val"]["images"] > 0
+    with pytest.raises(DataError, match="no test split.*use --split=one of train, val") as error:
+        evaluate(tmp_path / "run", "test")
+    one_line(error)
+    with pytest.raises(DataError, match="no split 'tset'; use one of train, val, test"):
+        evaluate(tmp_path / "run", "tset")
+
+
+# Elsewhere
+
+
+def test_a_stopped_run_that_was_moved_goes_on(make, undisturbed, tmp_path):
+    with pytest.raises(Stopped):
+        train(make(**EVERYTHING), tmp_path / "here", stop=after_lines(tmp_path / "here", 9))
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    train(make(**EVERYTHING), tmp_path / "there")
+    assert losses(tmp_path / "there") == losses(undisturbed.workdir)
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_positive_class_that_is_none_leaves_the_directory_free(make, tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("runs/new/run", "there"):
+        with pytest.raises(DataError, match=r"data.positive='ill' is not a class; use one of Parasitized, Uninfected"):
+            train(make(data__positive="ill"), tmp_path / name)
+    with pytest.raises(DataError, match="no such folder"):
+        cnnjax.explore(make(data__path=str(tmp_path / "none")), tmp_path / "explored")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert not (tmp_path / "there" / "config.json").exists()
