@@ -1,0 +1,81 @@
+"""The steps from an image file to the first trained layer, as one value that a run keeps with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cnnjax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cnnjax.config.sections import Image
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a file becomes the network's input: the same in training, evaluation and prediction.
+
+    Attributes:
+        size: pixels, height and width.
+        resize: bilinear, nearest or pad; see `image.resize`.
+        colour: order of the channels, "RGB".
+        scale: factor of the 8-bit levels; 1 / 255 maps them to [0, 1].
+        mean: subtracted from each scaled channel.
+        deviation: divides each channel after the subtraction.
+        zca: whether ZCA whitening follows, fitted on the training images.
+        library: what made the pixels, such as "Pillow"; "" in checkpoints that do not say it.
+        version: of that library.
+    """
+
+    size: int
+    resize: str
+    colour: str = "RGB"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    deviation: tuple[float, ...] = (1.0, 1.0, 1.0)
+    zca: bool = False
+    library: str = ""
+    version: str = ""
+
+    @classmethod
+    def of(cls, image: Image, *, library: str = "", version: str = "") -> Preprocessing:
+        """Returns the preprocessing of an `image` section, whose pixels a library of a version makes."""
+        return cls(size=image.size, resize=image.resize, zca=image.zca, library=library, version=version)
+
+    @property
+    def pixels(self) -> dict[str, Any]:
+        """The part that decides the decoded uint8 pixels, for the key of a cache; the rest happens in the network."""
+        return {name: getattr(self, name) for name in ("size", "resize", "colour", "library", "version")}
+
+    @property
+    def is_standardized(self) -> bool:
+        """Whether a mean or a deviation changes the scaled pixels."""
+        return any(self.mean) or any(value != 1 for value in self.deviation)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON holds them; tuples become lists."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
+        """Reverses `to_dict`. A field that is missing, as in older checkpoints, has its default.
+
+        Raises:
+            ConfigError: a field of a newer version, or a colour that this version cannot make.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if unknown := sorted(fields.keys() - known):
+            raise ConfigError(f"the checkpoint's preprocessing has {', '.join(unknown)}, which this version does not know; "
+                              "use the version of cnnjax that wrote it")  # fmt: skip
+        made = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+        if made.colour != "RGB":
+            raise ConfigError(f"the checkpoint's preprocessing has colour={made.colour!r}; this version makes RGB only")
+        return made
+
+    def maker_differs(self, other: Preprocessing) -> str:
+        """Returns a warning where other libraries made the pixels of the two; "" where they agree or one is not known."""
+        ours, theirs = (f"{p.library} {p.version}".strip() for p in (self, other))
+        if not ours or not theirs or ours == theirs:
+            return ""
+        return f"the network was trained on pixels of {ours}, these are of {theirs}; probabilities may differ slightly"
