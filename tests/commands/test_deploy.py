@@ -388,7 +388,7 @@ def test_what_the_image_copies_is_enough_to_start(tmp_path):
     for source in copied():
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copy
         copy(ROOT / source, tmp_path / source)
-    code = "import sys, cnnjax, launch; print(cnnjax.__file__); sys.exit(launch.run(sys.argv))"
+    code = "import cnnjax, launch; print(cnnjax.__file__); launch.program()"
     done = subprocess.run([sys.executable, "-c", code, "--mode=describe", "--config=configs/malaria.py:demo", "--workdir=x"],
                           cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
                           env={**os.environ, "JAX_PLATFORMS": "cpu"})  # fmt: skip

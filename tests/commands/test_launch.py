@@ -136,6 +136,15 @@ def test_a_mistake_is_one_line_that_says_how_to_go_on(arguments, parts):
     assert all(part in line for part in parts), line
 
 
+@pytest.mark.parametrize("start", [["launch.py"], ["-m", "cnnjax"]], ids=["launch.py", "python -m cnnjax"])
+def test_every_start_is_the_same_program_with_a_version_and_errors_that_name_it(start):
+    done = child([*start, "--version"])
+    assert done.returncode == 0 and done.stderr == ""
+    assert re.fullmatch(r"cnnjax [\d.]+ \(jax [\d.]+, python 3[\d.]+\)\n", done.stdout)
+    line = refused(child([*start, "--config=configs/digits.py", "--config.train.epoch=3"]))
+    assert f" python {' '.join(start)} --help lists all" in line
+
+
 def test_several_mistakes_are_told_at_once():
     done = launch("--config=configs/digits.py", "--config.train.epochs=0", "--config.image.size=1")
     assert done.returncode == 2

@@ -1,7 +1,6 @@
 """The config tree: what loads, what is refused, and that every refusal says how to go on."""
 
 import ast
-import importlib.util
 import io
 import json
 import tokenize
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cnnjax.cli import parse
 from cnnjax.config import tree as config_lib
 from cnnjax.config import validation
 from cnnjax.errors import ConfigError
@@ -331,10 +331,7 @@ def augment_section(**values):
 
 
 def test_a_preset_is_set_on_the_command_line_as_a_whole_section(configs):
-    spec = importlib.util.spec_from_file_location("launch_of_these_tests", configs.parent / "launch.py")
-    launch = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launch)
-    overrides = launch.parse(["launch.py", "--config.augment=light", f"--config={configs}/digits.py"])
+    overrides = parse(["launch.py", "--config.augment=light", f"--config={configs}/digits.py"])
     assert overrides == {"augment": "light"}
     config = config_lib.load_config(configs / "digits.py", overrides)  # which has a fill and a zoom of its own
     assert dict(config.augment) == augment_section(**config_lib.PRESETS["light"])

@@ -1,0 +1,113 @@
+"""The flags of the command line and the texts of --help and --version."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+import cnnjax
+from cnnjax.config import tree as config_lib
+from cnnjax.errors import ConfigError
+from cnnjax.runs import remote
+
+MODES = ("train", "explore", "report", "eval", "predict", "describe")
+DOCUMENTED = "python launch.py"  # the command in the texts of the library
+USAGE = """Trains, evaluates and uses image classifiers.
+
+    python launch.py --config=configs/malaria.py                 trains a run, or continues it
+    python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
+    python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
+    python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
+    python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
+    python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
+
+`cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
+--config.section.key=value. Exit codes: 0 done; 2 one line says what to change; 75 stopped by a signal, all finished work is
+saved; 130 a second Ctrl-C did not wait for the save; 1 another process of the run is lost.
+"""
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string(
+    "config", "", "config file, or the name of a bundled one, with a variant after a colon: configs/malaria.py:demo, malaria:demo",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=FLAGS)
+flags.DEFINE_string("workdir", "", "run directory; default runs/<config name>[-<variant>]", flag_values=FLAGS)
+flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
+flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
+flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
+flags.DEFINE_string(
+    "output", "", "predict: CSV file to write (predictions.csv); report: the page (report.html)", flag_values=FLAGS
+)
+flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "distributed", None, "train, eval: join several processes, found from the environment; default: where Slurm, Open MPI or "
+    "Cloud TPU names several", flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_string(
+    "coordinator", "", "train, eval: HOST:PORT of process 0, where the environment names none", flag_values=FLAGS
+)
+flags.DEFINE_integer("num_processes", 0, "with --coordinator: the number of processes", flag_values=FLAGS)
+flags.DEFINE_integer("process_id", -1, "with --coordinator: the number of this process, from 0", flag_values=FLAGS)
+flags.DEFINE_boolean("version", False, "show the versions of cnnjax, JAX and Python", flag_values=FLAGS)
+flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
+
+
+def command() -> str:
+    """Returns the command as it was typed: `cnnjax`, `python -m cnnjax` or `python launch.py`."""
+    name = os.path.basename(sys.argv[0])
+    return {"cnnjax": "cnnjax", "__main__.py": "python -m cnnjax"}.get(name, DOCUMENTED)
+
+
+def parse(argv: Sequence[str]) -> dict[str, str]:
+    """Parses the flags; returns the overrides of `--config.section.key=value`.
+
+    Raises:
+        ConfigError: an argument that is not a flag, an unknown flag, or a flag without its value.
+    """
+    overrides, rest = {}, list(argv[:1])
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(arguments, None)
+            if value is None or value.startswith("--"):
+                raise ConfigError(f"{argument} has no value; write {argument}=VALUE")
+        overrides[key] = value
+    try:
+        left = FLAGS(rest)[1:]
+    except flags.Error as error:
+        raise ConfigError(f"{' '.join(str(error).split())}; {DOCUMENTED} --help lists the flags") from None
+    if left:
+        flag = "mode" if left[0] in MODES else "input"
+        raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
+    for key in ("data.path", "data.cache_dir"):
+        if overrides.get(key) and not remote.is_remote(overrides[key]):
+            overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
+    return overrides
+
+
+def help_text() -> str:
+    """Returns the usage, all flags, all keys of the config with their defaults, and the presets of augmentation."""
+    notes = config_lib.notes()
+    keys = "\n".join(
+        f"  --config.{key}={value!r}\n      {notes[key]}" for key, value in config_lib.flatten(config_lib.default())
+    )
+    presets = "\n".join(
+        f"  --config.augment={name}\n      {', '.join(f'{k}={v}' for k, v in values.items()) or 'all off'}"
+        for name, values in config_lib.PRESETS.items()
+    )
+    names = FLAGS.get_help().replace(f"{__name__}:", "flags:")
+    return f"{USAGE}\n{names.strip()}\n\nconfig keys and their defaults:\n{keys}\n\npresets of augmentation:\n{presets}\n"
+
+
+def version_text() -> str:
+    """Returns the versions on one line: `cnnjax 0.1.0 (jax 0.10.2, python 3.11.7)`."""
+    jax = importlib.metadata.version("jax")  # JAX is not imported for this
+    return f"cnnjax {cnnjax.__version__} (jax {jax}, python {platform.python_version()})"

@@ -1,0 +1,143 @@
+"""The modes of the command line. Each calls one function of `cnnjax.commands` and prints its result and the next command."""
+
+import contextlib
+import os
+import shlex
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cnnjax.cli.distributed import is_distributed, joined_processes
+from cnnjax.cli.flags import FLAGS, command
+from cnnjax.cli.workdir import local_workdir
+from cnnjax.config import tree as config_lib
+from cnnjax.errors import CheckpointError, ConfigError
+from cnnjax.progress import Console, Progress, counted, duration
+from cnnjax.runtime.signals import StopFlag
+
+INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
+
+
+def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
+    """Trains, or continues, and prints the numbers at the best step."""
+    with StopFlag(_leave) as stop:  # before the imports, which take seconds
+        from cnnjax.pages import tables
+        from cnnjax.runtime import processes as runtime
+        from cnnjax.training.loop import train as train_run
+
+        runtime.keep_compiled(config.data.cache_dir)
+        runtime.keep_memory(config)
+        if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+            runtime.divide_cpu(config)
+        with joined_processes() as main:
+            summary = train_run(config, workdir, progress=console if main else Progress(), stop=stop, saved=push)
+    if not main:
+        return
+    shown = FLAGS.workdir or workdir
+    console.message("")
+    patience = counted(config.train.patience, "epoch")
+    why = f"no lower val_loss for {patience}" if summary["stopped"] == "early" else "all epochs done"
+    console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
+                    f"{summary['best_step']}:")  # fmt: skip
+    console.message(tables.numbers_table(summary))
+    console.message("")
+    split = "test" if summary["test"] else "val"
+    console.message(f"time     {tables.time_text(summary)}")
+    console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
+    named = shlex.quote(str(shown))
+    console.message(f"evaluate {command()} --mode=eval --workdir={named} --split={split}")
+    console.message(f"predict  {command()} --mode=predict --workdir={named} --input=DIR --output=predictions.csv")
+
+
+def describe(config, workdir: Path, console: Console) -> None:
+    """Prints the config, the network and the data plan."""
+    from cnnjax.commands.describe import describe as described
+
+    _stop_anywhere()
+    console.message(described(config, workdir, progress=console))
+
+
+def explore(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Writes the page of the data and prints the command that trains on the data."""
+    from cnnjax.commands.explore import explore as explored
+    from cnnjax.runs import directory as rundir
+    from cnnjax.runtime import processes as runtime
+
+    with StopFlag(_leave) as stop:
+        runtime.keep_compiled(config.data.cache_dir)
+        page = explored(config, workdir, progress=console, stop=stop)
+    console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
+    chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
+    place = FLAGS.workdir or str(workdir)
+    try:
+        rundir.finished(workdir, config)
+    except CheckpointError:  # this directory has a run with another config
+        place += "-explored"
+    console.message(f"train    {command()} --config={FLAGS.config} --workdir={shlex.quote(place)}{chosen}")
+
+
+def report(overrides: Mapping[str, str], console: Console) -> None:
+    """Writes the page of a run, or of a comparison of several runs."""
+    from cnnjax.pages import report as pages
+
+    _stop_anywhere()
+    if overrides:
+        raise ConfigError("--mode=report reads a finished run; leave out --config.* flags")
+    if FLAGS.compare:
+        with contextlib.ExitStack() as held:
+            runs = [held.enter_context(local_workdir(workdir, "", console))[0] for workdir in FLAGS.compare]
+            page = pages.compare_runs(runs, FLAGS.output or None)
+    elif FLAGS.workdir:
+        with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
+            page = pages.write_report(workdir, FLAGS.output or None)
+    else:
+        raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
+    console.message(f"written  {page} (open it in a browser)")
+
+
+def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Evaluates a checkpoint on a split and prints the numbers."""
+    from cnnjax.commands.evaluate import evaluate as evaluated
+    from cnnjax.pages import tables
+    from cnnjax.runtime import processes as runtime
+
+    _stop_anywhere()
+    runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
+    with joined_processes() as main:
+        result = evaluated(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
+    if not main:
+        return
+    console.message(f"{workdir}, step {result['step']}")
+    console.message(tables.details_text(result))
+    name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
+    console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
+
+
+def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Classifies files and writes a CSV file with a row for each."""
+    from cnnjax.inference.classifier import predict as predicted
+    from cnnjax.runtime import processes as runtime
+
+    _stop_anywhere()
+    if overrides:
+        raise ConfigError("--mode=predict takes its config from the checkpoint; leave out --config.* flags")
+    if not FLAGS.input:
+        raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
+    output = FLAGS.output or "predictions.csv"
+    runtime.keep_compiled(config_lib.default().data.cache_dir)
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, progress=console)
+    unread = f", {counted(bad, 'file')} could not be read" if bad else ""
+    console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
+
+
+def _stop_anywhere() -> None:
+    """Lets Ctrl-C end a mode that saves nothing. To be called after the imports: an exception in an import could be lost."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave() -> None:
+    """Ends the process at once. JAX would print and forget an exception that is raised in one of its callbacks."""
+    shown = "\x1b[?25h" if os.isatty(1) else ""  # progress bars hide the cursor
+    os.write(2, f"{shown}{INTERRUPTED}\n".encode())
+    os._exit(130)

@@ -1,0 +1,83 @@
+"""The program: flags to a mode, errors to one line and an exit code."""
+
+import os
+import sys
+
+from cnnjax.cli import flags, modes
+from cnnjax.cli.distributed import disk_problem, is_distributed
+from cnnjax.cli.flags import FLAGS
+from cnnjax.cli.workdir import local_workdir
+from cnnjax.config import tree as config_lib
+from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
+from cnnjax.progress import Console
+
+
+def main(argv: list[str]) -> None:
+    """Runs the mode that the flags name."""
+    overrides = flags.parse(argv)
+    if FLAGS.help or FLAGS.version:
+        print(flags.version_text() if FLAGS.version else _typed(flags.help_text()))
+        return
+    if is_distributed():
+        # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    console = Console()
+    if FLAGS.mode in ("train", "explore", "describe"):
+        _with_config(overrides, console)
+    elif FLAGS.mode == "report":
+        modes.report(overrides, console)
+    else:
+        _with_workdir(overrides, console)
+
+
+def _with_config(overrides: dict[str, str], console: Console) -> None:
+    """Runs a mode that starts from a config file."""
+    if not FLAGS.config:
+        raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
+    config = config_lib.load_config(FLAGS.config, overrides)
+    with local_workdir(FLAGS.workdir or f"runs/{config.name}", config.data.cache_dir, console) as (workdir, push):
+        if FLAGS.mode == "train":
+            modes.train(config, workdir, push, console)
+        elif FLAGS.mode == "explore":
+            modes.explore(config, workdir, overrides, console)
+        else:
+            modes.describe(config, workdir, console)
+
+
+def _with_workdir(overrides: dict[str, str], console: Console) -> None:
+    """Runs a mode that starts from a run directory."""
+    if not FLAGS.workdir:
+        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
+    with local_workdir(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
+        (modes.evaluate if FLAGS.mode == "eval" else modes.predict)(workdir, overrides, console)
+
+
+def run(argv: list[str]) -> int:
+    """Runs the program; returns its exit code, after errors that were printed as one line each."""
+    try:
+        main(argv)
+        return 0
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {_typed(line)}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return 75
+    except PeerError as error:
+        from cnnjax.runtime import processes as runtime
+
+        runtime.end(error, 1)  # JAX would wait at its exit for the process that is lost
+    except KeyboardInterrupt:  # of a mode that saves nothing: training and exploring have handlers of their own
+        print("stopped before it was done; the same command starts it again", file=sys.stderr)
+        return 75
+    except OSError as error:
+        if not disk_problem(error):
+            raise
+        print(f"error: {disk_problem(error)}", file=sys.stderr)
+        return 2
+
+
+def _typed(text: str) -> str:
+    """Returns a text of the library with the command as it was typed."""
+    return text.replace(flags.DOCUMENTED, flags.command())

@@ -1,0 +1,44 @@
+"""The run directory of the command line: a local path, or the local copy of one at an address such as gs://bucket/run."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cnnjax.cli.distributed import is_distributed
+from cnnjax.config import tree as config_lib
+from cnnjax.errors import ConfigError, DataError
+from cnnjax.progress import Progress
+from cnnjax.runs import remote
+
+
+@contextlib.contextmanager
+def local_workdir(workdir: str, cache_dir: str, progress: Progress) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Yields the local run directory, and a function that copies the directory to its address.
+
+    Args:
+        workdir: a path, or an address such as gs://bucket/run.
+        cache_dir: holds the local copy of an address; "": the default of data.cache_dir.
+        progress: hears of a copy that failed. The last copy raises instead.
+
+    Raises:
+        ConfigError: an address on several processes.
+        DataError: the address cannot be read or written.
+    """
+    if not remote.is_remote(workdir):
+        yield Path(workdir), lambda: None
+        return
+    if is_distributed():
+        raise ConfigError(f"--workdir={workdir}: several processes need a directory that all hosts see; mount the bucket")
+    mirror = remote.Mirror(workdir, Path(cache_dir or config_lib.default().data.cache_dir).expanduser())
+    mirror.pull()
+
+    def push() -> None:
+        try:
+            mirror.push()
+        except DataError as error:  # the next one may succeed, and the last one must
+            progress.warn(str(error))
+
+    try:
+        yield mirror.local, push
+    finally:
+        mirror.push()
