@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import flags
 
 import cnnjax
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError
 from cnnjax.runs import remote
 

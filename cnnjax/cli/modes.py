@@ -7,10 +7,10 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
 from cnnjax.cli.workdir import local_workdir
-from cnnjax.config import tree as config_lib
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.progress import Console, Progress, counted, duration
 from cnnjax.runtime.signals import StopFlag

@@ -3,11 +3,11 @@
 import os
 import sys
 
+from cnnjax import config as config_lib
 from cnnjax.cli import flags, modes
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.workdir import local_workdir
-from cnnjax.config import tree as config_lib
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
 from cnnjax.progress import Console
 

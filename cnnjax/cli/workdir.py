@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed
-from cnnjax.config import tree as config_lib
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress
 from cnnjax.runs import remote
