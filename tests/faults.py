@@ -39,7 +39,7 @@ from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 from cnnjax.checkpoints import store as checkpoints
 from cnnjax.config import tree as config_lib
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state
+from cnnjax.training import optimizers, state
 
 # Everything that has state. With these numbers the best epoch is the first, the learning rate drops twice and patience
 # ends the run after the fourth, so that none of the three may be forgotten on the way.
@@ -259,7 +259,9 @@ def abstract(config: str):
     """The training state of a config.json, without numbers."""
     config = config_lib.from_dict(json.loads(config))
     network = state.network(config, 2)
-    tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, STEPS // 4, config.train.epochs))
+    tx = optimizers.make_optimizer(
+        config.optimizer, optimizers.make_schedule(config.optimizer, STEPS // 4, config.train.epochs)
+    )
     shapes = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
     return state.with_shardings(shapes, runtime.mesh(1))
 

@@ -94,10 +94,12 @@ class Ours:
 
     def _start(self, config, most: int = 1):
         """Compiled steps, and a state with the weights of the package's own initialisation."""
-        from cnnjax.training import state, steps
+        from cnnjax.training import optimizers, state, steps
 
         network = state.network(config, self.settings.classes)
-        tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 100, config.train.epochs))
+        tx = optimizers.make_optimizer(
+            config.optimizer, optimizers.make_schedule(config.optimizer, 100, config.train.epochs)
+        )
         compiled = steps.compile_steps(network, tx, self.mesh, config, most)
         return compiled, compiled.first()
 

@@ -15,7 +15,7 @@ from cnnjax.pages import plots, tables
 from cnnjax.progress import Progress, counted
 from cnnjax.runs import directory as rundir
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import plan, state
+from cnnjax.training import optimizers, plan, state
 
 
 def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
@@ -57,7 +57,7 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
 
 def _memory(config, network: state.Network, mesh: jax.sharding.Mesh) -> list[str]:
     """What a device holds during training, as far as it is known without compiling."""
-    tx = state.optimizer(config.optimizer, lambda step: 0.0)
+    tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
     made = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
     parts = {
         "weights": (made.params, made.stats),
@@ -109,7 +109,7 @@ def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[sources.
             of = f" of {counted(groups, 'group')}" if groups else ""
             lines.append(f"{name:<6} {counted(len(inside), 'file')}{of} ({counts})")
     train = assigned.count("train")
-    batch_size = plan.batch_size(config, mesh, train)
+    batch_size = plan.choose_batch_size(config, mesh, train)
     per_epoch = math.ceil(train / batch_size)
     size = config.image.size
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"

@@ -237,7 +237,7 @@ class _Page:
 
     def augmentation(self) -> Section:
         config, rows = self.config, self.data.splits["train"]
-        batch_size = plan.batch_size(config, runtime.mesh(config.runtime.devices), len(rows))
+        batch_size = plan.choose_batch_size(config, runtime.mesh(config.runtime.devices), len(rows))
         batches = pipeline.TrainBatches(self.data.images, self.data.labels, rows, batch_size=batch_size, seed=config.seed)
         shown = steps.compile_augmentation(config)
         first = batches[0]

@@ -11,7 +11,7 @@ import optax
 
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import state, steps
+from cnnjax.training import optimizers, state, steps
 
 SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
 
@@ -41,19 +41,19 @@ class Plan:
     steps: steps.Steps
 
 
-def batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
+def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
     """`data.batch_size`, or where there are fewer training images, as many of them as devices and `train.accumulate` divide."""
     share = math.lcm(mesh.size, config.train.accumulate)
     return min(config.data.batch_size, max(images // share, 1) * share)
 
 
-def plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
+def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
     network = state.network(config, classes)
-    batch = batch_size(config, mesh, images)
+    batch = choose_batch_size(config, mesh, images)
     steps_per_epoch = math.ceil(images / batch)
-    rate = state.schedule(config.optimizer, steps_per_epoch, config.train.epochs)
-    tx = state.optimizer(config.optimizer, rate)
+    rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
+    tx = optimizers.make_optimizer(config.optimizer, rate)
     placement = config.data.placement
     resident = placement == "device" or (
         placement == "auto" and images * config.image.size**2 * 3 < runtime.free_image_bytes()
@@ -81,7 +81,7 @@ class Ahead:
             found = self._compiled and self._compiled.result()
             if found and (found.classes, found.images) == (classes, images):
                 return found
-        return plan(self._config, self._mesh, classes, images)
+        return make_plan(self._config, self._mesh, classes, images)
 
     def import_modules(self) -> None:
         """Begins to import what the end of an epoch needs."""
@@ -89,7 +89,7 @@ class Ahead:
 
 
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
-    made = plan(config, mesh, classes, images)
+    made = make_plan(config, mesh, classes, images)
     made.steps.first.lower().compile()
     batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0)
     made.steps.train.lower(made.steps.abstract, batch, resident).compile()

@@ -1,4 +1,4 @@
-"""What training carries from step to step, how it is made, and the optimizer that changes it."""
+"""The training state: everything that one step hands to the next."""
 
 import dataclasses
 import math
@@ -11,9 +11,9 @@ import optax
 from flax import nnx, struct
 
 from cnnjax.errors import DataError
-from cnnjax.kernels import adam
 from cnnjax.models import registry as models
 from cnnjax.runtime import processes as runtime
+from cnnjax.training.optimizers import Optimizer
 
 
 @struct.dataclass
@@ -103,81 +103,6 @@ def network(config, classes: int) -> Network:
         raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
                         "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
     return Network(definition(True), definition(False), make, model, classes)
-
-
-def schedule(config, steps_per_epoch: int, epochs: int) -> optax.Schedule:
-    """Step -> learning rate, by the `optimizer` section. Drops on a plateau come on top, through `TrainState.scale`."""
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    total = epochs * steps_per_epoch
-    base = {
-        "constant": lambda: optax.constant_schedule(config.learning_rate),
-        "plateau": lambda: optax.constant_schedule(config.learning_rate),
-        "cosine": lambda: optax.cosine_decay_schedule(config.learning_rate, max(total - warmup, 1)),
-        "step": lambda: optax.exponential_decay(config.learning_rate, max(round(config.decay_epochs * steps_per_epoch), 1),
-                                                config.decay_factor, staircase=True),
-    }[config.schedule]()  # fmt: skip
-    if not warmup:
-        return base
-    return optax.join_schedules([optax.linear_schedule(0.0, config.learning_rate, warmup), base], [warmup])
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimizer:
-    """optax's, and its update in one pass over the memory of a CPU."""
-
-    config: object  # the `optimizer` section
-    rate: optax.Schedule
-    transformation: optax.GradientTransformation
-
-    def init(self, params: dict) -> optax.OptState:
-        return self.transformation.init(params)
-
-    def update(self, grads: dict, opt_state: optax.OptState, params: dict, scale: jax.Array, *, native: bool = False
-               ) -> tuple[dict, optax.OptState]:  # fmt: skip
-        """New parameters, and the optimizer's new state.
-
-        Args:
-            grads, opt_state, params: as for optax; the state is the same with and without `native`.
-            scale: factor on the learning rate.
-            native: use `cnnjax.kernels` where they fit; on one device.
-        """
-        updates, after = self.transformation.update(grads, opt_state, params)
-        new = jax.tree.map(lambda p, u: p + scale * u, params, updates)
-        if not native or self.config.name == "sgd":
-            return new, after
-        place = next(i for i, part in enumerate(after) if isinstance(part, optax.ScaleByAdamState))
-        before, moments, config = opt_state[place], after[place], self.config
-        count, clip = moments.count.astype(jnp.float32), jnp.float32(1)
-        if config.clip_norm:
-            clip = jnp.minimum(1, config.clip_norm / optax.tree.norm(grads))
-        factors = jnp.stack([self.rate(opt_state[-1].count) * scale, 1 / (1 - config.beta1**count), 1 / (1 - config.beta2**count),
-                             clip]).astype(jnp.float32)  # fmt: skip
-
-        def leaf(done, g, p, m, v):
-            if not adam.supports(p.shape):
-                return done
-            decay = config.weight_decay if config.name == "adamw" and p.ndim > 1 else 0.0
-            return adam.update(
-                factors, g, p, m, v, beta1=config.beta1, beta2=config.beta2, epsilon=config.epsilon, decay=decay
-            )
-
-        # XLA leaves out what optax has for the parameters that are replaced here.
-        done = jax.tree.map(lambda *parts: parts, new, moments.mu, moments.nu)
-        done = jax.tree.map(lambda g, p, m, v, done: leaf(done, g, p, m, v), grads, params, before.mu, before.nu, done)
-        new, mu, nu = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0, 0)), done)
-        return new, (*after[:place], moments._replace(mu=mu, nu=nu), *after[place + 1 :])
-
-
-def optimizer(config, rate: optax.Schedule) -> Optimizer:
-    """The optimizer of the `optimizer` section with a learning rate schedule."""
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
-    if config.name == "sgd":
-        parts.append(optax.trace(config.beta1, nesterov=True))
-    else:
-        parts.append(optax.scale_by_adam(config.beta1, config.beta2, config.epsilon))
-    if config.name == "adamw":
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)))
-    return Optimizer(config, rate, optax.chain(*parts, optax.scale_by_learning_rate(rate)))
 
 
 def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:

@@ -6,36 +6,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax import lax
 
 from cnnjax.augmentation.augment import augment
 from cnnjax.augmentation.mixing import Targets, mix
 from cnnjax.runtime import processes as runtime
-from cnnjax.training.state import Network, Optimizer, TrainState, initial, shardings, with_shardings
-
-
-def losses(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy of each example: float32 [b, classes] or [b, 1], int32 [b] -> float32 [b]."""
-    if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], labels.astype(jnp.float32))
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def predicted(logits: jax.Array) -> jax.Array:
-    """The most probable class: int32 [b]."""
-    if logits.shape[-1] == 1:
-        return (logits[:, 0] > 0).astype(jnp.int32)
-    return logits.argmax(-1).astype(jnp.int32)
-
-
-def training_losses(logits: jax.Array, targets: Targets, classes: int, smoothing: float) -> jax.Array:
-    """Cross-entropy against mixed and smoothed labels: float32 [b, classes] or [b, 1] -> float32 [b]."""
-    p = targets.probabilities(classes, smoothing)
-    if logits.shape[-1] == 1:
-        return optax.sigmoid_binary_cross_entropy(logits[:, 0], p[:, 1])
-    return optax.softmax_cross_entropy(logits, p)
+from cnnjax.streams import Stream
+from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, predicted
+from cnnjax.training.optimizers import Optimizer
+from cnnjax.training.state import Network, TrainState, initial, shardings, with_shardings
 
 
 def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
@@ -57,8 +37,7 @@ def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, 
 
 
 def _step_key(step: jax.Array, seed: int) -> jax.Array:
-    # Stream 0 of the seed draws the initial weights.
-    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 1), step)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.STEPS), step)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +51,7 @@ class Recipe:
         accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
             batch normalisation sees one part at a time.
         ema_decay: of the moving average of the parameters; 0: none.
+        loss: of logits and probabilities, as `losses.cross_entropy`.
         native: use `cnnjax.kernels` in augmentation and updates where they fit; of the layers the network knows it.
     """
 
@@ -80,6 +60,7 @@ class Recipe:
     smoothing: float = 0.0
     accumulate: int = 1
     ema_decay: float = 0.0
+    loss: Loss = cross_entropy
     native: bool = False
 
 
@@ -114,7 +95,10 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     def loss_fn(params, stats, images, targets, shown, key):
         model = nnx.merge(network.train_def, params, stats)
         logits = model(images, nnx.Rngs(dropout=key))
-        each = losses(logits, shown) if plain else training_losses(logits, targets, network.classes, recipe.smoothing)
+        if plain and recipe.loss is cross_entropy:
+            each = cross_entropy_of_labels(logits, shown)
+        else:
+            each = recipe.loss(logits, targets.probabilities(network.classes, recipe.smoothing))
         correct = (predicted(logits) == shown).sum().astype(jnp.float32)
         return each.mean(), (correct, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
 

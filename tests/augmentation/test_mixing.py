@@ -12,7 +12,7 @@ from scipy import stats
 from training_tools import settings
 
 from cnnjax.augmentation import augment, mixing
-from cnnjax.training import state, steps
+from cnnjax.training import losses, optimizers, state, steps
 
 COUNT, SIZE = 480, 32
 LABELS = np.arange(COUNT, dtype=np.int32) % 5
@@ -152,25 +152,27 @@ def test_the_loss_of_a_mixed_image_is_the_mixed_loss(classes):
     logits = RNG.normal(0, 3, (12, classes)).astype(np.float32)
     labels, partners, weight = targets = some_targets(classes)
     expected = weight * cross_entropy(logits, labels) + (1 - weight) * cross_entropy(logits, partners)
-    np.testing.assert_allclose(steps.training_losses(logits, targets, classes, 0.0), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        losses.cross_entropy(logits, targets.probabilities(classes, 0.0)), expected, rtol=1e-5, atol=1e-6
+    )
     everywhere = np.mean([cross_entropy(logits, np.full(12, c)) for c in range(classes)], 0)
-    smooth = steps.training_losses(logits, targets, classes, 0.2)
+    smooth = losses.cross_entropy(logits, targets.probabilities(classes, 0.2))
     np.testing.assert_allclose(smooth, 0.8 * expected + 0.2 * everywhere, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_one_logit_has_the_loss_of_two_classes(smoothing):
     logit, targets = RNG.normal(0, 3, (12, 1)).astype(np.float32), some_targets(2)
-    two = steps.training_losses(np.concatenate([0 * logit, logit], 1), targets, 2, smoothing)
-    np.testing.assert_allclose(steps.training_losses(logit, targets, 2, smoothing), two, rtol=1e-5, atol=1e-6)
+    two = losses.cross_entropy(np.concatenate([0 * logit, logit], 1), targets.probabilities(2, smoothing))
+    np.testing.assert_allclose(losses.cross_entropy(logit, targets.probabilities(2, smoothing)), two, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("outputs, classes", [(1, 2), (2, 2), (5, 5)])
 def test_without_mixing_and_smoothing_it_is_the_plain_loss(outputs, classes):
     logits = RNG.normal(0, 3, (12, outputs)).astype(np.float32)
     targets = some_targets(classes)._replace(weight=np.ones(12, np.float32))
-    out = steps.training_losses(logits, targets, classes, 0.0)
-    np.testing.assert_allclose(out, steps.losses(logits, targets.labels), rtol=1e-5, atol=1e-6)
+    out = losses.cross_entropy(logits, targets.probabilities(classes, 0.0))
+    np.testing.assert_allclose(out, losses.cross_entropy_of_labels(logits, targets.labels), rtol=1e-5, atol=1e-6)
 
 
 # The training step
@@ -187,7 +189,7 @@ def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
     config = settings(image__size=8, model__channels=(3,), model__dense=(4,), **SETTINGS[name])
     smoothing = config.train.label_smoothing
     network = state.network(config, classes)
-    tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 10, 10))
+    tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
     batch = {
         "image": RNG.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8),
         "label": RNG.integers(0, classes, 16).astype(np.int32),

@@ -12,7 +12,7 @@ from training_tools import results_on_threads, settings
 
 from cnnjax.kernels import adam, library
 from cnnjax.kernels import blocks as kernels
-from cnnjax.training import state
+from cnnjax.training import optimizers
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
@@ -24,13 +24,13 @@ def drawn(rng: np.random.Generator) -> dict:
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
 
 
-def made(**options) -> tuple[state.Optimizer, dict]:
+def made(**options) -> tuple[optimizers.Optimizer, dict]:
     overrides = {f"optimizer__{key}": value for key, value in {"epsilon": 1e-3, "learning_rate": 0.01, **options}.items()}
     section = settings(**overrides).optimizer
-    return state.optimizer(section, state.schedule(section, 4, 2)), drawn(np.random.default_rng(0))
+    return optimizers.make_optimizer(section, optimizers.make_schedule(section, 4, 2)), drawn(np.random.default_rng(0))
 
 
-def after(tx: state.Optimizer, params: dict, gradients: list[dict], native: bool) -> tuple[dict, optax.OptState]:
+def after(tx: optimizers.Optimizer, params: dict, gradients: list[dict], native: bool) -> tuple[dict, optax.OptState]:
     step = jax.jit(functools.partial(tx.update, native=native))
     opt_state = tx.init(params)
     for i, grads in enumerate(gradients):

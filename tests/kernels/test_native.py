@@ -15,6 +15,7 @@ from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import blocks as kernels
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import state, steps
+from cnnjax.training.losses import cross_entropy_of_labels
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
 # Blocks with one and two convolutions, both paddings and strides, a wide dense layer, channels that do not fit.
@@ -38,7 +39,7 @@ def results(network, images, labels):
 
     def loss(params):
         logits = nnx.merge(network.train_def, params, stats)(images, nnx.Rngs(dropout=jax.random.key(1)))
-        return steps.losses(logits, labels).mean()
+        return cross_entropy_of_labels(logits, labels).mean()
 
     return jax.jit(lambda p: (nnx.merge(network.eval_def, p, stats)(images), *jax.value_and_grad(loss)(p)))(params)
 

@@ -15,7 +15,7 @@ from cnnjax.config import tree as config_lib
 from cnnjax.errors import DataError, UserError
 from cnnjax.models import layers
 from cnnjax.models import registry as models
-from cnnjax.training import state, steps
+from cnnjax.training import optimizers, state, steps
 
 
 def random_images(count, size):
@@ -94,7 +94,7 @@ def test_initial_weights_are_those_of_keras():
 def test_batch_normalisation_keeps_statistics_and_evaluation_uses_them():
     config = settings(image__size=8, model__channels=(4,), model__dense=(8,), model__norm="batch")
     network = state.network(config, 2)
-    tx = state.optimizer(config.optimizer, lambda step: 0.0)
+    tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
     before = jax.jit(lambda: state.initial(network, tx))()
     batch = {"image": random_images(16, 8), "label": jnp.arange(16, dtype=jnp.int32) % 2}
     step = functools.partial(steps.train_step, network=network, tx=tx, recipe=steps.recipe(config))

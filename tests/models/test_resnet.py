@@ -19,7 +19,7 @@ from cnnjax.errors import ConfigError, Stopped
 from cnnjax.models import layers, resnet
 from cnnjax.models import registry as models
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state, steps
+from cnnjax.training import optimizers, state, steps
 
 train = importlib.import_module("cnnjax.training.loop").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
@@ -256,7 +256,7 @@ def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):
 def step_of(config, count=16):
     """State before and after an update that leaves the weights, and the batch."""
     network = state.network(config, 2)
-    tx = state.optimizer(config.optimizer, lambda step: 0.0)
+    tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
     before = jax.jit(functools.partial(state.initial, network, tx))()
     batch = {"image": random_images(count, config.image.size), "label": jnp.arange(count, dtype=jnp.int32) % 2}
     step = jax.jit(functools.partial(steps.train_step, network=network, tx=tx, recipe=steps.recipe(config)))
@@ -283,12 +283,12 @@ from training_tools import settings
 from cnnjax.models import registry as models
 from cnnjax.models import resnet
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state
+from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 models.MODELS["resnet18"] = functools.partial(resnet.ResNet, block=resnet.basic, depths=(1,), widths=(4,))
 config = settings(model__name="resnet18", image__size=8, data__batch_size=8)
 network = state.network(config, 2)
-tx = state.optimizer(config.optimizer, lambda step: 1e-3)
+tx = optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
 rng = np.random.default_rng(0)
 batch = {"image": rng.integers(0, 256, (8, 8, 8, 3), np.uint8), "label": np.arange(8, dtype=np.int32) % 2}
 found = []

@@ -10,7 +10,7 @@ from cnnjax.progress import Progress
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training.loop import train
-from cnnjax.training.plan import Ahead, batch_size
+from cnnjax.training.plan import Ahead, choose_batch_size
 
 IMAGES = 30
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -55,7 +55,7 @@ def test_what_was_compiled_ahead_is_not_compiled_again(compilations, monkeypatch
 )
 def test_a_batch_is_no_larger_than_what_there_is(wanted, accumulate, images, taken):
     chosen = settings(data__batch_size=wanted, train__accumulate=accumulate)
-    assert batch_size(chosen, runtime.mesh(), images) == taken
+    assert choose_batch_size(chosen, runtime.mesh(), images) == taken
 
 
 def test_a_plan_that_does_not_fit_is_made_anew():

@@ -20,7 +20,7 @@ from cnnjax.inference import engine as inference
 from cnnjax.metrics import scores as metrics
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import state, steps
+from cnnjax.training import optimizers, state, steps
 
 train = importlib.import_module("cnnjax.training.loop").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
@@ -38,7 +38,7 @@ from training_tools import tiny
 import cnnjax
 from cnnjax.checkpoints import store as checkpoints
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state
+from cnnjax.training import optimizers, state
 folder, cache, place, options = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
 def lines(workdir, count):
     log = workdir / "metrics.jsonl"
@@ -52,7 +52,7 @@ except cnnjax.Stopped:
 # What lies where, after it was made and after it was restored.
 config = tiny(folder, cache, **options, mesh__fsdp=4)
 mesh = runtime.mesh(fsdp=4)
-network, tx = state.network(config, 2), state.optimizer(config.optimizer, lambda step: 1e-3)
+network, tx = state.network(config, 2), optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
 make = lambda: state.initial(network, tx, ema=True)
 abstract = state.with_shardings(jax.eval_shape(make), mesh)
 made = jax.jit(make, out_shardings=state.shardings(abstract, mesh))()
@@ -156,7 +156,7 @@ def after_steps(parts: int, **options) -> dict:
     config = tiny("unused", "unused", optimizer__name="sgd", data__batch_size=32, train__accumulate=parts, **options)
     mesh = runtime.mesh()
     network = state.network(config, 2)
-    tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 4, 1))
+    tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 4, 1))
     compiled = steps.compile_steps(network, tx, mesh, config)
     initial = functools.partial(state.initial, network, tx, ema=bool(config.train.ema_decay))
     current = jax.jit(initial, out_shardings=state.shardings(jax.eval_shape(initial), mesh))()

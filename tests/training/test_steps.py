@@ -16,7 +16,7 @@ from cnnjax.errors import TrainingError
 from cnnjax.pages import tables
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import state, steps
+from cnnjax.training import optimizers, state, steps
 
 train_module = importlib.import_module("cnnjax.training.loop")  # `cnnjax.train` is the function
 
@@ -36,7 +36,7 @@ def a_batch(classes, count=8, size=8):
 
 def compiled(config, classes):
     network = state.network(config, classes)
-    tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 10, 10))
+    tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
     mesh = runtime.mesh()
     first = jax.jit(lambda: state.initial(network, tx), out_shardings=runtime.replicated(mesh))()
     return steps.compile_steps(network, tx, mesh, config), first, mesh
@@ -142,7 +142,7 @@ import json, jax, numpy as np
 from training_tools import settings
 from cnnjax.training import feeds as pipeline
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state
+from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 from cnnjax.pages import tables
 from cnnjax.errors import TrainingError
@@ -150,7 +150,7 @@ config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", m
                   model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
                   augment__flip_horizontal=True, optimizer__name="sgd", optimizer__learning_rate=0.1)
 network = state.network(config, 3)
-tx = state.optimizer(config.optimizer, state.schedule(config.optimizer, 10, 10))
+tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
 mesh = runtime.mesh()
 current = jax.jit(lambda: state.initial(network, tx), out_shardings=runtime.replicated(mesh))()
 run = steps.compile_steps(network, tx, mesh, config)
@@ -197,7 +197,7 @@ def test_a_run_compiles_its_step_once(cell_folder, isolated_cache, tmp_path, mon
 
 def rate(step, steps_per_epoch=10, epochs=10, **options):
     config = settings(optimizer__learning_rate=0.2, **{f"optimizer__{key}": value for key, value in options.items()})
-    return float(state.schedule(config.optimizer, steps_per_epoch, epochs)(step))
+    return float(optimizers.make_schedule(config.optimizer, steps_per_epoch, epochs)(step))
 
 
 @pytest.mark.parametrize(

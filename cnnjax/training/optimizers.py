@@ -1,0 +1,113 @@
+"""Optimizers and learning rate schedules, by the `optimizer` section of a config."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cnnjax.kernels import adam
+
+
+def _adam(section) -> list[optax.GradientTransformation]:
+    return [optax.scale_by_adam(section.beta1, section.beta2, section.epsilon)]
+
+
+def _adamw(section) -> list[optax.GradientTransformation]:
+    kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
+    return [*_adam(section), optax.add_decayed_weights(section.weight_decay, mask=kernels)]
+
+
+def _sgd(section) -> list[optax.GradientTransformation]:
+    return [optax.trace(section.beta1, nesterov=True)]
+
+
+# Section -> what makes an update of a gradient, before the learning rate.
+OPTIMIZERS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+
+
+def _constant(section, steps_per_epoch: int, steps: int) -> optax.Schedule:
+    return optax.constant_schedule(section.learning_rate)
+
+
+def _cosine(section, steps_per_epoch: int, steps: int) -> optax.Schedule:
+    return optax.cosine_decay_schedule(section.learning_rate, max(steps, 1))
+
+
+def _step(section, steps_per_epoch: int, steps: int) -> optax.Schedule:
+    between = max(round(section.decay_epochs * steps_per_epoch), 1)
+    return optax.exponential_decay(section.learning_rate, between, section.decay_factor, staircase=True)
+
+
+# Section, steps of an epoch, steps after the warm-up -> step -> learning rate. On a plateau the loop sets `TrainState.scale`.
+SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
+    "constant": _constant,
+    "cosine": _cosine,
+    "step": _step,
+    "plateau": _constant,
+}
+
+
+def make_schedule(section, steps_per_epoch: int, epochs: int) -> optax.Schedule:
+    """Returns step -> learning rate, by the `optimizer` section. `TrainState.scale` is a factor on it."""
+    warmup = round(section.warmup_epochs * steps_per_epoch)
+    base = SCHEDULES[section.schedule](section, steps_per_epoch, epochs * steps_per_epoch - warmup)
+    if not warmup:
+        return base
+    return optax.join_schedules([optax.linear_schedule(0.0, section.learning_rate, warmup), base], [warmup])
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optimizer of optax, and its update in one pass over the memory of a CPU."""
+
+    section: object  # the `optimizer` section
+    rate: optax.Schedule
+    transformation: optax.GradientTransformation
+
+    def init(self, params: dict) -> optax.OptState:
+        """Returns the optimizer's state before the first update."""
+        return self.transformation.init(params)
+
+    def update(self, grads: dict, opt_state: optax.OptState, params: dict, scale: jax.Array, *, native: bool = False
+               ) -> tuple[dict, optax.OptState]:  # fmt: skip
+        """Returns new parameters, and the optimizer's new state.
+
+        Args:
+            grads, opt_state, params: as for optax; the state is the same with and without `native`.
+            scale: factor on the learning rate.
+            native: use `cnnjax.kernels` where they fit; on one device.
+        """
+        updates, after = self.transformation.update(grads, opt_state, params)
+        new = jax.tree.map(lambda p, u: p + scale * u, params, updates)
+        if not native or self.section.name == "sgd":
+            return new, after
+        place = next(i for i, part in enumerate(after) if isinstance(part, optax.ScaleByAdamState))
+        before, moments, section = opt_state[place], after[place], self.section
+        count, clip = moments.count.astype(jnp.float32), jnp.float32(1)
+        if section.clip_norm:
+            clip = jnp.minimum(1, section.clip_norm / optax.tree.norm(grads))
+        factors = jnp.stack([self.rate(opt_state[-1].count) * scale, 1 / (1 - section.beta1**count), 1 / (1 - section.beta2**count),
+                             clip]).astype(jnp.float32)  # fmt: skip
+
+        def leaf(done, g, p, m, v):
+            if not adam.supports(p.shape):
+                return done
+            decay = section.weight_decay if section.name == "adamw" and p.ndim > 1 else 0.0
+            return adam.update(
+                factors, g, p, m, v, beta1=section.beta1, beta2=section.beta2, epsilon=section.epsilon, decay=decay
+            )
+
+        # XLA leaves out what optax has for the parameters that are replaced here.
+        done = jax.tree.map(lambda *parts: parts, new, moments.mu, moments.nu)
+        done = jax.tree.map(lambda g, p, m, v, done: leaf(done, g, p, m, v), grads, params, before.mu, before.nu, done)
+        new, mu, nu = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0, 0)), done)
+        return new, (*after[:place], moments._replace(mu=mu, nu=nu), *after[place + 1 :])
+
+
+def make_optimizer(section, rate: optax.Schedule) -> Optimizer:
+    """Returns the optimizer of the `optimizer` section with a learning rate schedule."""
+    clip = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
+    chain = optax.chain(*clip, *OPTIMIZERS[section.name](section), optax.scale_by_learning_rate(rate))
+    return Optimizer(section, rate, chain)
