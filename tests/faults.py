@@ -36,8 +36,9 @@ import numpy as np
 from conftest import write_folder
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints
 from cnnjax.config import tree as config_lib
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state
 
@@ -248,7 +249,7 @@ def outcome(workdir: Path) -> dict[str, str]:
         found[f"summary/{key}"] = str(summary[key])
     found["splits"] = hashlib.sha256((workdir / "splits.csv").read_bytes()).hexdigest()
     found["quarantine"] = (workdir / "quarantine.csv").read_text()
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
         for name, step in (("last", saved.latest()), ("best", saved.best())):
             found |= {f"{name}/{key}": value for key, value in contents(workdir, saved, step).items()}
     return found
@@ -268,15 +269,14 @@ def abstract(config: str):
 
 def contents(workdir: Path, saved: checkpoints.Checkpoints, step: int) -> dict[str, str]:
     """A checkpoint as `outcome` has it."""
-    position = {}
     shapes = abstract((workdir / "config.json").read_text())
-    restored = saved.restore(step, shapes, SimpleNamespace(set_state=position.update))
+    restored = saved.restore(step, shapes.trees())
     found = {
         "step": str(restored.step),
-        "data": str(position),
+        "data": str({"next_index": restored.next_index}),
         "sealed": str((workdir / "checksums" / f"{step}.json").exists()),
     }
-    for path, leaf in jax.tree_util.tree_leaves_with_path(restored.state):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state.TrainState.of(restored.trees)):
         array = np.asarray(leaf)
         found[jax.tree_util.keystr(path)] = f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
     early = restored.metadata["early"]
@@ -442,7 +442,7 @@ def interrupt_twice(trial):
 def readable(trial):
     """The newest checkpoint, where there is one, can be loaded."""
     if (trial.workdir / "checkpoints").is_dir():
-        with checkpoints.Checkpoints(trial.workdir) as saved:
+        with checkpoints.Checkpoints(RunDirectory(trial.workdir)) as saved:
             if saved.latest() is not None:
                 contents(trial.workdir, saved, saved.latest())
 

@@ -81,7 +81,7 @@ class Ours:
         self.platform = self.mesh.devices.flat[0].platform
 
     def about(self) -> dict:
-        from cnnjax.checkpoints import store as checkpoints
+        from cnnjax import checkpoints
         from cnnjax.runtime import processes as runtime
 
         versions = checkpoints.versions() | {
@@ -126,7 +126,7 @@ class Ours:
         return pipeline.put({"image": images, "label": labels}, runtime.batched(self.mesh))
 
     def losses(self) -> dict:
-        from cnnjax.inference import engine as inference
+        from cnnjax import inference
         from cnnjax.metrics import scores as metrics
 
         images, labels = tasks.batch(self.settings)
@@ -221,7 +221,7 @@ class Ours:
         return turn
 
     def make_predict(self):
-        from cnnjax.inference import classifier as predict
+        from cnnjax import inference as predict
         from cnnjax.training.loop import train
 
         workdir = Path(self.settings.scratch) / "run"

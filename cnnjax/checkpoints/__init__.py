@@ -1,0 +1,7 @@
+"""Checkpoints of a run: trees of arrays saved in the background, sealed by checksums, restored onto any mesh."""
+
+from cnnjax.checkpoints.provenance import revision, versions
+from cnnjax.checkpoints.seals import DamagedError
+from cnnjax.checkpoints.store import FORMAT, Checkpoints, Restored, preprocessing
+
+__all__ = ["FORMAT", "Checkpoints", "DamagedError", "Restored", "preprocessing", "revision", "versions"]

@@ -1,62 +1,65 @@
 """Checkpoints through Orbax: saved in the background, restored onto any mesh, latest and best.
 
-A checkpoint holds three things, {model, optimizer, data}, and as metadata the config, class names, preprocessing and
-the state of early stopping. Evaluation and prediction load `model` alone.
-
-Once a checkpoint is whole, the SHA-256 of each of its files goes to `<workdir>/checksums/<step>.json`; it is compared before
-anything is loaded.
+A checkpoint holds trees of arrays by name, such as {"model", "optimizer"}, the index of the next batch, and metadata: a tree of JSON.
+Evaluation and prediction load `model` alone. Once a checkpoint is whole, its checksums are written; see `seals`.
 """
 
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import importlib.metadata
-import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from cnnjax.checkpoints.provenance import revision, versions
+from cnnjax.checkpoints.seals import DamagedError, Seals
 from cnnjax.errors import CheckpointError
 from cnnjax.runtime import processes as runtime
-from cnnjax.training.state import TrainState
 
 FORMAT = 2
-PACKAGES = ("cnnjax", "jax", "flax", "optax", "grain", "orbax-checkpoint", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Installed versions of what a checkpoint depends on."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+class Places(Protocol):
+    """Directories of a run; `runs.RunDirectory` is one.
+
+    Attributes:
+        path: the run.
+        checkpoints: a directory per step.
+        checksums: a file per checkpoint.
+        damaged: where damaged checkpoints are moved.
+    """
+
+    path: Path
+    checkpoints: Path
+    checksums: Path
+    damaged: Path
 
 
-@functools.cache
-def revision() -> str:
-    """The git commit of this package, with "+" where files have changed since; "" where it is not in a git checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint brought back.
 
+    Attributes:
+        step: of the checkpoint.
+        trees: name -> tree of arrays, as they were saved.
+        next_index: of the next batch.
+        metadata: what was saved beside the arrays.
+    """
 
-class DamagedError(CheckpointError):
-    """A checkpoint whose files are not what was saved."""
+    step: int
+    trees: dict[str, Any]
+    next_index: int
+    metadata: dict
 
 
 def preprocessing(config) -> dict:
@@ -65,25 +68,27 @@ def preprocessing(config) -> dict:
             "zca": config.image.zca}  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    step: int
-    state: TrainState
-    metadata: dict
-
-
 class Checkpoints:
-    """The checkpoints of one run, `<workdir>/checkpoints`: the latest two and the best are kept.
+    """The checkpoints of one run: the latest two and the best are kept.
 
-    Use as a context manager: leaving it waits for saves under way and raises their errors.
+    Use it as a context manager: leaving it waits for saves under way and raises their errors.
+
+    Args:
+        run: the run's directories.
+        writable: this run saves; else checkpoints are only read.
+        saved: called, in another thread, whenever a checkpoint is whole.
+
+    Raises:
+        CheckpointError: there is nothing to read.
     """
 
-    def __init__(self, workdir: str | Path, *, writable: bool = False, saved: Callable[[], None] = lambda: None):
-        self.workdir = Path(workdir).absolute()
-        self.directory = self.workdir / "checkpoints"
+    def __init__(self, run: Places, *, writable: bool = False, saved: Callable[[], None] = lambda: None):
+        self.run, self.directory = run.path.absolute(), run.checkpoints.absolute()
+        self.aside = run.damaged.absolute()
+        self.seals = Seals(self.directory, run.checksums.absolute())
         self._writable = writable and jax.process_index() == 0
         if not writable and not self.directory.is_dir():
-            raise CheckpointError(f"no checkpoints in {workdir}; train first, or name a run with --workdir=DIR")
+            raise CheckpointError(f"no checkpoints in {run.path}; train first, or name a run with --workdir=DIR")
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         logging.getLogger("absl").setLevel(logging.ERROR if runtime.is_distributed() else logging.CRITICAL)
@@ -105,8 +110,8 @@ class Checkpoints:
         self._saved = saved
 
     def _heard(self, record: logging.LogRecord) -> bool:
-        """Whether a record of Orbax is for the user. One of several processes whose save fails ends here: Orbax would let it
-        and all others wait for each other, and only its log says so."""
+        """Returns whether a record of Orbax is for the user. A process whose save fails ends here, where there are several: Orbax
+        would let all of them wait for each other, and only its log says so."""
         if runtime.is_distributed() and record.exc_info and threading.current_thread().name == "async_save":
             try:
                 with self._readable_errors():
@@ -124,43 +129,15 @@ class Checkpoints:
             time.sleep(0.05)
         self._failed = not (self.directory / str(step)).exists()
         with contextlib.suppress(OSError):  # a full disk is reported by `check_saved` or the next call
-            self.seal()
+            self.seals.write()
         self._saved()
 
-    def seal(self) -> None:
-        """Writes checksums of what has none yet, and removes those of checkpoints that are gone."""
-        there = {path.name: path for path in self.directory.iterdir() if path.name.isdigit()}
-        seals = self.workdir / "checksums"
-        seals.mkdir(exist_ok=True)
-        for seal in seals.glob("*.json"):
-            if seal.stem not in there:
-                seal.unlink(missing_ok=True)
-        for name, path in there.items():
-            if not (seals / f"{name}.json").exists():
-                temporary = seals / f".{name}.{os.getpid()}"
-                files = _checksums(path)
-                temporary.write_text(json.dumps({"files": files, "sha256": _digest(files)}, indent=1))
-                os.replace(temporary, seals / f"{name}.json")
+    def restore_newest(self, abstract: Mapping[str, Any], warn: Callable[[str], None]) -> Restored | None:
+        """Restores the newest checkpoint that is whole, and moves damaged ones aside; None where there is none at all.
 
-    def damage(self, step: int) -> str:
-        """What is wrong with the files of a checkpoint; "" when they are as saved, or from before checksums were whole."""
-        try:
-            seal = json.loads((self.workdir / "checksums" / f"{step}.json").read_text())
-            expected = seal["files"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return ""
-        if seal.get("sha256") != _digest(expected):  # it is the list that is damaged, which says nothing of the files
-            return ""
-        found = _checksums(self.directory / str(step))
-        for name in sorted({*expected, *found}):
-            if name not in found:
-                return f"{name} is gone"
-            if found[name] != expected.get(name):
-                return f"{name} is not as it was saved"
-        return ""
-
-    def restore_newest(self, abstract: TrainState, data, warn: Callable[[str], None]) -> "Restored | None":
-        """The newest checkpoint that is whole; damaged ones are moved to `<workdir>/damaged`. None where there is none at all.
+        Args:
+            abstract: as for `restore`.
+            warn: hears of each damaged checkpoint.
 
         Raises:
             CheckpointError: none is whole, or they hold another network.
@@ -168,22 +145,22 @@ class Checkpoints:
         problem = None
         while (step := self.latest()) is not None:
             try:
-                return self.restore(step, abstract, data)
+                return self.restore(step, abstract)
             except DamagedError as error:
                 problem = error
                 aside = self._set_aside(step)
                 warn(f"{str(error).partition(';')[0]}; it was moved to {aside}, and the one before is used")
         if problem is not None:
-            raise CheckpointError(f"no checkpoint in {self.directory} is whole, they were moved to {self.workdir / 'damaged'}; "
+            raise CheckpointError(f"no checkpoint in {self.directory} is whole, they were moved to {self.aside}; "
                                   "start again in another --workdir")  # fmt: skip
         return None
 
     def _set_aside(self, step: int) -> Path:
-        aside = self.workdir / "damaged" / f"{step}-{time.time_ns()}"
+        aside = self.aside / f"{step}-{time.time_ns()}"
         if self._writable:
             aside.parent.mkdir(exist_ok=True)
             os.rename(self.directory / str(step), aside)
-            (self.workdir / "checksums" / f"{step}.json").unlink(missing_ok=True)
+            self.seals.remove(step)
         runtime.wait_for_all(f"set aside {step}")
         self._manager.reload()
         return aside
@@ -206,7 +183,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _readable_errors(self):
-        """Errors of saving, which surface at any later call, as one line."""
+        """Turns errors of saving, which surface at any later call, into one line."""
         try:
             yield
         except CheckpointError:
@@ -218,68 +195,74 @@ class Checkpoints:
             reason = "no space left on the device" if full else (str(error).splitlines() or [type(error).__name__])[0]
             raise CheckpointError(
                 f"cannot save a checkpoint in {self.directory} ({reason}); "
-                f"{'make room' if full else 'put that right'}, then the same command {self._goes_on()}"
+                f"{'make room' if full else 'fix that'}, then the same command {self._goes_on()}"
             ) from error
 
     def _goes_on(self) -> str:
-        """From where the same command goes on, by what is whole on the disk."""
+        """Tells where the same command goes on, by the checkpoints that are whole."""
         steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
         return f"continues from step {max(steps)}" if steps else "starts from the beginning (no checkpoint was saved yet)"
 
-    def check_room(self, state: TrainState) -> None:
-        """Raises CheckpointError where not even one checkpoint of this state fits on the disk."""
-        need = sum(leaf.nbytes for leaf in jax.tree.leaves((_model(state), _optimizer(state))))
-        disk = shutil.disk_usage(self.workdir) if self._writable else None
+    def check_room(self, trees: Mapping[str, Any]) -> None:
+        """Raises CheckpointError where not even one checkpoint of these trees fits on the disk."""
+        need = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(trees)))
+        disk = shutil.disk_usage(self.run) if self._writable else None
         if disk and disk.free < need and disk.total:  # some remote file systems say 0 of everything
-            raise CheckpointError(f"no space left in {self.workdir}: a checkpoint takes {need / 1e6:,.1f} MB, there are "
+            raise CheckpointError(f"no space left in {self.run}: a checkpoint takes {need / 1e6:,.1f} MB, there are "
                                   f"{disk.free / 1e6:,.1f}; make room, then the same command {self._goes_on()}")  # fmt: skip
 
     def check_saved(self) -> None:
-        """Raises CheckpointError where the save under way has come to nothing; does not wait for it."""
+        """Raises CheckpointError where the save under way has failed; does not wait for it."""
         if self._failed:
             self.wait()
 
-    def save(self, state: TrainState, data, metadata: dict, val_loss: float | None) -> None:
-        """Starts to save in the background. `data` is the Grain iterator; `val_loss` None where not evaluated."""
+    def save(self, step: int, trees: Mapping[str, Any], next_index: int, metadata: Mapping[str, Any], val_loss: float | None
+             ) -> None:  # fmt: skip
+        """Starts to save in the background.
+
+        Args:
+            step: updates done.
+            trees: name -> tree of arrays, such as {"model": ..., "optimizer": ...}.
+            next_index: of the next batch.
+            metadata: JSON; the format, versions and revision are added.
+            val_loss: decides which checkpoint is the best; None where it was not evaluated.
+        """
         with self._readable_errors():
             self._manager.save_checkpointables_async(
-                int(state.step),
-                {
-                    "model": _model(state),
-                    "optimizer": _optimizer(state),
-                    "data": {"next_index": int(data.get_state()["next_index"])},
-                },
-                metrics=None if val_loss is None else {"val_loss": val_loss, "step": int(state.step)},
+                step,
+                {**trees, "data": {"next_index": next_index}},
+                metrics=None if val_loss is None else {"val_loss": val_loss, "step": step},
                 custom_metadata={"format": FORMAT, "versions": versions(), "revision": revision(), **metadata},
             )
         if self._writable:
             if self._sealing is not None:
                 self._sealing.join()
-            self._sealing = threading.Thread(target=self._seal_when_whole, args=(int(state.step),), daemon=True)
+            self._sealing = threading.Thread(target=self._seal_when_whole, args=(step,), daemon=True)
             self._sealing.start()
 
     def wait(self) -> None:
-        """Waits until what `save` has started is on disk."""
+        """Waits until the saves under way are on the disk."""
         with self._readable_errors():
             self._manager.wait()
         if self._sealing is not None:
             self._sealing.join()
-        if self._writable and self.directory.is_dir():  # what was killed between a save and its checksums is sealed here
+        # A run that was killed between a save and its checksums is sealed here.
+        if self._writable and self.directory.is_dir():
             with self._readable_errors():
-                self.seal()
+                self.seals.write()
 
     def latest(self) -> int | None:
-        """Step of the newest checkpoint."""
+        """Returns the step of the newest checkpoint; None before the first."""
         return self._manager.latest.step if self._manager.latest else None
 
     def best(self) -> int | None:
-        """Step with the lowest val_loss; the first of equals. None before the first evaluation."""
+        """Returns the step with the lowest val_loss, the first of equals; None before the first evaluation."""
         scored = [(c.metrics["val_loss"], c.step) for c in self._manager.checkpoints if c.metrics]
         return min(scored)[1] if scored else None
 
     def resolve(self, step: str | int) -> int:
-        """Of "best", "latest" or a number, the step, when it is there."""
-        self.wait()  # a save under way counts as there
+        """Returns the step of "best", "latest" or a number. Raises CheckpointError where it is not there."""
+        self.wait()  # a save under way counts
         steps = [c.step for c in self._manager.checkpoints]
         found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
         if found in steps:
@@ -291,12 +274,16 @@ class Checkpoints:
         raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use --step={' or --step='.join(named)}")
 
     def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
-        """`step`, or where its checkpoint is gone or damaged the best that is whole. Raises CheckpointError without one."""
+        """Returns `step`, or the best step that is whole where that checkpoint is gone or damaged.
+
+        Raises:
+            CheckpointError: none is whole.
+        """
         self.wait()
         scored = sorted((c.metrics["val_loss"], c.step) for c in self._manager.checkpoints if c.metrics)
         steps = [c.step for c in self._manager.checkpoints]
         for candidate in dict.fromkeys([step, *(s for _, s in scored), *reversed(steps)]):
-            if candidate in steps and not self.damage(candidate):
+            if candidate in steps and not self.seals.damage(candidate):
                 if candidate != step:
                     warn(f"the best checkpoint, {step}, is gone or damaged; the numbers are those of step {candidate}")
                 return candidate
@@ -304,7 +291,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _readable_damage(self, step: int):
-        """Errors of loading as one line; Orbax has no common error for damaged files."""
+        """Turns errors of loading into one line; Orbax has no common error for damaged files."""
         try:
             yield
         except CheckpointError:
@@ -321,12 +308,12 @@ class Checkpoints:
 
     def check(self, step: int) -> None:
         """Raises DamagedError for a checkpoint whose files have changed."""
-        reason = self.damage(step)
+        reason = self.seals.damage(step)
         if reason:
             raise self._damaged(step, reason)
 
     def metadata(self, step: int) -> dict:
-        """What was saved beside the arrays."""
+        """Returns the metadata of a checkpoint. Raises CheckpointError for another format."""
         self.check(step)
         with self._readable_damage(step):
             metadata = self._manager.checkpointables_metadata(step).custom_metadata
@@ -337,26 +324,34 @@ class Checkpoints:
                                   f"version of cnnjax reads {FORMAT}")  # fmt: skip
         return metadata
 
-    def load_model(self, step: int, abstract: dict) -> dict:
-        """{"params", "stats", "ema"} on the shardings of `abstract`, whatever devices saved them."""
-        self.check(step)
-        with self._readable_damage(step):
-            self._check(step, {"model": abstract})
-            return self._manager.load_checkpointables(step, {"model": abstract})["model"]
+    def load(self, step: int, abstract: Mapping[str, Any]) -> dict[str, Any]:
+        """Loads trees by name.
 
-    def restore(self, step: int, abstract: TrainState, data) -> Restored:
-        """The whole training state; the iterator `data` is set to its position."""
-        items = {"model": _model(abstract), "optimizer": _optimizer(abstract)}
+        Args:
+            step: of the checkpoint.
+            abstract: name -> tree of shapes with the shardings to restore to, whatever devices saved them.
+
+        Raises:
+            DamagedError: the files have changed since.
+            CheckpointError: the shapes are of another network.
+        """
         self.check(step)
         with self._readable_damage(step):
-            self._check(step, items)
-            out = self._manager.load_checkpointables(step, {**items, "data": {"next_index": 0}})
+            self._check(step, abstract)
+            out = self._manager.load_checkpointables(step, dict(abstract))
+        return {name: out[name] for name in abstract}
+
+    def restore(self, step: int, abstract: Mapping[str, Any]) -> Restored:
+        """Loads trees as `load` does, the index of the next batch, and the metadata."""
+        self.check(step)
+        with self._readable_damage(step):
+            self._check(step, abstract)
             # Not Grain's own file for each process: the number of processes may be another one now.
-            data.set_state({"next_index": int(out["data"]["next_index"])})
-        state = TrainState(**out["model"], **out["optimizer"])
-        return Restored(step, state, self.metadata(step))
+            out = self._manager.load_checkpointables(step, {**abstract, "data": {"next_index": 0}})
+            next_index = int(out["data"]["next_index"])
+        return Restored(step, {name: out[name] for name in abstract}, next_index, self.metadata(step))
 
-    def _check(self, step: int, abstract: dict) -> None:
+    def _check(self, step: int, abstract: Mapping[str, Any]) -> None:
         """Compares shapes first: Orbax would name the file that it misses, not the reason."""
         saved = self._manager.checkpointables_metadata(step).metadata
         for item, tree in abstract.items():
@@ -381,7 +376,7 @@ def _context() -> ocp.Context:
 
 @functools.cache
 def _hush_late_answers() -> None:
-    """TensorStore's threads print a traceback for each array that fails after Orbax has given up because of another."""
+    """Silences TensorStore's threads, which print a traceback for each array that fails after Orbax has given up."""
     otherwise = sys.unraisablehook
 
     def hook(unraisable):
@@ -389,28 +384,6 @@ def _hush_late_answers() -> None:
             otherwise(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _digest(files: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def _checksums(directory: Path) -> dict[str, str]:
-    """Path below the directory -> SHA-256 of the file."""
-    found = {}
-    for path in sorted(directory.rglob("*")):
-        if path.is_file():
-            with open(path, "rb") as file:
-                found[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
-
-
-def _model(state: TrainState) -> dict:
-    return {"params": state.params, "stats": state.stats, "ema": state.ema}
-
-
-def _optimizer(state: TrainState) -> dict:
-    return {"step": state.step, "opt_state": state.opt_state, "sums": state.sums, "scale": state.scale}
 
 
 def _shapes(tree) -> dict[str, tuple]:

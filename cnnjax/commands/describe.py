@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.config import tree as config_lib
 from cnnjax.config import validation
 from cnnjax.data import sources, splits
@@ -13,7 +14,6 @@ from cnnjax.errors import DataError
 from cnnjax.models import registry as models
 from cnnjax.pages import plots, tables
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import directory as rundir
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, plan, state
 
@@ -29,7 +29,7 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
         DataError: data that is named but cannot be used.
     """
     workdir = Path(workdir)
-    rundir.check_apart(workdir, config)
+    runs.RunDirectory(workdir).check_apart(config)
     standard = dict(config_lib.flatten(config_lib.default()))
     idle = validation.without_effect(config.model.name)
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
+from cnnjax import inference, runs
 from cnnjax.data import dataset, splits
 from cnnjax.errors import DataError
-from cnnjax.inference import engine as inference
 from cnnjax.progress import Progress
-from cnnjax.runs import directory as rundir
 from cnnjax.runtime import processes as runtime
 
 
@@ -36,7 +35,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     if not (workdir / "splits.csv").exists():
         raise DataError(f"{workdir} has no splits.csv, without which a test image cannot be told from a training image")
     summary = workdir / "summary.json"
-    if not summary.exists() or rundir.read_json(summary).get("stopped") not in ("early", "finished"):
+    if not summary.exists() or runs.read_json(summary).get("stopped") not in ("early", "finished"):
         progress.warn(f"{workdir} has not come to its end; these are its numbers at step {run.step}")
     with runtime.all_or_none():
         data = dataset.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)

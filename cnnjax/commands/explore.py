@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.augmentation import augment
 from cnnjax.config import tree as config_lib
 from cnnjax.data import dataset
@@ -16,7 +17,6 @@ from cnnjax.pages import blocks as pages
 from cnnjax.pages import plots, report
 from cnnjax.pages.blocks import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import directory as rundir
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import plan, steps
@@ -47,9 +47,9 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true.
     """
     progress, workdir = progress or Progress(), Path(workdir)
-    rundir.check_apart(workdir, config)
-    with rundir.begun(workdir):
-        rundir.check_writable(workdir, "use another --workdir")
+    runs.RunDirectory(workdir).check_apart(config)
+    with runs.begun(workdir):
+        runs.check_writable(workdir, "use another --workdir")
         pages.check_replaceable(workdir / "explore.html")  # before minutes of work
         data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.data import cache as cache_lib
 from cnnjax.data import images as images_lib
 from cnnjax.data import sources
@@ -18,7 +19,6 @@ from cnnjax.data.columns import Repeated, Texts
 from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import directory as rundir
 
 NAMES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")  # of most images, in small letters
 
@@ -114,7 +114,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
-        rundir.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
+        runs.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
     if quarantine:
         kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
         where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""

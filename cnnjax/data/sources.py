@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.data import download, listings
 from cnnjax.data.columns import PART, Repeated, Texts, in_parts, table
 from cnnjax.data.listings import DataReference, Files, Reference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
-from cnnjax.runs import remote
 
 OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -105,13 +105,13 @@ def open_source(config, progress: Progress) -> Source:
 def check_path(config) -> None:
     """Raises DataError where a `data` section names a folder or an archive of this machine that is not there."""
     path = Path(config.path).expanduser()
-    if config.source == "files" and config.path and not remote.is_remote(config.path) and not path.exists():
+    if config.source == "files" and config.path and not runs.is_remote(config.path) and not path.exists():
         raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
 
 
 def _files(config, progress: Progress) -> Source:
-    if remote.is_remote(config.path):
-        path = remote.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
+    if runs.is_remote(config.path):
+        path = runs.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
     elif config.path:
         check_path(config)
         path = Path(config.path).expanduser()

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.data.columns import Repeated, Texts, table
 from cnnjax.data.sources import Example
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
-from cnnjax.runs import directory as rundir
 
 NAMES = ("train", "val", "test")
 
@@ -197,7 +197,7 @@ def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, set
 def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classes: Sequence[str]) -> None:
     """Writes `id,label,group,split`, one row per example, whole or not at all."""
     rows = ((e.id, classes[e.label], e.group, split) for e, split in zip(examples, splits, strict=True))
-    rundir.write_rows(path, ("id", "label", "group", "split"), rows)
+    runs.write_rows(path, ("id", "label", "group", "split"), rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.data import cache
 from cnnjax.data.listings import FileReference
 from cnnjax.errors import DataError
-from cnnjax.inference import engine as inference
+from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.metrics import scores as metrics
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import directory as rundir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Prediction:
 class Classifier:
     """A trained network that takes image files; made by `load`."""
 
-    def __init__(self, restored: inference.Restored):
+    def __init__(self, restored: RestoredNetwork):
         self._restored = restored
         self.classes = restored.classes
         self.step = restored.step
@@ -73,7 +73,7 @@ def load(workdir: str | Path, step: str | int = "best") -> Classifier:
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
     """
-    return Classifier(inference.restore(workdir, step))
+    return Classifier(restore(workdir, step))
 
 
 def expand(inputs: Iterable[str]) -> list[str]:
@@ -130,7 +130,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
                             "--input=FILE, a folder or a quoted glob; nothing was written")  # fmt: skip
 
     try:
-        rundir.write_rows(output, ("path", "predicted", *(f"p_{c}" for c in classifier.classes), "error"), rows())
+        runs.write_rows(output, ("path", "predicted", *(f"p_{c}" for c in classifier.classes), "error"), rows())
     except OSError as error:
         raise DataError(f"cannot write {output} ({error.strerror}); name another --output=FILE") from None
     return len(paths) - bad, bad

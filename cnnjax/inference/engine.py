@@ -1,24 +1,16 @@
-"""A trained network at work: logits of many images, and a split's evaluation. Shared by training and its follow-ups."""
+"""Compiled networks with their weights: images in, logits out."""
 
 import dataclasses
-import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import jax
 import numpy as np
+from flax import nnx
 
-from cnnjax.checkpoints import store as checkpoints
-from cnnjax.config import tree as config_lib
 from cnnjax.data import columns
-from cnnjax.data import images as images_lib
-from cnnjax.data.dataset import Dataset
-from cnnjax.metrics import scores as metrics
-from cnnjax.progress import Progress
-from cnnjax.runs import directory as rundir
+from cnnjax.inference.batches import EvalBatches, iterate, put
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import feeds as pipeline
-from cnnjax.training import state, steps
+from cnnjax.training.state import Network
 
 # Evaluation goes in batches of up to so many of training's, of up to so many pixels together: without gradients there is
 # memory for them, and fewer batches cost less around them.
@@ -26,12 +18,38 @@ BATCHES = 4
 PIXELS = 2**21
 
 
+def evaluated(params: dict, stats: dict, ema: dict) -> dict:
+    """Returns {"params", "stats"} to evaluate and predict with: the average of the parameters, where there is one."""
+    return {"params": ema or params, "stats": stats}
+
+
+def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Array:
+    """Computes logits without dropout; a pure function.
+
+    Args:
+        model: {"params", "stats"}.
+        images: uint8 or float32 [b, size, size, 3] in [0, 255].
+        network: its structure.
+
+    Returns:
+        float32 [b, outputs].
+    """
+    return nnx.merge(network.eval_def, model["params"], model["stats"])(images)
+
+
+def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """Returns `logits_step` compiled for a mesh; the logits are replicated on every device."""
+    return jax.jit(lambda model, images: logits_step(model, images, network=network),
+                   in_shardings=(None, runtime.batched(mesh)), out_shardings=runtime.replicated(mesh),
+                   compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
+
+
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """A compiled network with its weights.
 
     Attributes:
-        run: logits function from `steps.compile_logits`.
+        run: logits function from `compile_logits`.
         model: {"params", "stats"} on the mesh.
         mesh: its devices.
     """
@@ -49,7 +67,7 @@ class Engine:
             padded = np.zeros((count, *images.shape[1:]), np.uint8)
             padded[: len(images)] = images
         if runtime.is_distributed():
-            padded = pipeline.put(padded, runtime.batched(self.mesh))  # else quicker by the call itself
+            padded = put(padded, runtime.batched(self.mesh))  # else quicker by the call itself
         return np.asarray(self.run(self.model, padded))[: len(images)]
 
     def logits_of_rows(self, images: np.ndarray, rows: np.ndarray, batch_size: int,
@@ -58,12 +76,12 @@ class Engine:
         training."""
         batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
         batch_size *= min(max(PIXELS // (batch_size * images.shape[1] ** 2), 1), BATCHES)
-        batches = pipeline.EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
+        batches = EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
         pending = None
         with columns.Spool(np.float32) as out:
-            for batch in pipeline.iterate(batches):
-                current = self.run(self.model, pipeline.put(batch, runtime.batched(self.mesh)))
+            for batch in iterate(batches):
+                current = self.run(self.model, put(batch, runtime.batched(self.mesh)))
                 # Fetched one batch late, so that the device always has work.
                 if pending is not None:
                     out.write(np.asarray(pending).ravel())
@@ -72,112 +90,3 @@ class Engine:
             out.write(np.asarray(pending).ravel())
             advance(len(rows) - batch_size * (len(batches) - 1))
             return out.mapped().reshape(len(batches) * batch_size, -1)[: len(rows)]
-
-
-def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
-                   name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json` and `.csv`, and thumbnails to `eval/<name>-images`.
-
-    Thumbnails are of the most confident mistakes and, of the others, those whose two best classes are closest, `LOOK_AT` each,
-    made from the files as they are; their names are in the JSON file, which is also returned.
-    """
-    rows = data.splits[split]
-    with progress.task(f"evaluate {split}", len(rows), "images") as advance:
-        logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
-    labels = data.labels[rows]
-    result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
-    if not runtime.is_main():
-        return result
-    rundir.write_rows(
-        workdir / "eval" / f"{name}.csv",
-        ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
-        _predictions(data, rows, logits),
-    )
-    result |= _thumbnails(data, rows, logits, workdir / "eval" / f"{name}-images")
-    rundir.write_json(workdir / "eval" / f"{name}.json", result)
-    return result
-
-
-def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
-    """Id, group, label, predicted class and probabilities of each of `rows`."""
-    for part in metrics.slices(logits):
-        own, p = rows[part], metrics.probabilities(logits[part])
-        told = data.ids.take(own), data.groups.take(own), data.labels[own], p.argmax(1), p.tolist()
-        for id, group, label, best, q in zip(*told, strict=True):
-            yield id, group, data.classes[label], data.classes[best], *q
-
-
-LOOK_AT = 12
-
-
-def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, list[dict]]:
-    """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
-    highest = np.empty((len(rows), 2))  # the two probabilities that are
-    metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
-    second, best = highest.T
-    labels, called = data.labels[rows], metrics.called(logits)
-    wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
-    chosen = {
-        "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
-        "uncertain": right[np.argsort(best[right] - second[right], kind="stable")][:LOOK_AT],
-    }
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
-    originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
-    looks = {}
-    for kind, some in chosen.items():
-        looks[kind] = []
-        for place, i in enumerate(some):
-            image = images_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
-            suffix = ".png" if image.startswith(images_lib.PNG_SIGNATURE) else ".jpg"
-            file = directory / f"{kind}-{place + 1:02}{suffix}"
-            file.write_bytes(image)
-            looks[kind].append({
-                "id": data.ids[rows[i]],
-                "label": data.classes[labels[i]],
-                "predicted": data.classes[called[i]],
-                "probability": float(best[i]),
-                "file": f"{directory.name}/{file.name}",
-            })  # fmt: skip
-    return looks
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """A checkpoint brought back to predict with.
-
-    Attributes:
-        engine: network and weights.
-        config: as trained, with the caller's overrides.
-        classes: names in the order of the probabilities.
-        positive: index of the positive class of a two-class task.
-        step: which checkpoint.
-    """
-
-    engine: Engine
-    config: object
-    classes: tuple[str, ...]
-    positive: int
-    step: int
-
-
-def restore(workdir: str | Path, step: str | int = "best", overrides: dict | None = None) -> Restored:
-    """Restores the network of a run on this process's devices, whatever devices trained it.
-
-    Args:
-        workdir: a run directory, wherever it was moved.
-        step: "best", "latest" or a number.
-        overrides: config values to change, such as {"data.path": ...}.
-
-    Raises:
-        CheckpointError: no such run or checkpoint, or a damaged one.
-    """
-    with checkpoints.Checkpoints(workdir) as saved:
-        step = saved.resolve(step)
-        metadata = saved.metadata(step)
-        config = config_lib.from_dict(metadata["config"], overrides)
-        mesh = runtime.mesh(config.runtime.devices)
-        network = state.network(config, len(metadata["classes"]))
-        model = state.evaluated(**saved.load_model(step, network.abstract(mesh, ema=bool(config.train.ema_decay))))
-    engine = Engine(steps.compile_logits(network, mesh), model, mesh)
-    return Restored(engine, config, tuple(metadata["classes"]), metadata["positive"], step)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import runs
 from cnnjax.data import images
 from cnnjax.errors import CheckpointError
 from cnnjax.pages import plots
-from cnnjax.runs import directory as rundir
 
 SIGNED = b"Made by cnnjax."  # at the end of every page
 
@@ -115,4 +115,4 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) ->
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
     environment.filters["data_uri"] = data_uri
     template = environment.get_template("page.html")
-    rundir.write_text(path, template.render(title=title, subtitle=subtitle, sections=sections, blue=plots.BLUE))
+    runs.write_text(path, template.render(title=title, subtitle=subtitle, sections=sections, blue=plots.BLUE))

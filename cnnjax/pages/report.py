@@ -16,7 +16,7 @@ from cnnjax.pages import blocks as pages
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import counted, duration
-from cnnjax.runs import directory as rundir
+from cnnjax.runs import RAW, RunDirectory, check_writable, read_json
 
 COLUMNS = {"images": "images", "loss": "loss", "accuracy": "accuracy", "auc": "AUC", "sensitivity": "sensitivity",
            "specificity": "specificity", "top5_accuracy": "top-5"}  # fmt: skip
@@ -32,9 +32,9 @@ class _Files:
         if not (workdir / "config.json").exists():
             raise CheckpointError(f"{workdir} holds no run; train first, or name a run directory with --workdir=DIR")
         self.workdir = workdir
-        self.config = dict(config_lib.flatten(rundir.read_json(workdir / "config.json")))
+        self.config = dict(config_lib.flatten(read_json(workdir / "config.json")))
         self.summary = self._json("summary.json") or {}
-        self.history = rundir.read_history(workdir)
+        self.history = RunDirectory(workdir).read_history()
         self.network = [types.SimpleNamespace(**row) for row in self._json("network.json") or []]
         self.splits = splits.read(workdir / "splits.csv") if (workdir / "splits.csv").exists() else splits.NONE
         self.evaluations = {name: self._json(f"eval/{name}.json") for name in splits.NAMES}
@@ -44,7 +44,7 @@ class _Files:
 
     def _json(self, name: str):
         path = self.workdir / name
-        return rundir.read_json(path) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     @property
     def judged(self) -> str:
@@ -84,7 +84,7 @@ def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
         sections += [_judged(files), _looks(files)]
     sections += [_time(files), _config(files), _environment(files)]
     path = Path(output) if output else Path(workdir) / "report.html"
-    rundir.check_writable(path.parent, "name another place with --output=FILE")
+    check_writable(path.parent, "name another place with --output=FILE")
     pages.write(path, files.name, _subtitle(files), [section for section in sections if section.blocks])
     return path
 
@@ -203,10 +203,10 @@ def _training(files: _Files) -> Section:
     rows = [
         (row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
          f"{row['val_accuracy']:.4f}", f"{row['images_per_second']:,.0f}", duration(row["seconds"]),
-         "best" if row["step"] == files.best_step() else "", *(f"{row[key]:.4f}" for key in rundir.RAW if key in row))
+         "best" if row["step"] == files.best_step() else "", *(f"{row[key]:.4f}" for key in RAW if key in row))
         for row in files.history
     ]  # fmt: skip
-    averaged = rundir.RAW if "raw_val_loss" in files.history[0] else ()
+    averaged = RAW if "raw_val_loss" in files.history[0] else ()
     header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "", *averaged)
     blocks = [charts, Table(header, rows, folded="All epochs as a table", left=0)]
     config = files.config
@@ -345,7 +345,7 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
         names = [str(path) for path in paths]
     runs = dict(zip(names, map(_Files, paths), strict=True))
     output = Path(output) if output else paths[0].parent / f"compare-{'-'.join(path.name for path in paths)}.html"
-    rundir.check_writable(output.parent, "name another place with --output=FILE")
+    check_writable(output.parent, "name another place with --output=FILE")
     sections = [_numbers(runs), _curves(runs), _difference(runs)]
     pages.write(output, " against ".join(names) if len(names) < 4 else f"{len(names)} runs", "Runs side by side.",
                 [section for section in sections if section.blocks])  # fmt: skip

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a run."""
+"""Event files for TensorBoard."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class NoEvents:
-    """Stands in where TensorBoard is off."""
+    """Stands in for `Events` where TensorBoard is off."""
 
     def __call__(self, row: dict, prefix: str) -> None:
         pass
@@ -20,7 +20,7 @@ class NoEvents:
 
 
 class Events:
-    """TensorBoard event files; rows after `step` of an earlier start are hidden by TensorBoard itself."""
+    """Writes event files. TensorBoard itself hides rows of an earlier start after `step`."""
 
     def __init__(self, directory: Path, step: int):
         from tensorboardX import SummaryWriter
@@ -39,6 +39,6 @@ class Events:
         self._writer.close()
 
 
-def open_events(config, workdir: Path, step: int) -> Events | NoEvents:
-    """That of a run that goes on at `step`."""
-    return Events(workdir / "tensorboard", step) if config.log.tensorboard else NoEvents()
+def open_events(directory: Path, step: int, *, wanted: bool) -> Events | NoEvents:
+    """Opens the event files of a run that goes on at `step`, where they are wanted (`log.tensorboard`)."""
+    return Events(directory, step) if wanted else NoEvents()

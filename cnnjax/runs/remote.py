@@ -11,21 +11,24 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress
+from cnnjax.runs.directory import RunDirectory
 
+PLACES = RunDirectory("")
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # protocol -> extra of this package that brings its library
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path is an address."""
+    """Returns whether a path is an address."""
     return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path))
 
 
 def _open(url: str):
-    """The file system of an address, and the path there. Raises ConfigError."""
+    """Returns the file system of an address, and the path there. Raises ConfigError."""
     import fsspec
 
     protocol = url.partition("://")[0]
@@ -38,13 +41,28 @@ def _open(url: str):
         raise ConfigError(f"{url}: {error}; addresses begin with gs://, s3:// or another protocol of fsspec") from None
 
 
+def _get(fs, sources: Sequence[str], targets: Sequence[Path], advance: Callable[[int], None] = lambda n: None) -> None:
+    """Copies files from a file system, several at once where it can, and makes their folders."""
+    import fsspec
+
+    class Advance(fsspec.callbacks.Callback):
+        def relative_update(self, inc=1):
+            advance(inc)
+
+        def branched(self, path_1, path_2, **kwargs):  # bytes within a file are not counted
+            return fsspec.callbacks.NoOpCallback()
+
+    if sources:
+        fs.get(list(sources), [str(path) for path in targets], callback=Advance())
+
+
 def _name(url: str) -> str:
     """A folder name for an address, readable and its own."""
     return f"{PurePosixPath(url).name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
 def fetch(url: str, directory: Path, progress: Progress) -> Path:
-    """The local copy of a file or folder, made when there is none or when the sizes there have changed.
+    """Returns the local copy of a file or folder, made when there is none or when the sizes there have changed.
 
     Args:
         url: its address.
@@ -60,7 +78,7 @@ def fetch(url: str, directory: Path, progress: Progress) -> Path:
     seal = final.parent / "files.json"
     try:
         found = fs.find(path, detail=True)
-        sizes = {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}
+        sizes = {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}  # "." for a file
         if not sizes:
             raise DataError(f"nothing at {url}; name an archive or a folder with --config.data.path=ADDRESS")
         if seal.exists() and json.loads(seal.read_text()) == sizes:
@@ -68,11 +86,7 @@ def fetch(url: str, directory: Path, progress: Progress) -> Path:
         shutil.rmtree(final.parent, ignore_errors=True)
         final.parent.mkdir(parents=True)
         with progress.task(f"copy {PurePosixPath(path).name}", len(sizes), "files") as advance:
-            for relative in sizes:
-                target = final if relative == "." else final / relative
-                target.parent.mkdir(parents=True, exist_ok=True)
-                fs.get_file(path if relative == "." else f"{path}/{relative}", str(target))
-                advance(1)
+            _get(fs, list(found), [final / relative for relative in sizes], advance)
         seal.write_text(json.dumps(sizes))
     except DataError:
         raise
@@ -107,17 +121,15 @@ class Mirror:
             there = self._there()
             if _newest(there) < _newest(self._here()):
                 return
-            skipped = {step for step in _steps(there) if f"checksums/{step}.json" not in there}
+            skipped = {step for step in _steps(there) if _seal(step) not in there}
             wanted = {name: size for name, size in there.items() if _step(name) not in skipped}
             for name in self._here().keys() - wanted.keys():
                 (self.local / name).unlink()
-            for name in wanted:
-                target = self.local / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                # Checkpoints never change; the rest is small.
-                if not (_step(name) is not None and target.exists() and target.stat().st_size == wanted[name]):
-                    self._fs.get_file(f"{self._path}/{name}", str(target))
-            for folder in (self.local / "checkpoints").glob("*"):
+            # Checkpoints never change; the rest is small.
+            here = self._here()
+            changed = [name for name, size in wanted.items() if _step(name) is None or here.get(name) != size]
+            _get(self._fs, [f"{self._path}/{name}" for name in changed], [self.local / name for name in changed])
+            for folder in RunDirectory(self.local).checkpoints.glob("*"):
                 if not any(path.is_file() for path in folder.rglob("*")):
                     shutil.rmtree(folder)
             self._pushed = {name: _facts(self.local / name) for name in self._here()}
@@ -172,13 +184,19 @@ def _facts(path: Path) -> tuple[int, int]:
 
 def _step(name: str) -> int | None:
     """The step of a checkpoint's file, else None."""
-    found = re.match(r"checkpoints/(\d+)/", name)
-    return int(found[1]) if found else None
+    folder, step, *rest = *name.split("/"), "", ""
+    return int(step) if folder == PLACES.checkpoints.name and step.isdigit() and any(rest) else None
 
 
 def _steps(names) -> set[int]:
     return {step for name in names if (step := _step(name)) is not None}
 
 
+def _seal(step: int) -> str:
+    """The checksums of a checkpoint."""
+    return f"{PLACES.checksums.name}/{step}.json"
+
+
 def _newest(names) -> int:
-    return max((step for step in _steps(names) if f"checksums/{step}.json" in names), default=-1)
+    """The newest step that is whole; -1 where there is none."""
+    return max((step for step in _steps(names) if _seal(step) in names), default=-1)

@@ -15,16 +15,10 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cnnjax.inference import iterate, own_part, put
 from cnnjax.runtime import processes as runtime
 
 PART = 64 << 20  # bytes sent to the devices at once
-
-
-def _block(batch_size: int, process_index: int, process_count: int) -> slice:
-    if batch_size % process_count:
-        raise ValueError(f"a batch of {batch_size} does not divide among {process_count} processes")
-    mine = batch_size // process_count
-    return slice(process_index * mine, (process_index + 1) * mine)
 
 
 class TrainBatches(grain.sources.RandomAccessDataSource):
@@ -34,7 +28,7 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
                  process_index: int = 0, process_count: int = 1):  # fmt: skip
         self._images, self._labels, self._rows = images, labels, rows
         self._batch_size, self._seed = batch_size, seed
-        self._mine = _block(batch_size, process_index, process_count)
+        self._mine = own_part(batch_size, process_index, process_count)
         self._permutation = functools.lru_cache(maxsize=2)(self._draw)
         self.share = self._mine.stop - self._mine.start  # images of a batch that are this process's
 
@@ -73,31 +67,6 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
             places[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
         return places
-
-
-class EvalBatches(grain.sources.RandomAccessDataSource):
-    """Every row once and in order; the last batch is filled up with zeros."""
-
-    def __init__(self, images: np.ndarray, rows: np.ndarray, *, batch_size: int, process_index: int = 0,
-                 process_count: int = 1):  # fmt: skip
-        self._images, self._rows, self._batch_size = images, rows, batch_size
-        self._mine = _block(batch_size, process_index, process_count)
-
-    def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
-
-    def __getitem__(self, k: int) -> np.ndarray:
-        """uint8 [b, size, size, 3]."""
-        rows = self._rows[k * self._batch_size : (k + 1) * self._batch_size]
-        batch = np.zeros((self._batch_size, *self._images.shape[1:]), np.uint8)
-        batch[: len(rows)] = self._images[rows]
-        return batch[self._mine]
-
-
-def iterate(batches: grain.sources.RandomAccessDataSource) -> grain.DatasetIterator:
-    """An iterator that prefetches in one thread; its state, the next index, can be saved and set."""
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
-    return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
 
 
 class HostFeed:
@@ -175,8 +144,3 @@ def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> 
 def _in_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
     """Of one batch in each row."""
     return NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))
-
-
-def put(batch, sharding: NamedSharding):
-    """Host arrays of this process -> global device arrays, divided along the batch. The only crossing to a device."""
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -17,18 +17,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from cnnjax.checkpoints import store as checkpoints_lib
+from cnnjax import checkpoints as checkpoints_lib
+from cnnjax import inference, runs
 from cnnjax.config import tree as config_lib
 from cnnjax.config import validation
 from cnnjax.data import dataset, sources, splits, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
-from cnnjax.inference import engine as inference
 from cnnjax.metrics import scores as metrics
 from cnnjax.models import registry as models
 from cnnjax.pages import plots, report, tables
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import directory as rundir
-from cnnjax.runs import events
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import state, steps
@@ -62,12 +60,13 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
-            rundir.check_apart(workdir, config)
+            directory = runs.RunDirectory(workdir)
+            directory.check_apart(config)
             if main:
-                rundir.check_unused(workdir)
-            ended = rundir.finished(workdir, config)
+                directory.check_unused()
+            ended = directory.finished(config)
             if main and not ended:
-                held.enter_context(rundir.lock(workdir))
+                held.enter_context(directory.locked())
         if not ended:
             advice = (f"use a smaller --config.data.batch_size (now {config.data.batch_size}), --config.train.accumulate "
                       "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
@@ -75,7 +74,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             return _train(config, workdir, progress, stop, saved, main)
     if main and not (workdir / "report.html").exists():  # killed between the last number and the page
         report.write_report(workdir)
-    done, trained = ended
+    done, trained = ended[0].to_dict(), ended[1]
     epochs, trained = counted(done["epochs"], "epoch"), trained["data"]["path"]
     progress.message(f"{workdir} is finished ({epochs}, best step {done['best_step']}); nothing to train")
     if trained != config.data.path:
@@ -99,11 +98,11 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
     for name in splits.NAMES:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
-    with checkpoints_lib.Checkpoints(workdir, writable=True, saved=saved) as checkpoints:
+    with checkpoints_lib.Checkpoints(runs.RunDirectory(workdir), writable=True, saved=saved) as checkpoints:
         with runtime.all_or_none():
             run = _Run(config, workdir, data, positive, ahead, mesh, checkpoints, progress, stop)
         if main:
-            rundir.claim(workdir, config)
+            runs.RunDirectory(workdir).claim(config)
         try:
             stopped = run.loop()
         finally:
@@ -111,11 +110,11 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
         with run.early.clock("checkpoint"):
             checkpoints.wait()
         best = checkpoints.resolve_best(run.early.best_step, progress.warn)
-        weights = checkpoints.load_model(best, run.network.abstract(mesh, ema=bool(config.train.ema_decay)))
+        weights = checkpoints.load(best, {"model": run.network.abstract(mesh, ema=bool(config.train.ema_decay))})["model"]
     summary = run.summary("early" if stopped else "finished")
     summary["best_step"] = best
     summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 4)
-    engine = inference.Engine(run.steps.logits, state.evaluated(**weights), mesh)
+    engine = inference.Engine(run.steps.logits, inference.evaluated(**weights), mesh)
     for name in splits.NAMES:
         if len(data.splits[name]):
             if stop() and not runtime.is_distributed():
@@ -126,8 +125,8 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
             keys = ("images", "loss", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy")
             summary[name] = {key: result[key] for key in keys if key in result}
     if main:
-        plots.save(plots.history(rundir.read_history(workdir), best, config.name), workdir / "curves.png")
-        rundir.write_json(workdir / "summary.json", summary)
+        plots.save(plots.history(runs.RunDirectory(workdir).read_history(), best, config.name), workdir / "curves.png")
+        runs.write_json(workdir / "summary.json", summary)
         report.write_report(workdir)
     runtime.wait_for_all("trained")
     return summary
@@ -171,18 +170,19 @@ class _Run:
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended
         self._resume()
-        checkpoints.check_room(self.state)
+        checkpoints.check_room(self.state.trees())
         self.scale = float(self.state.scale)
         self.started = time.monotonic()
         if not self.main:
-            self.history, self.events = rundir.NoHistory(), events.NoEvents()
+            self.history, self.events = runs.NoHistory(), runs.NoEvents()
             return
-        self.history = rundir.History(workdir, self.step, averaged=bool(config.train.ema_decay))
-        self.events = events.open_events(config, workdir, self.step)
-        rundir.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
+        directory = runs.RunDirectory(workdir)
+        self.history = runs.History(directory.history, directory.metrics, self.step, averaged=bool(config.train.ema_decay))
+        self.events = runs.open_events(directory.tensorboard, self.step, wanted=config.log.tensorboard)
+        runs.write_json(workdir / "network.json", [dataclasses.asdict(row) for row in self.table])
 
     def _resume(self) -> None:
-        restored = self.checkpoints.restore_newest(self.steps.abstract, self.feed, self.progress.warn)
+        restored = self.checkpoints.restore_newest(self.steps.abstract.trees(), self.progress.warn)
         if restored is None:
             self.state, self.step = self.steps.first(), 0
             if self.config.image.zca:
@@ -196,7 +196,8 @@ class _Run:
         if restored.metadata["splits_sha256"] != splits.digest(self.workdir / "splits.csv"):
             raise DataError(f"{self.workdir / 'splits.csv'} is not the split of the checkpoint at step {restored.step}; "
                             "restore it or use another --workdir")  # fmt: skip
-        self.state, self.step = restored.state, restored.step
+        self.state, self.step = state.TrainState.of(restored.trees), restored.step
+        self.feed.set_state({"next_index": restored.next_index})
         self.early = Early(**{k: math.inf if v is None else v for k, v in restored.metadata["early"].items()})
         self.saved = restored.step
         self.progress.message(f"continuing from step {restored.step}")
@@ -299,7 +300,7 @@ class _Run:
     def _end_epoch(self) -> None:
         epoch = self.step // self.steps_per_epoch
         current = self.state
-        val = self._validate(state.evaluated(current.params, current.stats, current.ema), epoch)
+        val = self._validate(inference.evaluated(current.params, current.stats, current.ema), epoch)
         sums = {name: float(value) for name, value in self.state.sums.items()}
         self.early.update(self.step, val["loss"])
         row = {
@@ -366,7 +367,8 @@ class _Run:
         }
         with self.early.clock("checkpoint"):
             self.history.sync()
-            self.checkpoints.save(self.state, self.feed, metadata, val_loss)
+            next_index = int(self.feed.get_state()["next_index"])
+            self.checkpoints.save(self.step, self.state.trees(), next_index, metadata, val_loss)
         self.saved, self.saved_at = self.step, time.monotonic()
 
     def _wish(self) -> int:
@@ -406,7 +408,7 @@ class _Run:
     def stopped(self, where: str) -> None:
         """Raises `Stopped` once everything is on disk."""
         if self.main:
-            rundir.write_json(self.workdir / "summary.json", self.summary("signal"))
+            runs.write_json(self.workdir / "summary.json", self.summary("signal"))
         runtime.wait_for_all("stopped")
         raise Stopped(f"stopped {where}, everything is saved; the same command continues")
 

@@ -28,6 +28,16 @@ class TrainState:
     scale: jax.Array  # float32, factor on the learning rate; below 1 after drops on a plateau
     ema: dict  # moving average of params; {} without train.ema_decay
 
+    def trees(self) -> dict[str, dict]:
+        """Returns the state as a checkpoint holds it: {"model", "optimizer"}."""
+        return {"model": {"params": self.params, "stats": self.stats, "ema": self.ema},
+                "optimizer": {"step": self.step, "opt_state": self.opt_state, "sums": self.sums, "scale": self.scale}}  # fmt: skip
+
+    @classmethod
+    def of(cls, trees: dict[str, dict]) -> "TrainState":
+        """Returns the state of the trees of a checkpoint."""
+        return cls(**trees["model"], **trees["optimizer"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -43,11 +53,6 @@ class Network:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
         params, stats = jax.eval_shape(self.make)
         return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
-
-
-def evaluated(params: dict, stats: dict, ema: dict) -> dict:
-    """{"params", "stats"} to evaluate and predict with: the average of the parameters, where there is one."""
-    return {"params": ema or params, "stats": stats}
 
 
 def with_shardings(tree, mesh: jax.sharding.Mesh):

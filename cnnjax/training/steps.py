@@ -11,6 +11,7 @@ from jax import lax
 
 from cnnjax.augmentation.augment import augment
 from cnnjax.augmentation.mixing import Targets, mix
+from cnnjax.inference import compile_logits
 from cnnjax.runtime import processes as runtime
 from cnnjax.streams import Stream
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, predicted
@@ -137,11 +138,6 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     return TrainState(state.step + 1, params, stats, opt_state, sums, state.scale, ema), values
 
 
-def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Array:
-    """{"params", "stats"}, uint8 [b, size, size, 3] -> float32 logits [b, outputs], without dropout."""
-    return nnx.merge(network.eval_def, model["params"], model["stats"])(images)
-
-
 @dataclasses.dataclass(frozen=True)
 class Steps:
     """Compiled for a mesh: parameters where `runtime.placed` says, batches divided."""
@@ -150,13 +146,6 @@ class Steps:
     first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
-
-
-def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
-    """`logits_step` for a mesh; the logits come whole to every device."""
-    return jax.jit(lambda model, images: logits_step(model, images, network=network),
-                   in_shardings=(None, runtime.batched(mesh)), out_shardings=runtime.replicated(mesh),
-                   compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
 
 
 def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:

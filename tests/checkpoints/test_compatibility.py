@@ -16,10 +16,10 @@ import pytest
 from training_tools import read_rows
 
 import cnnjax
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints
 from cnnjax.config import tree as config
 from cnnjax.errors import Stopped
-from cnnjax.runs import directory as rundir
+from cnnjax.runs import RunDirectory, write_json
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SETTINGS = {"name": "fixture", "data.source": "digits", "data.batch_size": 128, "image.size": 8, "model.channels": (2,),
@@ -53,15 +53,15 @@ def test_a_finished_run_evaluates_to_its_numbers(name, cache, tmp_path):
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_stopped_run_continues_to_the_result_of_the_finished_one(name, cache, tmp_path):
     workdir = shutil.copytree(FIXTURES / name / "stopped", tmp_path / "run")
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
         step = saved.latest()
-        assert saved.damage(step) == "" and 0 < step < 30
+        assert saved.seals.damage(step) == "" and 0 < step < 30
     summary = cnnjax.train(settings(data__cache_dir=str(cache)), workdir)
     finished = FIXTURES / name / "finished"
     expected = json.loads((finished / "summary.json").read_text())
     assert (summary["steps"], summary["epochs"]) == (expected["steps"], expected["epochs"])
     assert summary["test"]["loss"] == pytest.approx(expected["test"]["loss"], rel=1e-2)
-    history, before = rundir.read_history(workdir), rundir.read_history(finished)
+    history, before = RunDirectory(workdir).read_history(), RunDirectory(finished).read_history()
     assert [row["step"] for row in history] == [row["step"] for row in before]
     for column in ("loss", "val_loss", "raw_val_loss"):
         np.testing.assert_allclose([row[column] for row in history], [row[column] for row in before], rtol=1e-2)
@@ -85,10 +85,10 @@ def make(directory: Path) -> None:
             path.write_text("Checkpoint commit was successful.\n")  # Orbax names the directory of this machine
         for seal in (directory / run / "checksums").glob("*.json"):
             seal.unlink()
-        with checkpoints.Checkpoints(directory / run, writable=True) as saved:
-            saved.seal()
+        with checkpoints.Checkpoints(RunDirectory(directory / run), writable=True) as saved:
+            saved.seals.write()
         summary = json.loads((directory / run / "summary.json").read_text())
-        rundir.write_json(directory / run / "summary.json", {**summary, "platform": "", "revision": ""})
+        write_json(directory / run / "summary.json", {**summary, "platform": "", "revision": ""})
 
 
 if __name__ == "__main__":

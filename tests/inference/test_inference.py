@@ -9,8 +9,8 @@ import pytest
 from training_tools import one_line, read_rows, tiny
 
 import cnnjax
+from cnnjax import inference
 from cnnjax.errors import DataError
-from cnnjax.inference import engine as inference
 from cnnjax.runtime import processes as runtime
 
 predict_module = importlib.import_module(

@@ -10,6 +10,7 @@ from flax import nnx
 from training_tools import on_devices, read_rows, settings, tiny
 
 import cnnjax
+from cnnjax import inference
 from cnnjax.config import tree as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import blocks as kernels
@@ -98,7 +99,7 @@ def test_on_an_accelerator_the_precision_stays_what_was_asked_for(monkeypatch):
 def test_the_kernels_are_in_the_program_of_the_step():
     config = settings(runtime__kernels="native", **NETWORKS["malaria"])
     net = state.network(config, 2)
-    compiled = steps.compile_logits(net, runtime.mesh())
+    compiled = inference.compile_logits(net, runtime.mesh())
     params, stats = jax.eval_shape(net.make)
     images = jax.ShapeDtypeStruct((4, 32, 32, 3), np.uint8)
     text = compiled.lower({"params": params, "stats": stats}, images).as_text()

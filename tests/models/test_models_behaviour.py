@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 from training_tools import CONFIGS, settings
 
+from cnnjax import inference
 from cnnjax.config import tree as config_lib
 from cnnjax.errors import DataError, UserError
 from cnnjax.models import layers
@@ -58,7 +59,7 @@ def test_images_are_scaled_to_one():
     network = state.network(settings(image__size=8, model__channels=(4,), model__dense=(8,)), 3)
     params, stats = jax.jit(network.make)()
     images = random_images(4, 8)
-    got = steps.logits_step({"params": params, "stats": stats}, images, network=network)
+    got = inference.logits_step({"params": params, "stats": stats}, images, network=network)
     model = nnx.merge(network.eval_def, params, stats)
     x = images.astype(jnp.float32) / 255
     for layer in model.layers:
@@ -71,7 +72,7 @@ def test_images_are_scaled_to_one():
 def test_logits_are_float32(precision):
     network = state.network(settings(image__size=8, model__channels=(4,), train__precision=precision), 2)
     params, stats = jax.jit(network.make)()
-    out = steps.logits_step({"params": params, "stats": stats}, random_images(3, 8), network=network)
+    out = inference.logits_step({"params": params, "stats": stats}, random_images(3, 8), network=network)
     assert out.shape == (3, 1) and out.dtype == jnp.float32
 
 
@@ -107,7 +108,7 @@ def test_batch_normalisation_keeps_statistics_and_evaluation_uses_them():
 
     @jax.jit
     def evaluated(stats, images):
-        return steps.logits_step({"params": after.params, "stats": stats}, images, network=network)
+        return inference.logits_step({"params": after.params, "stats": stats}, images, network=network)
 
     whole = evaluated(after.stats, batch["image"])
     assert not np.allclose(evaluated(before.stats, batch["image"]), whole)
@@ -119,7 +120,7 @@ def test_dropout_acts_in_training_only_and_keeps_the_expectation():
     network = state.network(settings(image__size=8, model__channels=(4,), model__dense=(), model__dropout_features=0.5), 2)
     params, stats = jax.jit(network.make)()
     image = random_images(1, 8)
-    plain = steps.logits_step({"params": params, "stats": stats}, image, network=network)
+    plain = inference.logits_step({"params": params, "stats": stats}, image, network=network)
     many = jnp.repeat(image, 4000, axis=0)
     dropped = nnx.merge(network.train_def, params, stats)(many, nnx.Rngs(dropout=jax.random.key(0)))
     assert dropped.std() > 0.01

@@ -12,12 +12,13 @@ from flax import nnx
 from jax import lax
 from training_tools import CONFIGS, on_devices, read_rows, settings
 
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints, inference
 from cnnjax.config import tree as config_lib
 from cnnjax.config import validation
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.models import layers, resnet
 from cnnjax.models import registry as models
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state, steps
 
@@ -169,7 +170,7 @@ def test_the_network_is_its_definition(monkeypatch, block, strides, size):
         model = nnx.merge(network.train_def, params, stats)
         trained = model(images, nnx.Rngs(dropout=0))
         made = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-        return steps.logits_step({"params": params, "stats": stats}, images, network=network), trained, made
+        return inference.logits_step({"params": params, "stats": stats}, images, network=network), trained, made
 
     evaluated, trained, made = ours(params, stats, images)
     expected = [jax.jit(functools.partial(by_definition, training=training, strides=strides))(params, stats, images)
@@ -316,8 +317,9 @@ def small_run(make, tmp_path_factory):
 
 
 def weights(workdir, config):
-    with checkpoints.Checkpoints(workdir) as saved:
-        return jax.device_get(saved.load_model(saved.latest(), state.network(config, 2).abstract(runtime.mesh())))
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
+        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        return jax.device_get(saved.load(saved.latest(), abstract)["model"])
 
 
 def test_four_epochs_lower_the_loss_and_evaluation_repeats_its_numbers(small_run, monkeypatch):

@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 from training_tools import child, read_rows, settings, tiny
 
+from cnnjax import runs
 from cnnjax.augmentation import augment
 from cnnjax.data import dataset, splits
 from cnnjax.errors import CheckpointError, Stopped
 from cnnjax.pages import blocks as pages
 from cnnjax.pages import report
 from cnnjax.progress import Progress
-from cnnjax.runs import directory as rundir
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import steps
 
@@ -142,7 +142,7 @@ def test_the_report_shows_the_numbers_of_the_files(two):
     assert f"kernels {summary['kernels']} precision float32" in words
     assert "No group is in two splits; 12 groups in all." in words
     assert "augment.rotation 45.0 0.0" in words and "augment.shear" not in words.split("The whole config")[0]
-    for row in rundir.read_history(two.workdir):
+    for row in runs.RunDirectory(two.workdir).read_history():
         assert f"{row['epoch']} {row['step']} {row['loss']:.4f}" in words
     for part in ("augmentation", "training steps", "waiting for input", "compiling", "validation", "saving", "ROC"):
         assert part in words
@@ -238,7 +238,7 @@ def test_groups_on_two_sides_are_warned_of(two, tmp_path):
     rows = list(splits.read(workdir / "splits.csv"))
     moved = next(row for row in rows if row[3] == "test")  # other images of its group stay where they were
     changed = [(*row[:3], "train" if row is moved else row[3]) for row in rows]
-    rundir.write_rows(workdir / "splits.csv", ("id", "label", "group", "split"), changed)
+    runs.write_rows(workdir / "splits.csv", ("id", "label", "group", "split"), changed)
     assert re.search(r"1 group in more than one split, such as C\d+", text(report.write_report(workdir)))
 
 

@@ -24,7 +24,7 @@ import cnnjax
 from cnnjax.data import dataset
 from cnnjax.errors import Stopped
 from cnnjax.progress import Progress
-from cnnjax.runs import directory as rundir
+from cnnjax.runs import RunDirectory
 from cnnjax.training import feeds as pipeline
 
 pytestmark = pytest.mark.slow
@@ -433,7 +433,7 @@ def test_eval_of_two_processes_gives_the_numbers_of_one(matrix, launch, place, o
 
 def test_a_run_directory_in_use_ends_all(launch, place):
     workdir = place / "locked"
-    with rundir.lock(workdir):
+    with RunDirectory(workdir).locked():
         done = end(launch(workdir))
     assert codes(done) == [2, 1], done
     assert "is in use by another run" in error_line(done[0][2])

@@ -26,7 +26,7 @@ except cnnjax.Stopped as stopped:
 EVALUATE = """
 import json, sys, jax
 import cnnjax
-from cnnjax.inference import engine as inference
+from cnnjax import inference
 workdir = sys.argv[1]
 on = inference.restore(workdir).engine.mesh.size
 print(json.dumps({"on": on, **{split: cnnjax.evaluate(workdir, split) for split in ("train", "val", "test")}}))

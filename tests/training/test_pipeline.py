@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnnjax import inference
 from cnnjax.training import feeds as pipeline
 
 IMAGES = np.arange(30, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
@@ -62,6 +63,6 @@ def test_an_iterator_goes_on_where_its_state_says():
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_evaluation_has_each_row_once_in_order_and_zeros_at_the_end(count):
     rows = np.array([9, 4, 7, 1, 2, 20, 25, 3, 11, 12, 13])
-    parts = [pipeline.EvalBatches(IMAGES, rows, batch_size=8, process_index=i, process_count=count) for i in range(count)]
+    parts = [inference.EvalBatches(IMAGES, rows, batch_size=8, process_index=i, process_count=count) for i in range(count)]
     got = np.concatenate([np.concatenate([p[k] for p in parts]) for k in range(len(parts[0]))])[:, 0, 0, 0]
     assert len(parts[0]) == 2 and np.array_equal(got[:11], rows) and not got[11:].any()

@@ -13,11 +13,11 @@ import pytest
 from training_tools import on_devices, read_rows, tiny
 
 import cnnjax
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints, inference
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
-from cnnjax.inference import engine as inference
 from cnnjax.metrics import scores as metrics
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
@@ -36,7 +36,8 @@ from pathlib import Path
 import jax, numpy as np
 from training_tools import tiny
 import cnnjax
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state
 folder, cache, place, options = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
@@ -56,10 +57,8 @@ network, tx = state.network(config, 2), optimizers.make_optimizer(config.optimiz
 make = lambda: state.initial(network, tx, ema=True)
 abstract = state.with_shardings(jax.eval_shape(make), mesh)
 made = jax.jit(make, out_shardings=state.shardings(abstract, mesh))()
-class Position:
-    def set_state(self, value): pass
-with checkpoints.Checkpoints(place / "4") as saved:
-    restored = saved.restore(saved.latest(), abstract, Position()).state
+with checkpoints.Checkpoints(RunDirectory(place / "4")) as saved:
+    restored = state.TrainState.of(saved.restore(saved.latest(), abstract.trees()).trees)
 def shapes(tree):
     return {jax.tree_util.keystr(path): [list(leaf.shape), [list(s.data.shape) for s in leaf.addressable_shards]]
             for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
@@ -237,16 +236,16 @@ def test_evaluation_and_prediction_use_the_averaged_weights(averaged, make, cell
     workdir, config = averaged / "averaged", make(train__ema_decay=0.9, train__epochs=2)
     mesh = runtime.mesh()
     network = state.network(config, 2)
-    with checkpoints.Checkpoints(workdir) as saved:
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
         step = saved.resolve("best")
-        weights = saved.load_model(step, network.abstract(mesh, ema=True))
+        weights = saved.load(step, {"model": network.abstract(mesh, ema=True)})["model"]
     assert largest(weights["ema"], weights["params"]) > 1e-4
     paths = sorted(map(str, cell_folder.rglob("*.png")))[:8]
     predictions = cnnjax.load(workdir).predict(paths)
     images = np.stack([images_lib.decode_resized(Path(p).read_bytes(), 16, config.image.resize)[0] for p in paths])
     for name, same in (("ema", True), ("params", False)):
         model = {"params": weights[name], "stats": weights["stats"]}
-        logits = inference.Engine(steps.compile_logits(network, mesh), model, mesh).logits(images)
+        logits = inference.Engine(inference.compile_logits(network, mesh), model, mesh).logits(images)
         p = metrics.probabilities(logits)[:, 1]
         found = np.array([q.probabilities["Uninfected"] for q in predictions])
         assert np.allclose(p, found, atol=1e-5) == same

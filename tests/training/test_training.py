@@ -14,9 +14,10 @@ from sklearn.metrics import roc_auc_score
 from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
 
 import cnnjax
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.metrics import scores as metrics
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import state
 
@@ -54,9 +55,9 @@ def log(workdir):
 
 def weights(workdir, config, step="latest"):
     """{"params", "stats"} of a checkpoint as NumPy arrays."""
-    with checkpoints.Checkpoints(workdir) as saved:
-        abstract = state.network(config, 2).abstract(runtime.mesh())
-        return jax.device_get(saved.load_model(saved.resolve(step), abstract))
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
+        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        return jax.device_get(saved.load(saved.resolve(step), abstract)["model"])
 
 
 def same(a, b):
@@ -202,7 +203,7 @@ def test_a_stopped_run_ends_as_the_undisturbed_one_bit_for_bit(make, undisturbed
         with pytest.raises(Stopped, match=f"stopped at step {step}, everything is saved; the same command continues"):
             train(make(**EVERYTHING), workdir, stop=after_lines(workdir, count))
         assert json.loads((workdir / "summary.json").read_text())["stopped"] == "signal"
-        with checkpoints.Checkpoints(workdir) as saved:
+        with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
             assert saved.latest() == step
     said = Said()
     summary = train(make(**EVERYTHING), workdir, progress=said)
@@ -415,7 +416,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_one_line_before_the_first_step(
 
 
 def test_a_save_that_fails_names_the_step_from_which_the_run_continues(plain):
-    with checkpoints.Checkpoints(plain.workdir) as kept:
+    with checkpoints.Checkpoints(RunDirectory(plain.workdir)) as kept:
         message = rf"make room, .* continues from step {kept.latest()}$"
         with pytest.raises(CheckpointError, match=message), kept._readable_errors():
             raise OSError("No space left on device")

@@ -14,12 +14,12 @@ from sklearn.decomposition import PCA
 from training_tools import tiny
 
 import cnnjax
-from cnnjax.checkpoints import store as checkpoints
+from cnnjax import checkpoints, inference
 from cnnjax.data import dataset, whitening
 from cnnjax.errors import Stopped, UserError
-from cnnjax.inference import engine as inference
 from cnnjax.models import registry as models
 from cnnjax.progress import Progress
+from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import state
 
@@ -140,9 +140,9 @@ def run(cell_folder, cache, tmp_path_factory):
 
 def saved(workdir, config, step="latest"):
     """{"mean", "matrix"} and the parameters of a checkpoint."""
-    with checkpoints.Checkpoints(workdir) as there:
-        abstract = state.network(config, 2).abstract(runtime.mesh())
-        model = jax.device_get(there.load_model(there.resolve(step), abstract))
+    with checkpoints.Checkpoints(RunDirectory(workdir)) as there:
+        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        model = jax.device_get(there.load(there.resolve(step), abstract)["model"])
     return model["stats"]["whiten"], model["params"]
 
 

@@ -1,0 +1,76 @@
+"""Checksums of checkpoints: the SHA-256 of each file of a checkpoint that is whole, compared before anything is loaded."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from cnnjax.errors import CheckpointError
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint whose files are not what was saved."""
+
+
+class Seals:
+    """The checksums of a directory of checkpoints, a file per step.
+
+    Args:
+        checkpoints: a directory per step.
+        checksums: where the files `<step>.json` are kept.
+    """
+
+    def __init__(self, checkpoints: Path, checksums: Path):
+        self._checkpoints, self._checksums = checkpoints, checksums
+
+    def write(self) -> None:
+        """Writes checksums of each checkpoint that has none yet, and removes those of checkpoints that are gone."""
+        there = {path.name: path for path in self._checkpoints.iterdir() if path.name.isdigit()}
+        self._checksums.mkdir(exist_ok=True)
+        for seal in self._checksums.glob("*.json"):
+            if seal.stem not in there:
+                seal.unlink(missing_ok=True)
+        for name, path in there.items():
+            if not self._file(name).exists():
+                temporary = self._checksums / f".{name}.{os.getpid()}"
+                files = _checksums(path)
+                temporary.write_text(json.dumps({"files": files, "sha256": _digest(files)}, indent=1))
+                os.replace(temporary, self._file(name))
+
+    def remove(self, step: int) -> None:
+        """Removes the checksums of a checkpoint."""
+        self._file(step).unlink(missing_ok=True)
+
+    def damage(self, step: int) -> str:
+        """Tells how the files of a checkpoint differ from the saved ones; "" where they do not, or no whole checksums exist."""
+        try:
+            seal = json.loads(self._file(step).read_text())
+            expected = seal["files"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return ""
+        if seal.get("sha256") != _digest(expected):  # the list itself is damaged, which says nothing of the files
+            return ""
+        found = _checksums(self._checkpoints / str(step))
+        for name in sorted({*expected, *found}):
+            if name not in found:
+                return f"{name} is gone"
+            if found[name] != expected.get(name):
+                return f"{name} is not as it was saved"
+        return ""
+
+    def _file(self, step: int | str) -> Path:
+        return self._checksums / f"{step}.json"
+
+
+def _digest(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _checksums(directory: Path) -> dict[str, str]:
+    """Path below the directory -> SHA-256 of the file."""
+    found = {}
+    for path in sorted(directory.rglob("*")):
+        if path.is_file():
+            with open(path, "rb") as file:
+                found[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found

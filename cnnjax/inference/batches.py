@@ -1,0 +1,47 @@
+"""From rows of images to the devices: batches, a prefetching iterator, and the one crossing."""
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+
+def own_part(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Returns the rows of a global batch that are those of one process. Raises ValueError for a batch that does not divide."""
+    if batch_size % process_count:
+        raise ValueError(f"a batch of {batch_size} does not divide among {process_count} processes")
+    mine = batch_size // process_count
+    return slice(process_index * mine, (process_index + 1) * mine)
+
+
+class EvalBatches(grain.sources.RandomAccessDataSource):
+    """Serves every row once and in order; the last batch is filled up with zeros."""
+
+    def __init__(self, images: np.ndarray, rows: np.ndarray, *, batch_size: int, process_index: int = 0,
+                 process_count: int = 1):  # fmt: skip
+        self._images, self._rows, self._batch_size = images, rows, batch_size
+        self._mine = own_part(batch_size, process_index, process_count)
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __getitem__(self, k: int) -> np.ndarray:
+        """Returns batch k, or this process's part of it: uint8 [b, size, size, 3]."""
+        rows = self._rows[k * self._batch_size : (k + 1) * self._batch_size]
+        batch = np.zeros((self._batch_size, *self._images.shape[1:]), np.uint8)
+        batch[: len(rows)] = self._images[rows]
+        return batch[self._mine]
+
+
+def iterate(batches: grain.sources.RandomAccessDataSource) -> grain.DatasetIterator:
+    """Returns an iterator that prefetches in one thread; its state, the next index, can be saved and set."""
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+    return iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+
+
+def put(batch, sharding: NamedSharding):
+    """Brings a tree of this process's host arrays to the devices, as global arrays divided along the batch.
+
+    Nothing else crosses from the host to a device.
+    """
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -1,0 +1,147 @@
+"""Results of a run as frozen records. The JSON files of a run are these records, written."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+
+class Record(Mapping):
+    """A record that also reads as the mapping which its JSON file holds: `record["loss"]`, `dict(record)`, `record == tree`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the tree of the JSON file, in its order."""
+        raise NotImplementedError
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
+    def __len__(self) -> int:
+        return len(self.to_dict())
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """One image of an evaluation that is worth a look.
+
+    Attributes:
+        id: of the image, as in `splits.csv`.
+        label: name of its class.
+        predicted: name of the most probable class.
+        probability: of the predicted class.
+        file: the thumbnail, relative to the folder of the evaluations.
+    """
+
+    id: str
+    label: str
+    predicted: str
+    probability: float
+    file: str
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation(Record):
+    """One checkpoint evaluated on one split: `eval/<name>.json`.
+
+    Attributes:
+        split: train, val or test.
+        step: the checkpoint.
+        numbers: name of a metric -> value, as the metrics room computes them; None where a number is not defined.
+        classes: names in the order of the probabilities.
+        positive: the positive class of two; "" for more classes.
+        confusion: number of images, [true class][predicted class].
+        per_class: class -> {"images", "precision", "recall", "f1"}.
+        mistakes: the most confident mistakes.
+        uncertain: right answers whose two best classes are closest.
+    """
+
+    split: str
+    step: int
+    numbers: dict[str, float | int | None]
+    classes: tuple[str, ...]
+    positive: str = ""
+    confusion: list[list[int]]
+    per_class: dict[str, dict[str, float | int | None]]
+    mistakes: tuple[Look, ...] = ()
+    uncertain: tuple[Look, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the tree of the JSON file; the numbers stand beside the rest."""
+        return {
+            "split": self.split,
+            "step": self.step,
+            **self.numbers,
+            "classes": list(self.classes),
+            **({"positive": self.positive} if self.positive else {}),
+            "confusion": self.confusion,
+            "per_class": self.per_class,
+            "mistakes": [dataclasses.asdict(look) for look in self.mistakes],
+            "uncertain": [dataclasses.asdict(look) for look in self.uncertain],
+        }
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Self:
+        """Returns the record of a tree of `to_dict`; older files may lack looks."""
+        own = {field.name: tree[field.name] for field in dataclasses.fields(cls) if field.name in tree}
+        looks = {kind: tuple(Look(**look) for look in tree.get(kind, ())) for kind in ("mistakes", "uncertain")}
+        numbers = {name: value for name, value in tree.items() if name not in own}
+        return cls(**{**own, **looks, "numbers": numbers, "classes": tuple(tree["classes"])})
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Summary(Record):
+    """A run in numbers: `summary.json`.
+
+    Attributes:
+        name: of the config.
+        best_step: step of the checkpoint with the lowest val_loss.
+        steps, epochs: that were trained.
+        stopped: "finished", "early" or "signal".
+        seconds: of work, over all starts.
+        images_per_second: of training.
+        parameters: numbers in the network.
+        classes: names in the order of the probabilities.
+        devices: one line.
+        kernels: instruction set of the CPU's kernels, or "xla"; "" in files of older versions.
+        precision: type of the network's numbers; "" in files of older versions.
+        python, platform: where it ran.
+        versions: package -> version.
+        revision: git commit of this package, or "".
+        spent: kind of work -> seconds.
+        train, val, test: name of a metric -> value at the best step; None for a split without images.
+    """
+
+    name: str
+    best_step: int
+    steps: int
+    epochs: int
+    stopped: str
+    seconds: float
+    images_per_second: float
+    parameters: int
+    classes: tuple[str, ...]
+    devices: str = ""
+    kernels: str = ""
+    precision: str = ""
+    python: str = ""
+    platform: str = ""
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    revision: str = ""
+    spent: dict[str, float] = dataclasses.field(default_factory=dict)
+    train: dict[str, float | int | None] | None = None
+    val: dict[str, float | int | None] | None = None
+    test: dict[str, float | int | None] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the tree of the JSON file."""
+        tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        added = {name for name in ("kernels", "precision") if not tree[name]}  # since the first files were written
+        return {name: list(value) if name == "classes" else value for name, value in tree.items() if name not in added}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Self:
+        """Returns the record of a tree of `to_dict`."""
+        own = {field.name: tree[field.name] for field in dataclasses.fields(cls) if field.name in tree}
+        return cls(**{**own, "classes": tuple(tree["classes"])})
