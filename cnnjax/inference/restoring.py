@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from cnnjax import checkpoints
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.inference.engine import Engine, compile_logits, evaluated
 from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.runs.files import check_writable, read_json, write_json, write_text
 from cnnjax.runs.history import HISTORY, read_history
