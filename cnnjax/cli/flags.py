@@ -11,7 +11,7 @@ from absl import flags
 import cnnjax
 from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError
-from cnnjax.runs import remote
+from cnnjax.runs import is_remote
 
 MODES = ("train", "explore", "report", "eval", "predict", "describe")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
@@ -88,7 +88,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         flag = "mode" if left[0] in MODES else "input"
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     for key in ("data.path", "data.cache_dir"):
-        if overrides.get(key) and not remote.is_remote(overrides[key]):
+        if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides
 

@@ -60,7 +60,7 @@ def describe(config, workdir: Path, console: Console) -> None:
 def explore(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Writes the page of the data and prints the command that trains on the data."""
     from cnnjax.commands.explore import explore as explored
-    from cnnjax.runs import directory as rundir
+    from cnnjax.runs import RunDirectory
     from cnnjax.runtime import processes as runtime
 
     with StopFlag(_leave) as stop:
@@ -70,7 +70,7 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
     place = FLAGS.workdir or str(workdir)
     try:
-        rundir.finished(workdir, config)
+        RunDirectory(workdir).finished(config)
     except CheckpointError:  # this directory has a run with another config
         place += "-explored"
     console.message(f"train    {command()} --config={FLAGS.config} --workdir={shlex.quote(place)}{chosen}")
@@ -115,7 +115,7 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Classifies files and writes a CSV file with a row for each."""
-    from cnnjax.inference.classifier import predict as predicted
+    from cnnjax.inference import predict as predicted
     from cnnjax.runtime import processes as runtime
 
     _stop_anywhere()

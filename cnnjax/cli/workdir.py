@@ -8,7 +8,7 @@ from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress
-from cnnjax.runs import remote
+from cnnjax.runs import Mirror, is_remote
 
 
 @contextlib.contextmanager
@@ -24,12 +24,12 @@ def local_workdir(workdir: str, cache_dir: str, progress: Progress) -> Iterator[
         ConfigError: an address on several processes.
         DataError: the address cannot be read or written.
     """
-    if not remote.is_remote(workdir):
+    if not is_remote(workdir):
         yield Path(workdir), lambda: None
         return
     if is_distributed():
         raise ConfigError(f"--workdir={workdir}: several processes need a directory that all hosts see; mount the bucket")
-    mirror = remote.Mirror(workdir, Path(cache_dir or config_lib.default().data.cache_dir).expanduser())
+    mirror = Mirror(workdir, Path(cache_dir or config_lib.default().data.cache_dir).expanduser())
     mirror.pull()
 
     def push() -> None:

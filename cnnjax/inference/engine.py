@@ -9,8 +9,8 @@ from flax import nnx
 
 from cnnjax.data import columns
 from cnnjax.inference.batches import EvalBatches, iterate, put
+from cnnjax.models import Network
 from cnnjax.runtime import processes as runtime
-from cnnjax.training.state import Network
 
 # Evaluation goes in batches of up to so many of training's, of up to so many pixels together: without gradients there is
 # memory for them, and fewer batches cost less around them.

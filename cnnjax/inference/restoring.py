@@ -3,12 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from cnnjax import checkpoints
+from cnnjax import checkpoints, models
 from cnnjax import config as config_lib
 from cnnjax.inference.engine import Engine, compile_logits, evaluated
 from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: dict | Non
         metadata = saved.metadata(step)
         config = config_lib.from_dict(metadata["config"], overrides)
         mesh = runtime.mesh(config.runtime.devices)
-        network = state.network(config, len(metadata["classes"]))
+        network = models.network(config, len(metadata["classes"]))
         model = evaluated(**saved.load(step, {"model": network.abstract(mesh, ema=bool(config.train.ema_decay))})["model"])
     engine = Engine(compile_logits(network, mesh), model, mesh)
     return RestoredNetwork(engine, config, tuple(metadata["classes"]), metadata["positive"], step)

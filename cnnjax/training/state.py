@@ -1,17 +1,14 @@
 """The training state: everything that one step hands to the next."""
 
-import dataclasses
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx, struct
+from flax import struct
 
-from cnnjax.errors import DataError
-from cnnjax.models import registry as models
+from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401, F811
 from cnnjax.runtime import processes as runtime
 from cnnjax.training.optimizers import Optimizer
 
@@ -39,75 +36,10 @@ class TrainState:
         return cls(**trees["model"], **trees["optimizer"])
 
 
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network taken apart: its structure for training and for evaluation, and the shapes of its state."""
-
-    train_def: nnx.GraphDef
-    eval_def: nnx.GraphDef
-    make: Callable[[], tuple[dict, dict]]  # initial (params, stats)
-    model: nnx.Module  # abstract, for tables
-    classes: int
-
-    def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
-        """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
-        params, stats = jax.eval_shape(self.make)
-        return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
-
-
-def with_shardings(tree, mesh: jax.sharding.Mesh):
-    """Shapes of `tree`, each with its place on the mesh."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=runtime.placed(mesh, x.shape)), tree)
-
-
-def shardings(tree, mesh: jax.sharding.Mesh):
-    """The place on the mesh of every array, or shape, of `tree`."""
-    return jax.tree.map(lambda x: runtime.placed(mesh, x.shape), tree)
-
-
 def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
     """Memory that one device needs for its parts of the arrays, or shapes, of `tree`."""
     parts = (math.prod(runtime.placed(mesh, x.shape).shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
     return sum(parts)
-
-
-def precision(config) -> str:
-    """What the network computes in: `train.precision`, but float32 with batch normalisation beside the CPU's own kernels.
-
-    Of such networks the kernels know float32 alone, and on a CPU XLA's bfloat16 is slow: a step of resnet18 took 2.2 times as
-    long, of configs/folder.py 1.4, of configs/digits.py 1.1.
-    """
-    normed = config.model.name != "convnet" or config.model.norm == "batch"
-    return "float32" if normed and runtime.kernels(config) != "xla" else config.train.precision
-
-
-def network(config, classes: int) -> Network:
-    """The network of a config for a number of classes; computes nothing yet. Raises DataError for images that are too small."""
-    options = dict(outputs=models.outputs_for(classes), size=config.image.size, config=config.model,
-                   zca=config.image.zca, dtype=jnp.dtype(precision(config)))  # fmt: skip
-
-    native = runtime.kernels(config) != "xla"
-
-    def build():
-        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0))
-        model = models.MODELS[config.model.name](**options, rngs=rngs)
-        model.use_kernels(native)
-        return model
-
-    def make():
-        _, params, stats = nnx.split(build(), nnx.Param, ...)
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-
-    def definition(training: bool):
-        view = nnx.view(model, deterministic=not training, use_running_average=not training, raise_if_not_found=False)
-        return nnx.split(view, nnx.Param, ...)[0]
-
-    try:
-        model = nnx.eval_shape(build)
-    except ValueError as error:
-        raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
-                        "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
-    return Network(definition(True), definition(False), make, model, classes)
 
 
 def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:

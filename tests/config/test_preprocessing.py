@@ -9,7 +9,13 @@ import pytest
 from cnnjax.config import Preprocessing, default
 from cnnjax.errors import ConfigError
 
-OLD = {"size": 32, "resize": "nearest", "colour": "RGB", "scale": 1 / 255, "zca": True}  # of checkpoints before library, version
+OLD = {
+    "size": 32,
+    "resize": "nearest",
+    "colour": "RGB",
+    "scale": 1 / 255,
+    "zca": True,
+}  # of checkpoints before library, version
 
 
 def test_it_takes_what_the_image_section_says():

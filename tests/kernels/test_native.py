@@ -15,7 +15,7 @@ from cnnjax.config import tree as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import blocks as kernels
 from cnnjax.runtime import processes as runtime
-from cnnjax.training import state, steps
+from cnnjax.training import state
 from cnnjax.training.losses import cross_entropy_of_labels
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
