@@ -14,7 +14,7 @@ import importlib
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "load_config": "config.tree",
+    "load_config": "config",
     "train": "training.loop",
     "evaluate": "commands.evaluate",
     "load": "inference.classifier",

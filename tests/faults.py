@@ -37,7 +37,7 @@ from conftest import write_folder
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 
 from cnnjax import checkpoints
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.runs import RunDirectory
 from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state

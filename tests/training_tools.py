@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jax
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,13 +27,13 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else a child process, which
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def settings(**overrides) -> config_lib.ConfigDict:
+def settings(**overrides) -> config_lib.Config:
     """The default tree with `section__key=value`; frozen."""
     values = {key.replace("__", "."): value for key, value in overrides.items()}
     return config_lib.finish(config_lib.override(config_lib.default(), {"data.path": "unused", **values}))
 
 
-def tiny(folder: Path, cache: Path, **overrides) -> config_lib.ConfigDict:
+def tiny(folder: Path, cache: Path, **overrides) -> config_lib.Config:
     """A run on `cell_folder` that takes a second or two: 16x16 pixels, 8 steps in each of 3 epochs."""
     values = {
         "data__path": str(folder),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import tasks
 from benchmarks.measures import images_per_second, paced
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.progress import Progress
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"

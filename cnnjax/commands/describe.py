@@ -6,9 +6,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax import config as config_lib
 from cnnjax import runs
-from cnnjax.config import tree as config_lib
-from cnnjax.config import validation
 from cnnjax.data import sources, splits
 from cnnjax.errors import DataError
 from cnnjax.models import registry as models
@@ -31,7 +30,7 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     workdir = Path(workdir)
     runs.RunDirectory(workdir).check_apart(config)
     standard = dict(config_lib.flatten(config_lib.default()))
-    idle = validation.without_effect(config.model.name)
+    idle = config_lib.without_effect(config.model.name)
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
     for key, value in config_lib.flatten(config):
         lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")

@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax import config as config_lib
 from cnnjax import runs
 from cnnjax.augmentation import augment
-from cnnjax.config import tree as config_lib
 from cnnjax.data import dataset
 from cnnjax.data.images import resize
 from cnnjax.errors import Stopped

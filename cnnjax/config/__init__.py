@@ -1,27 +1,32 @@
-"""The settings of a run: sections of keys, presets, config files, checks, and `Preprocessing`."""
+"""The settings of a run: typed sections of keys, presets, config files, checks, and `Preprocessing`."""
 
+from cnnjax.config.files import bundled, load_config, unknown_variant
+from cnnjax.config.own import load_own, split_own
 from cnnjax.config.preprocessing import Preprocessing
-from cnnjax.config.tree import (
-    FREE_TO_CHANGE,
-    PRESETS,
-    default,
-    differences,
-    finish,
+from cnnjax.config.presets import PRESETS, set_preset
+from cnnjax.config.records import FREE_TO_CHANGE, differences, from_dict, to_json
+from cnnjax.config.sections import (
+    KEYS,
+    Augment,
+    Config,
+    Data,
+    Image,
+    Log,
+    Mesh,
+    Model,
+    Optimizer,
+    Runtime,
+    Section,
+    Split,
+    Train,
     flatten,
-    from_dict,
-    idle,
-    load_config,
-    notes,
-    override,
-    set_preset,
-    to_json,
-    unknown_variant,
-    validate,
 )
-from cnnjax.config.validation import interval, without_effect
+from cnnjax.config.settings import default, finish, notes, override
+from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
-    "FREE_TO_CHANGE", "PRESETS", "Preprocessing", "default", "differences", "finish", "flatten", "from_dict", "idle",
-    "interval", "load_config", "notes", "override", "set_preset", "to_json", "unknown_variant", "validate",
-    "without_effect",
+    "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Image", "Log", "Mesh", "Model", "Optimizer",
+    "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "default", "differences", "finish", "flatten",
+    "from_dict", "idle", "interval", "load_config", "load_own", "notes", "override", "set_preset", "split_own", "to_json",
+    "unknown_variant", "validate", "without_effect",
 ]  # fmt: skip

@@ -119,6 +119,8 @@ class ResNet(Layered):
         rngs: initial weights.
     """
 
+    reads = ("dropout_dense",)  # of the `model` section
+
     def __init__(self, outputs: int, size: int, config, *, block, depths: tuple[int, ...],
                  widths: tuple[int, ...] = (64, 128, 256, 512), zca: bool = False, dtype=jnp.float32,
                  rngs: nnx.Rngs):  # fmt: skip

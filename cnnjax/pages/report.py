@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import splits
 from cnnjax.errors import CheckpointError
 from cnnjax.metrics.scores import shown

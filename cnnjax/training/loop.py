@@ -18,9 +18,8 @@ import jax
 import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
+from cnnjax import config as config_lib
 from cnnjax import inference, runs
-from cnnjax.config import tree as config_lib
-from cnnjax.config import validation
 from cnnjax.data import dataset, sources, splits, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.metrics import scores as metrics
@@ -165,7 +164,7 @@ class _Run:
         self.saved = -1  # step of the newest checkpoint
         self.saved_at = time.monotonic()
         self.drawn_at = -math.inf
-        self.every = validation.interval(config.train.checkpoint_every) or (0, math.inf)
+        self.every = config_lib.interval(config.train.checkpoint_every) or (0, math.inf)
         self.agreed = 0  # of several processes: the largest wish of any, one step late
         self.compiled = False
         self.epoch = {"seconds": 0.0, "images_per_second": 0.0}  # of the epoch that has just ended

@@ -12,7 +12,7 @@ from scipy import stats
 from training_tools import on_devices, settings
 
 from cnnjax.augmentation import augment
-from cnnjax.config.tree import PRESETS
+from cnnjax.config import PRESETS
 
 SIZE, COUNT = 16, 4000
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)

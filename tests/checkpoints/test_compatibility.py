@@ -16,8 +16,7 @@ import pytest
 from training_tools import read_rows
 
 import cnnjax
-from cnnjax import checkpoints
-from cnnjax.config import tree as config
+from cnnjax import checkpoints, config
 from cnnjax.errors import Stopped
 from cnnjax.runs import RunDirectory, write_json
 

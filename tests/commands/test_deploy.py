@@ -13,7 +13,7 @@ import pytest
 import yaml
 from training_tools import ROOT, child
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.pages import report
 
 DEPLOY = ROOT / "deploy"

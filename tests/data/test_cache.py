@@ -8,7 +8,7 @@ import os
 import numpy as np
 import pytest
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import cache, dataset, sources
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress

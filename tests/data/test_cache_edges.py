@@ -11,7 +11,7 @@ import threading
 import numpy as np
 import pytest
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import cache, download, sources
 from cnnjax.data.listings import DataReference, FileReference
 from cnnjax.data.sources import Example, Source

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import listings, sources
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import cache, sources, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.data import dataset, splits
 from cnnjax.data.sources import Example
 from cnnjax.errors import DataError

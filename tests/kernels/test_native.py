@@ -10,8 +10,8 @@ from flax import nnx
 from training_tools import on_devices, read_rows, settings, tiny
 
 import cnnjax
+from cnnjax import config as config_lib
 from cnnjax import inference
-from cnnjax.config import tree as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import blocks as kernels
 from cnnjax.runtime import processes as runtime

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 from cnnjax.errors import DataError
 from cnnjax.models import layers
 from cnnjax.models import registry as models

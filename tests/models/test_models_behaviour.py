@@ -11,8 +11,8 @@ from flax import nnx
 from jax import lax
 from training_tools import CONFIGS, settings
 
+from cnnjax import config as config_lib
 from cnnjax import inference
-from cnnjax.config import tree as config_lib
 from cnnjax.errors import DataError, UserError
 from cnnjax.models import layers
 from cnnjax.models import registry as models

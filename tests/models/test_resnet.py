@@ -13,8 +13,7 @@ from jax import lax
 from training_tools import CONFIGS, on_devices, read_rows, settings
 
 from cnnjax import checkpoints, inference
-from cnnjax.config import tree as config_lib
-from cnnjax.config import validation
+from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.models import layers, resnet
 from cnnjax.models import registry as models
@@ -90,7 +89,7 @@ def test_whitening_comes_first():
 
 
 def test_every_network_can_be_chosen():
-    assert set(validation.CHOICES["model.name"]) == set(models.MODELS)
+    assert set(config_lib.keys.names(config_lib.KEYS["model.name"].choices)) == set(models.MODELS)
 
 
 # What it computes

@@ -56,7 +56,7 @@ def explored(two, three, tmp_path_factory):
                       augment__pad_crop=2, augment__channel_shift=9.0, augment__trivial_augment=True)  # fmt: skip
     out = tmp_path_factory.mktemp("explored")
     changed = {key.replace("__", "."): value for key, value in everything.items()}
-    config = importlib.import_module("cnnjax.config.tree").from_dict(two.config.to_dict(), changed)
+    config = importlib.import_module("cnnjax.config").from_dict(two.config.to_dict(), changed)
     return SimpleNamespace(config=config, two=explore(config, out / "two"), three=explore(three.config, out / "three"))
 
 

@@ -289,7 +289,7 @@ def config_file(cells, place):
     options = {k.replace("__", "."): v for k, v in OPTIONS.items()}
     path.write_text(f"""
 from training_tools import tiny
-from cnnjax.config import tree as config_lib
+from cnnjax import config as config_lib
 def get_config(arg=""):
     values = dict(config_lib.flatten(tiny({str(cells)!r}, {str(place / "cache")!r})))
     return config_lib.override(config_lib.default(), {{**values, **{options!r}}})

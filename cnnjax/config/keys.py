@@ -1,0 +1,148 @@
+"""The declaration of one key of the config: its default, note, bounds and choices, in one line of a section."""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config.own import split_own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Key:
+    """Facts about one key. Of a tuple, the bounds and choices hold for each entry.
+
+    Attributes:
+        default: value where nothing is set; its type is the type of the key.
+        note: meaning and unit, for `--help`.
+        least, most: inclusive bounds; None: none.
+        above, below: exclusive bounds; None: none.
+        unit: of the bounds, for the error.
+        choices: allowed values, or "package:REGISTRY", a dict or tuple that is imported when a value is checked.
+        own: whether "FILE.py:NAME", something in a file of the user's own, is allowed beside the choices.
+    """
+
+    default: Any
+    note: str
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+    unit: str = ""
+    choices: str | tuple = ()
+    own: bool = False
+
+    @property
+    def element(self) -> type:
+        """The type of an entry of a tuple; () holds names."""
+        return type(self.default[0]) if self.default else str
+
+    @property
+    def allowed(self) -> str:
+        """Describes the type, with the default as the example: "a whole number, such as 30"."""
+        if isinstance(self.default, tuple):
+            kind = "whole numbers" if self.element is int else "names"
+            return f"{kind} with commas between them, such as {','.join(map(str, self.default)) or 'cat,dog'}"
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(self.default), "text")
+        return kind if isinstance(self.default, bool) else f"{kind}, such as {self.default!r}"
+
+    def convert(self, value: Any) -> Any:
+        """Returns a value of Python or of the command line as the type of the key. Raises TypeError."""
+        kind = type(self.default)
+        if isinstance(value, str) and kind is not str:
+            value = self._parsed(value)
+        elif isinstance(value, Path):
+            value = str(value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        elif type(value) is int and kind is float:
+            value = float(value)
+        if type(value) is not kind or (kind is tuple and any(type(entry) is not self.element for entry in value)):
+            raise TypeError
+        return value
+
+    def _parsed(self, text: str) -> Any:
+        kind = type(self.default)
+        try:
+            if kind is bool:
+                return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
+            if kind is tuple:
+                return _parsed_tuple(text, self.element)
+            return int(text.replace("_", "")) if kind is int else kind(text)
+        except (KeyError, ValueError, SyntaxError):
+            raise TypeError from None
+
+    def problem(self, value: Any) -> str:
+        """Returns how a value of the right type breaks the bounds or choices; "" where it does not."""
+        if value == self.default:  # is allowed, and so most configs are checked without importing a registry
+            return ""
+        if isinstance(value, tuple):
+            return self._problem_of_entries(value)
+        if self.choices and not (self.own and split_own(str(value))):
+            return _not_among(value, names(self.choices), own=self.own)
+        return "" if self._is_within(value) else f"must be {self._bounds()}"
+
+    def _problem_of_entries(self, values: tuple) -> str:
+        if self.choices:
+            allowed = names(self.choices)
+            return "" if set(values) <= set(allowed) else f"entries must be {' or '.join(allowed)}"
+        if all(type(entry) is self.element and self._is_within(entry) for entry in values):
+            return ""
+        bounds = f" of {self._bounds()}" if self.least is not None else ""
+        return f"must hold {'whole numbers' if self.element is int else 'names as text'}{bounds}"
+
+    def _is_within(self, value: Any) -> bool:
+        if isinstance(value, (bool, str)):
+            return True
+        return (
+            math.isfinite(value)
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def _bounds(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        if self.least is not None and self.most is not None:
+            return f"between {self.least:g} and {self.most:g}{unit}"
+        parts = []
+        for word, bound in (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below)):
+            if bound is not None:
+                parts.append(f"{word} {bound:g}{unit}")
+        return " and ".join(parts) or "a finite number"
+
+
+def key(default: Any, note: str, **facts: Any) -> Any:
+    """Returns the dataclass field of a `Key`; `facts` are its bounds, unit and choices."""
+    return dataclasses.field(default=default, metadata={"key": Key(default=default, note=note, **facts)})
+
+
+def names(choices: str | Iterable) -> tuple:
+    """Returns the values of `Key.choices`; a reference "package:REGISTRY" is imported here, and not before."""
+    return tuple(registry(choices) if isinstance(choices, str) else choices)
+
+
+def registry(reference: str) -> Any:
+    """Imports the object that "package:NAME" refers to."""
+    module, _, name = reference.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _not_among(value: Any, allowed: tuple, *, own: bool) -> str:
+    if value in allowed:
+        return ""
+    near = difflib.get_close_matches(str(value), map(str, allowed), 1)
+    more = ", or FILE.py:NAME of your own" if own else ""
+    return f"use one of {', '.join(map(str, allowed))}{more}" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _parsed_tuple(text: str, element: type) -> tuple:
+    """Parses '(16, 32)', '16,32' or 'cat,dog'."""
+    if text.lstrip().startswith(("(", "[")):
+        return tuple(ast.literal_eval(text))
+    return tuple(element(part.strip()) for part in text.split(",") if part.strip())

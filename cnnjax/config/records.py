@@ -1,0 +1,42 @@
+"""Configs as JSON in a run's directory: written, read back, compared."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cnnjax.config.sections import Config, flatten
+from cnnjax.config.settings import default, finish, override
+
+# Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
+FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
+                  "runtime.devices", "runtime.keep_memory", "runtime.kernels", "runtime.workers",
+                  "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
+
+
+def to_json(config: Config) -> str:
+    """Returns the config as indented JSON with sorted keys; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=2)
+
+
+def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Config:
+    """Reverses `to_json` (after `json.loads`), with overrides; a key that is missing has its default.
+
+    Raises:
+        ConfigError: every unknown key, wrong type or value, one line each.
+    """
+    overrides = overrides or {}
+    return finish(override(override(default(), dict(flatten(tree))), overrides), overrides)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Returns lines "key: old -> new" of the values that differ and matter to a run's numbers.
+
+    A key that is missing, as in a run of an older version, has its default.
+    """
+    standard = dict(flatten(json.loads(to_json(Config()))))
+    old, new = {**standard, **dict(flatten(old))}, {**standard, **dict(flatten(new))}
+    return [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) and key not in FREE_TO_CHANGE
+    ]

@@ -1,0 +1,237 @@
+"""The sections of the config: each key with its type, default, note, bounds and choices.
+
+"Not set" is an empty string, 0 or (). Choices such as "cnnjax.models.registry:MODELS" are the registry that implements them.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cnnjax.config.keys import Key, key
+
+# fmt: off
+# One line a key: a formatter would break most of them into four.
+
+
+class Section(Mapping):
+    """A part of the config: a frozen dataclass that can also be read as a mapping, its keys sorted."""
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.__dataclass_fields__:
+            raise KeyError(name)
+        return getattr(self, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.__dataclass_fields__))
+
+    def __len__(self) -> int:
+        return len(self.__dataclass_fields__)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values as a plain dict; those of sections are dicts, too."""
+        return {name: value.to_dict() if isinstance(value, Section) else value for name, value in self.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data(Section):
+    """Source of the images and of their labels."""
+
+    source: str = key("files", "files: folder or archive; demo: drawn cells; digits: scikit-learn's; tfds: by name",
+                      choices="cnnjax.data.sources:SOURCES")
+    path: str = key("", 'folder, .zip, .tar or .tgz with one folder per class, here or at gs://, s3://; "": download data.url')
+    url: str = key("", "archive to download when data.path is empty")
+    sha256: str = key("", "of that archive, 64 hex digits")
+    tfds: str = key("", "name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2")
+    cache_dir: str = key("~/.cache/cnnjax", "downloads and decoded images, shared between runs")
+    classes: tuple[str, ...] = key((), "names in label order; (): the folders' names, sorted")
+    positive: str = key("", 'the positive class of a two-class task; "": the second class')
+    group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
+    max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
+    batch_size: int = key(32, "images per training step, over all devices together", least=1)
+    placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
+                         choices=("auto", "host", "device"))
+    demo_cells: int = key(3000, "images that the demo source draws")
+    demo_patients: int = key(40, "patients among whom they are divided", least=3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Image(Section):
+    """The network's input; `Preprocessing` is made of it."""
+
+    size: int = key(64, "pixels, height and width that the network sees", least=4, most=4096, unit="pixels")
+    resize: str = key("bilinear", "bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins",
+                      choices=("bilinear", "nearest", "pad"))
+    zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
+    zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Split(Section):
+    """Division of the images into train, val and test."""
+
+    method: str = key("stratified", "stratified by class; grouped: no group on two sides; tutorial: first names of each class "
+                      "are validation; tutorial_shuffled: all names shuffled; official: what the data set brings",
+                      choices="cnnjax.data.splits:METHODS")
+    train: float = key(0.70, "fraction of the images", least=0, most=1)
+    val: float = key(0.15, "fraction; chooses the best epoch", least=0, most=1)
+    test: float = key(0.15, "fraction; only read at the end", least=0, most=1)
+    seed: int = key(0, "integer; kept apart from `seed`, so that runs of several seeds share one split", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Model(Section):
+    """The network. Each network says in `reads` which of these keys it uses."""
+
+    name: str = key("convnet", "convnet: blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers; a "
+                    "residual network such as resnet18; or FILE.py:NAME, a network of your own",
+                    choices="cnnjax.models.registry:MODELS", own=True)
+    channels: tuple[int, ...] = key((16, 32, 64), "filters in each block", least=1)
+    convs: tuple[int, ...] = key((1,), "convolutions in each block; one entry holds for all blocks", least=1)
+    padding: tuple[str, ...] = key(("same",), "same or valid, in each block; one entry holds for all blocks", choices=("same", "valid"))
+    pool_stride: int = key(2, "pixels, stride of the 2x2 max-pools: 1 or 2", choices=(1, 2))
+    norm: str = key("none", "none, or batch: batch normalisation after each convolution", choices=("none", "batch"))
+    dropout_features: float = key(0.0, "fraction dropped before the flatten", least=0, below=1)
+    dense: tuple[int, ...] = key((128,), "units of the hidden dense layers", least=1)
+    dropout_dense: float = key(0.0, "fraction dropped after each hidden dense layer; of a resnet, before the last one",
+                               least=0, below=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Augment(Section):
+    """Random changes of the training images only; a whole preset is set with --config.augment=NAME."""
+
+    # Geometry: one matrix and one sampling per image. Numbers are drawn uniformly for each image.
+    flip_horizontal: bool = key(False, "mirror left-right with probability 1/2")
+    flip_vertical: bool = key(False, "mirror top-bottom with probability 1/2")
+    turns: bool = key(False, "turn by 0, 90, 180 or 270 degrees")
+    rotation: float = key(0.0, "degrees; drawn from [-rotation, rotation]", least=0)
+    zoom: float = key(0.0, "fraction; the side of the visible window is scaled by a factor from [1 - zoom, 1 + zoom]", least=0, below=1)
+    stretch: float = key(0.0, "fraction; as zoom, height and width each by a factor of its own", least=0, below=1)
+    shear: float = key(0.0, "degrees; rows slide sideways, drawn from [-shear, shear]", least=0, most=60, unit="degrees")
+    shift: float = key(0.0, "fraction of the side; drawn from [-shift, shift] in both directions", least=0, below=1)
+    crop_area: float = key(1.0, "fraction; a window of an area from [crop_area, 1] is enlarged to the whole; 1: off", above=0, most=1)
+    crop_ratio: float = key(4 / 3, "largest width / height of that window, and height / width", least=1)
+    pad_crop: int = key(0, "pixels; padded on every side, then cut back at random: whole-pixel shifts", least=0)
+    interpolation: str = key("bilinear", "bilinear or nearest", choices=("bilinear", "nearest"))
+    fill: str = key("reflect", "outside the image: reflect, nearest, constant (black) or wrap", choices=("reflect", "nearest", "constant", "wrap"))
+    # Pixels, in this order.
+    brightness: float = key(0.0, "fraction; values times a factor from [1 - brightness, 1 + brightness]", least=0, below=1)
+    contrast: float = key(0.0, "fraction; distances from the image's mean grey, times such a factor", least=0, below=1)
+    saturation: float = key(0.0, "fraction; distances from each pixel's grey, times such a factor", least=0, below=1)
+    grey: float = key(0.0, "probability of losing all colour", least=0, most=1)
+    hue: float = key(0.0, "turns of the colour circle, at most 0.5; drawn from [-hue, hue]", least=0, most=0.5, unit="turns")
+    gamma: float = key(0.0, "fraction; exponent from [1 / (1 + gamma), 1 + gamma], uniform in its logarithm", least=0)
+    stain: float = key(0.0, "density of haematoxylin, eosin and DAB: each times [1 - stain, 1 + stain], plus [-stain, stain]",
+                       least=0, below=1)
+    channel_shift: float = key(0.0, "levels of 255; added to each channel, from [-channel_shift, channel_shift]", least=0)
+    blur: float = key(0.0, "pixels; standard deviation of a Gaussian, drawn from [0, blur]", least=0)
+    noise: float = key(0.0, "levels of 255; standard deviation of normal noise, drawn from [0, noise]", least=0)
+    # Parts and pairs of images.
+    erase: float = key(0.0, "probability of losing a box of 2 to 33 % of the area (random erasing)", least=0, most=1)
+    cutout: float = key(0.0, "fraction of the side; one square hole, its centre anywhere", least=0, most=1)
+    mixup: float = key(0.0, "alpha of Beta(alpha, alpha), the share of the image in a blend with another; 0: off", least=0)
+    cutmix: float = key(0.0, "alpha likewise; the share is given up to a box of another image; 0: off", least=0)
+    # Policies over rotation, shear, shift, zoom, brightness, contrast, saturation, hue, gamma and blur.
+    rand_augment: int = key(0, "operations drawn for each image (RandAugment's N); 0: off", least=0)
+    rand_augment_magnitude: float = key(0.3, "fraction of their widest range (RandAugment's M / 30)", least=0, most=1)
+    trivial_augment: bool = key(False, "one operation for each image, of any magnitude")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(Section):
+    """Length of the training, its loss and its precision."""
+
+    epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
+    patience: int = key(10, "epochs without a lower val_loss before stopping early; 0: never stop early", least=0)
+    label_smoothing: float = key(0.0, "fraction of each training label that is spread evenly over all classes", least=0, below=1)
+    ema_decay: float = key(0.0, "of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none",
+                           least=0, below=1)
+    accumulate: int = key(1, "parts into which each batch is divided, one after the other, where memory is short", least=1)
+    checkpoint_every: str = key("10 min", '"500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these')
+    precision: str = key("float32", "of the computation: float32 or bfloat16; weights are float32 always, and so is all of a network "
+                         "with normalisation where cnnjax's own kernels compute", choices=("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer(Section):
+    """The optimizer and its learning rate over time."""
+
+    name: str = key("adam", "adam, adamw or sgd", choices=("adam", "adamw", "sgd"))
+    learning_rate: float = key(1e-3, "per step, at its highest", above=0)
+    beta1: float = key(0.9, "decay of adam's first moment; sgd: Nesterov momentum", least=0, below=1)
+    beta2: float = key(0.999, "decay of adam's second moment", least=0, below=1)
+    epsilon: float = key(1e-7, "added to adam's denominator (Keras' default)", above=0)
+    weight_decay: float = key(0.0, "adamw: per step, times the learning rate; kernels only", least=0)
+    clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", least=0)
+    schedule: str = key("constant", "constant, cosine, step or plateau", choices=("constant", "cosine", "step", "plateau"))
+    warmup_epochs: float = key(0.0, "epochs of linear rise from 0 to learning_rate, with any schedule", least=0)
+    decay_epochs: float = key(10.0, "step: epochs between drops", above=0)
+    decay_factor: float = key(0.1, "step, plateau: factor of each drop", above=0)
+    plateau_patience: int = key(3, "plateau: epochs without a lower val_loss that are tolerated; the next one drops", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Log(Section):
+    """Records of a run beside its history."""
+
+    every: int = key(20, "steps between rows of metrics.jsonl", least=1)
+    tensorboard: bool = key(False, "also write TensorBoard event files to <workdir>/tensorboard")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh(Section):
+    """Division of one network among devices."""
+
+    fsdp: int = key(1, "devices among which weights and optimizer state are divided; 1: every device holds all of them", least=1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Runtime(Section):
+    """Use of this machine; nothing here changes a number beyond rounding."""
+
+    devices: int = key(0, "devices to use of each process; 0: all", least=0)
+    kernels: str = key("auto", "native: cnnjax's own for CPUs; xla: XLA's; auto: native on a CPU where they are compiled",
+                       choices=("auto", "native", "xla"))
+    keep_memory: bool = key(True, "keep freed memory for the next step, on huge pages: faster on a CPU (Linux, glibc)")
+    workers: int = key(0, "threads that decode images; 0: one per core", least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Section):
+    """The settings of a run."""
+
+    name: str = key("", "of the run; set from the config file's name and variant; names the default workdir runs/<name>")
+    seed: int = key(0, "integer; initial weights, order of the training images, augmentation and dropout", least=0)
+    data: Data = dataclasses.field(default_factory=Data)
+    image: Image = dataclasses.field(default_factory=Image)
+    split: Split = dataclasses.field(default_factory=Split)
+    model: Model = dataclasses.field(default_factory=Model)
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    train: Train = dataclasses.field(default_factory=Train)
+    optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    log: Log = dataclasses.field(default_factory=Log)
+    mesh: Mesh = dataclasses.field(default_factory=Mesh)
+    runtime: Runtime = dataclasses.field(default_factory=Runtime)
+
+
+SECTIONS: dict[str, type[Section]] = {f.name: f.type for f in dataclasses.fields(Config) if "key" not in f.metadata}
+
+
+def _keys() -> dict[str, Key]:
+    found = {f.name: f.metadata["key"] for f in dataclasses.fields(Config) if "key" in f.metadata}
+    for name, section in SECTIONS.items():
+        found |= {f"{name}.{f.name}": f.metadata["key"] for f in dataclasses.fields(section)}
+    return {name: found[name] for name, _ in flatten(Config())}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields ("section.key", value) for every key of a config, a section or a nested dict, in its order."""
+    for name in config:
+        value = config[name]
+        if isinstance(value, Mapping) or hasattr(value, "to_dict"):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+KEYS: dict[str, Key] = _keys()  # by "section.key", sorted

@@ -1,0 +1,83 @@
+"""The mutable config that files and overrides work on, and the way from it to the frozen `Config`.
+
+Every config file starts from `default()`, which is locked: a key that does not exist fails in a file as it does on
+the command line, and so does another type.
+"""
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax.config import validation
+from cnnjax.config.presets import set_preset
+from cnnjax.config.sections import KEYS, SECTIONS, Config
+from cnnjax.errors import ConfigError
+
+
+def default() -> ConfigDict:
+    """Returns the default config, locked: keys cannot be added and types cannot change."""
+    config = ConfigDict({name: ConfigDict() for name in SECTIONS})
+    for name, key in KEYS.items():
+        section, _, leaf = name.rpartition(".")
+        (config[section] if section else config)[leaf] = key.default
+    return config.lock()
+
+
+def notes() -> dict[str, str]:
+    """Returns the meaning of each key, by "section.key"."""
+    return {name: key.note for name, key in KEYS.items()}
+
+
+def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Sets values in place, and returns the config.
+
+    Args:
+        config: from `default`.
+        overrides: {"section.key": value}; text is parsed as the type of the key. {"augment": name} sets that whole
+            section to a preset first.
+
+    Raises:
+        ConfigError: every unknown key and wrong type, one line each.
+    """
+    overrides, problems = dict(overrides), []
+    if "augment" in overrides:  # before single keys, wherever it stands among them
+        try:
+            set_preset(config, str(overrides.pop("augment")))
+        except ConfigError as error:
+            problems.append(str(error))
+    for name, value in overrides.items():
+        if name not in KEYS:
+            problems.append(str(unknown_key(name)))
+            continue
+        section, _, leaf = name.rpartition(".")
+        try:
+            (config[section] if section else config)[leaf] = KEYS[name].convert(value)
+        except TypeError:
+            problems.append(f"{name}={value!r}: must be {KEYS[name].allowed}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return config
+
+
+def unknown_key(key: str) -> ConfigError:
+    """Returns the error for a key that does not exist: the nearest valid ones, and how to see all."""
+    if inside := [name for name in KEYS if name.startswith(f"{key}.")]:
+        return ConfigError(f"{key!r} is a section of the config; set one of its keys: {', '.join(inside)}")
+    near, last = [], key.rpartition(".")[2]
+    for name in KEYS:
+        leaf = name.rpartition(".")[2]
+        if last in (leaf, "".join(word[0] for word in leaf.split("_"))):
+            near.append(name)  # the right name in the wrong section, or its initials, as in "lr"
+    near = list(dict.fromkeys(near + difflib.get_close_matches(key, KEYS, 3, 0.6)))[:3]
+    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    return ConfigError(f"unknown config key {key!r}{hint} python launch.py --help lists all {len(KEYS)}")
+
+
+def finish(config: Mapping[str, Any] | ConfigDict, given: Collection[str] = ()) -> Config:
+    """Freezes a config and checks it; see `validation.validate`."""
+    sections = {name: section(**config[name]) for name, section in SECTIONS.items()}
+    frozen = Config(name=config["name"], seed=config["seed"], **sections)
+    validation.validate(frozen, given)
+    return frozen
