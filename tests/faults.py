@@ -36,10 +36,9 @@ import numpy as np
 from conftest import write_folder
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 
-from cnnjax import checkpoints
+from cnnjax import checkpoints, runtime
 from cnnjax import config as config_lib
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state
 
 # Everything that has state. With these numbers the best epoch is the first, the learning rate drops twice and patience

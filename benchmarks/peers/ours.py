@@ -70,9 +70,7 @@ class Ours:
         self.settings = settings
         self._config = functools.partial(load_config, settings, runtime__kernels=kernels)
         self.config = self._config()
-        from cnnjax.runtime import (
-            processes as runtime,  # as launch.py does: the config first, and a CPU is divided before JAX is used
-        )
+        from cnnjax import runtime  # as the command line does: the config first, and a CPU is divided before JAX is used
 
         runtime.keep_compiled(self.config.data.cache_dir)
         runtime.keep_memory(self.config)
@@ -81,8 +79,7 @@ class Ours:
         self.platform = self.mesh.devices.flat[0].platform
 
     def about(self) -> dict:
-        from cnnjax import checkpoints
-        from cnnjax.runtime import processes as runtime
+        from cnnjax import checkpoints, runtime
 
         versions = checkpoints.versions() | {
             name: importlib.metadata.version(name) for name in ("cnnjax", "jaxlib", "numpy")
@@ -119,7 +116,7 @@ class Ours:
         return fresh.replace(params=params, stats=stats)
 
     def _batch(self) -> dict:
-        from cnnjax.runtime import processes as runtime
+        from cnnjax import runtime
         from cnnjax.training import feeds as pipeline
 
         images, labels = tasks.batch(self.settings)
@@ -145,7 +142,7 @@ class Ours:
         import jax
         import numpy as np
 
-        from cnnjax.runtime import processes as runtime
+        from cnnjax import runtime
         from cnnjax.training import feeds as pipeline
 
         most = runtime.steps_at_once(self.mesh)

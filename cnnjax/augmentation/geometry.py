@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.kernels import sampling
+from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS  # noqa: F401
 
 
 def matrix(rows) -> jax.Array:

@@ -21,10 +21,10 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from cnnjax import runtime
 from cnnjax.checkpoints.provenance import revision, versions
 from cnnjax.checkpoints.seals import DamagedError, Seals
 from cnnjax.errors import CheckpointError
-from cnnjax.runtime import processes as runtime
 
 FORMAT = 2
 

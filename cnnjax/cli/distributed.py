@@ -34,7 +34,7 @@ def joined_processes() -> Iterator[bool]:
     if FLAGS.coordinator and (FLAGS.num_processes < 1 or not 0 <= FLAGS.process_id < FLAGS.num_processes):
         raise ConfigError(f"--coordinator={FLAGS.coordinator} needs --num_processes=N and --process_id=0 ... N-1; given are "
                           f"{FLAGS.num_processes} and {FLAGS.process_id}")  # fmt: skip
-    from cnnjax.runtime import processes as runtime
+    from cnnjax import runtime
 
     runtime.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
     with runtime.readable_loss():

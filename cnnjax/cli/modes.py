@@ -10,10 +10,10 @@ from pathlib import Path
 from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
+from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import local_workdir
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.progress import Console, Progress, counted, duration
-from cnnjax.runtime.signals import StopFlag
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
 
@@ -21,8 +21,8 @@ INTERRUPTED = "interrupted; the same command continues from the last checkpoint,
 def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     """Trains, or continues, and prints the numbers at the best step."""
     with StopFlag(_leave) as stop:  # before the imports, which take seconds
+        from cnnjax import runtime
         from cnnjax.pages import tables
-        from cnnjax.runtime import processes as runtime
         from cnnjax.training.loop import train as train_run
 
         runtime.keep_compiled(config.data.cache_dir)
@@ -59,9 +59,9 @@ def describe(config, workdir: Path, console: Console) -> None:
 
 def explore(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Writes the page of the data and prints the command that trains on the data."""
+    from cnnjax import runtime
     from cnnjax.commands.explore import explore as explored
     from cnnjax.runs import RunDirectory
-    from cnnjax.runtime import processes as runtime
 
     with StopFlag(_leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
@@ -97,9 +97,9 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Evaluates a checkpoint on a split and prints the numbers."""
+    from cnnjax import runtime
     from cnnjax.commands.evaluate import evaluate as evaluated
     from cnnjax.pages import tables
-    from cnnjax.runtime import processes as runtime
 
     _stop_anywhere()
     runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
@@ -115,8 +115,8 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Classifies files and writes a CSV file with a row for each."""
+    from cnnjax import runtime
     from cnnjax.inference import predict as predicted
-    from cnnjax.runtime import processes as runtime
 
     _stop_anywhere()
     if overrides:

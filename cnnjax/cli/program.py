@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
         print(stopped, file=sys.stderr)
         return 75
     except PeerError as error:
-        from cnnjax.runtime import processes as runtime
+        from cnnjax import runtime
 
         runtime.end(error, 1)  # JAX would wait at its exit for the process that is lost
     except KeyboardInterrupt:  # of a mode that saves nothing: training and exploring have handlers of their own

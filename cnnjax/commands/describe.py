@@ -7,13 +7,11 @@ import jax
 import numpy as np
 
 from cnnjax import config as config_lib
-from cnnjax import runs
+from cnnjax import models, runs, runtime
 from cnnjax.data import sources, splits
 from cnnjax.errors import DataError
-from cnnjax.models import registry as models
 from cnnjax.pages import plots, tables
 from cnnjax.progress import Progress, counted
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, plan, state
 
 

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from cnnjax import inference, runs
+from cnnjax import inference, runs, runtime
 from cnnjax.data import dataset, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
-from cnnjax.runtime import processes as runtime
 
 
 def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *, overrides: dict | None = None,

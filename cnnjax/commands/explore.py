@@ -7,9 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax import augmentation, runs, runtime
 from cnnjax import config as config_lib
-from cnnjax import runs
-from cnnjax.augmentation import augment
 from cnnjax.data import dataset
 from cnnjax.data.images import resize
 from cnnjax.errors import Stopped
@@ -17,7 +16,6 @@ from cnnjax.pages import blocks as pages
 from cnnjax.pages import plots, report
 from cnnjax.pages.blocks import Beside, Charts, Note, Photo, Photos, Section, Table, Tiles
 from cnnjax.progress import Progress, counted
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import plan, steps
 
@@ -282,10 +280,10 @@ class _Page:
         image = self.data.images[row][None]
         key = jax.random.key(self.config.seed)
         small, large = [], []
-        for name, ends in augment.extremes(self.config.augment).items():
+        for name, ends in augmentation.extremes(self.config.augment).items():
             photos = [Photo(image[0], "as it is")]
             for label, numbers in ends:
-                photos.append(Photo(_shown(augment.apply(image, numbers, self.config.augment, key)[0]), label))
+                photos.append(Photo(_shown(augmentation.apply(image, numbers, self.config.augment, key)[0]), label))
             title = f"{name.replace('_', ' ').capitalize()} alone"
             drawn = self._photos(f"alone-{name}", title, photos, columns=min(len(photos), 7))
             (small if len(photos) <= 3 else large).append(drawn)

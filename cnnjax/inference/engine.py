@@ -7,10 +7,10 @@ import jax
 import numpy as np
 from flax import nnx
 
+from cnnjax import runtime
 from cnnjax.data import columns
 from cnnjax.inference.batches import EvalBatches, iterate, put
 from cnnjax.models import Network
-from cnnjax.runtime import processes as runtime
 
 # Evaluation goes in batches of up to so many of training's, of up to so many pixels together: without gradients there is
 # memory for them, and fewer batches cost less around them.

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax import runs
+from cnnjax import runs, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.data.dataset import Dataset
 from cnnjax.inference.engine import Engine
 from cnnjax.metrics import scores as metrics
 from cnnjax.progress import Progress
-from cnnjax.runtime import processes as runtime
 
 LOOK_AT = 12
 

@@ -3,11 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from cnnjax import checkpoints, models
+from cnnjax import checkpoints, models, runtime
 from cnnjax import config as config_lib
 from cnnjax.inference.engine import Engine, compile_logits, evaluated
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from cnnjax import runtime
 from cnnjax.errors import DataError
 from cnnjax.models.registry import MODELS, outputs_for
-from cnnjax.runtime import processes as runtime
 
 
 @dataclasses.dataclass(frozen=True)

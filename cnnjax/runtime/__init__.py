@@ -1,0 +1,37 @@
+"""This process and its machine: devices, memory, compilation, and the other processes of a run."""
+
+from cnnjax.runtime.compilation import compiler_options, keep_compiled
+from cnnjax.runtime.devices import (
+    SHARDED,
+    batched,
+    describe,
+    divide_cpu,
+    free_image_bytes,
+    kernels,
+    mesh,
+    placed,
+    replicated,
+    steps_at_once,
+)  # fmt: skip
+from cnnjax.runtime.memory import is_shortage, keep_memory, readable_shortage
+from cnnjax.runtime.processes import (
+    AGAIN,
+    all_or_none,
+    check_same,
+    connect,
+    disconnect,
+    end,
+    from_main,
+    is_distributed,
+    is_loss,
+    is_main,
+    readable_loss,
+    wait_for_all,
+)  # fmt: skip
+
+__all__ = [
+    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "disconnect",
+    "divide_cpu", "end", "free_image_bytes", "from_main", "is_distributed", "is_loss", "is_main", "is_shortage",
+    "keep_compiled", "keep_memory", "kernels", "mesh", "placed", "readable_loss", "readable_shortage", "replicated",
+    "steps_at_once", "wait_for_all",
+]  # fmt: skip

@@ -15,8 +15,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from cnnjax import runtime
 from cnnjax.inference import iterate, own_part, put
-from cnnjax.runtime import processes as runtime
 
 PART = 64 << 20  # bytes sent to the devices at once
 

@@ -19,14 +19,12 @@ import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
-from cnnjax import inference, runs
+from cnnjax import inference, models, runs, runtime
 from cnnjax.data import dataset, sources, splits, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.metrics import scores as metrics
-from cnnjax.models import registry as models
 from cnnjax.pages import plots, report, tables
 from cnnjax.progress import Progress, counted
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import state, steps
 from cnnjax.training.early_stopping import SPENT, Early

@@ -9,7 +9,7 @@ import math
 import jax
 import optax
 
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 from flax import struct
 
-from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
+from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401, F811
 from cnnjax.training.optimizers import Optimizer
 
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from cnnjax.augmentation.augment import augment
-from cnnjax.augmentation.mixing import Targets, mix
+from cnnjax import runtime
+from cnnjax.augmentation import Targets, augment, mix
 from cnnjax.inference import compile_logits
-from cnnjax.runtime import processes as runtime
 from cnnjax.streams import Stream
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, predicted
 from cnnjax.training.optimizers import Optimizer

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 from training_tools import on_devices, settings
 
-from cnnjax.augmentation import augment
+from cnnjax.augmentation import operations as augment
 from cnnjax.config import PRESETS
 
 SIZE, COUNT = 16, 4000
@@ -330,7 +330,7 @@ CODE = """
 import json, sys, jax, numpy as np
 from training_tools import settings
 from cnnjax.training import feeds as pipeline
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 config = settings(image__size=16, image__zca=True, model__channels=(3,), model__dense=(4,), model__dropout_dense=0.2,

@@ -9,7 +9,8 @@ from scipy import ndimage, stats
 from skimage import color, exposure
 from training_tools import settings
 
-from cnnjax.augmentation import augment, colour
+from cnnjax.augmentation import colour
+from cnnjax.augmentation import operations as augment
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 16, 18, 3), np.uint8)
 IMAGES[0] = IMAGES[0] // 4 + 90  # low contrast, so that not all is clipped

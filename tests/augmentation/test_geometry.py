@@ -10,7 +10,8 @@ from PIL import Image
 from scipy import ndimage
 from training_tools import settings
 
-from cnnjax.augmentation import augment, geometry
+from cnnjax.augmentation import geometry
+from cnnjax.augmentation import operations as augment
 
 SIZE = 16
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3), np.uint8)

@@ -11,7 +11,8 @@ from flax import nnx
 from scipy import stats
 from training_tools import settings
 
-from cnnjax.augmentation import augment, mixing
+from cnnjax.augmentation import mixing
+from cnnjax.augmentation import operations as augment
 from cnnjax.training import losses, optimizers, state, steps
 
 COUNT, SIZE = 480, 32

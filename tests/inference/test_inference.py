@@ -9,9 +9,8 @@ import pytest
 from training_tools import one_line, read_rows, tiny
 
 import cnnjax
-from cnnjax import inference
+from cnnjax import inference, runtime
 from cnnjax.errors import DataError
-from cnnjax.runtime import processes as runtime
 
 predict_module = importlib.import_module(
     "cnnjax.inference.classifier"

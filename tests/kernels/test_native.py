@@ -11,10 +11,9 @@ from training_tools import on_devices, read_rows, settings, tiny
 
 import cnnjax
 from cnnjax import config as config_lib
-from cnnjax import inference
+from cnnjax import inference, runtime
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import blocks as kernels
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import state
 from cnnjax.training.losses import cross_entropy_of_labels
 
@@ -150,7 +149,7 @@ def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell
 
 
 def test_native_where_there_is_none_is_one_line(monkeypatch):
-    monkeypatch.setattr(runtime.kernels_lib, "why_not", lambda: "the kernels are not compiled")
+    monkeypatch.setattr("cnnjax.runtime.devices.why_not", lambda: "the kernels are not compiled")
     auto = config_lib.override(config_lib.default(), {"data.path": "unused"})
     assert runtime.kernels(auto) == "xla"
     with pytest.raises(

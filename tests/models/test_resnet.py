@@ -12,13 +12,12 @@ from flax import nnx
 from jax import lax
 from training_tools import CONFIGS, on_devices, read_rows, settings
 
-from cnnjax import checkpoints, inference
+from cnnjax import checkpoints, inference, runtime
 from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.models import layers, resnet
 from cnnjax.models import registry as models
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import optimizers, state, steps
 
 train = importlib.import_module("cnnjax.training.loop").train
@@ -282,7 +281,7 @@ import jax, numpy as np
 from training_tools import settings
 from cnnjax.models import registry as models
 from cnnjax.models import resnet
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 models.MODELS["resnet18"] = functools.partial(resnet.ResNet, block=resnet.basic, depths=(1,), widths=(4,))

@@ -13,7 +13,7 @@ from PIL import Image
 from training_tools import child, read_rows, settings, tiny
 
 from cnnjax import runs
-from cnnjax.augmentation import augment
+from cnnjax.augmentation import operations as augment
 from cnnjax.data import dataset, splits
 from cnnjax.errors import CheckpointError, Stopped
 from cnnjax.pages import blocks as pages

@@ -51,7 +51,7 @@ import cnnjax
 from cnnjax.data import dataset
 from cnnjax.training import feeds as pipeline
 from cnnjax import progress
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 runtime.connect(address, count, process)
 said = []
 for job in jobs:

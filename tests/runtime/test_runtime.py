@@ -10,15 +10,15 @@ import jax
 import pytest
 from training_tools import child
 
+from cnnjax import runtime
 from cnnjax.kernels import blocks as kernels
-from cnnjax.runtime import processes as runtime
 
 CORES = len(os.sched_getaffinity(0))
 DIVIDED = """
 import json, sys
 import jax
 from training_tools import settings
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 runtime.divide_cpu(settings(**json.loads(sys.argv[1])))
 print(json.dumps(jax.device_count()))
 """
@@ -70,7 +70,7 @@ KEPT = """
 import json, re, sys, threading
 import numpy as np
 from training_tools import settings
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -101,7 +101,7 @@ def test_freed_memory_is_kept_where_that_is_wanted(wanted):
 
 ENDS = """
 import os, signal, threading
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 ready = threading.Barrier(3)
 def end(number):
     ready.wait()

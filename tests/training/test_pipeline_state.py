@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import training_tools  # noqa: F401 - strict ranks
 
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import feeds as pipeline
 
 

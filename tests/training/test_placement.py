@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from training_tools import on_devices, read_rows, tiny
 
+from cnnjax import runtime
 from cnnjax.errors import Stopped
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import steps
 
@@ -140,7 +140,7 @@ import json, sys
 import jax
 from training_tools import tiny
 import cnnjax
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 runtime.steps_at_once = lambda mesh: 4
 cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__placement="device", data__batch_size=16), sys.argv[3])
 print(json.dumps(jax.device_count()))

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from training_tools import settings
 
+from cnnjax import runtime
 from cnnjax.data import dataset
 from cnnjax.progress import Progress
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training.loop import train
 from cnnjax.training.plan import Ahead, choose_batch_size

@@ -13,12 +13,11 @@ import pytest
 from training_tools import on_devices, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints, inference
+from cnnjax import checkpoints, inference, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
 from cnnjax.metrics import scores as metrics
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 
@@ -38,7 +37,7 @@ from training_tools import tiny
 import cnnjax
 from cnnjax import checkpoints
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import optimizers, state
 folder, cache, place, options = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
 def lines(workdir, count):

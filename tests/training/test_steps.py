@@ -12,9 +12,9 @@ import pytest
 from jax import lax
 from training_tools import child, on_devices, settings, tiny
 
+from cnnjax import runtime
 from cnnjax.errors import TrainingError
 from cnnjax.pages import tables
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 
@@ -141,7 +141,7 @@ CODE = """
 import json, jax, numpy as np
 from training_tools import settings
 from cnnjax.training import feeds as pipeline
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 from cnnjax.pages import tables
@@ -235,7 +235,7 @@ def test_a_lack_of_memory_is_one_line_with_advice():
 KEPT = """
 import json, sys
 import jax
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 hits = []
 jax.monitoring.register_event_listener(lambda name, **more: name.endswith("cache_hits") and hits.append(name))
 runtime.keep_compiled(sys.argv[1])

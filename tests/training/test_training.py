@@ -14,11 +14,10 @@ from sklearn.metrics import roc_auc_score
 from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints
+from cnnjax import checkpoints, runtime
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.metrics import scores as metrics
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import state
 
 train_module = importlib.import_module("cnnjax.training.loop")  # the attributes `cnnjax.train` ... are the functions
@@ -354,7 +353,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(make, tmp_path, ba
 def test_a_batch_that_the_devices_cannot_share_is_refused_with_one_that_they_can():
     code = """
 import json
-from cnnjax.runtime import processes as runtime
+from cnnjax import runtime
 from cnnjax.errors import ConfigError
 try:
     runtime.mesh(divides=60)

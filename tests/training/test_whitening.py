@@ -14,13 +14,12 @@ from sklearn.decomposition import PCA
 from training_tools import tiny
 
 import cnnjax
-from cnnjax import checkpoints, inference
+from cnnjax import checkpoints, inference, runtime
 from cnnjax.data import dataset, whitening
 from cnnjax.errors import Stopped, UserError
 from cnnjax.models import registry as models
 from cnnjax.progress import Progress
 from cnnjax.runs import RunDirectory
-from cnnjax.runtime import processes as runtime
 from cnnjax.training import state
 
 train_module = importlib.import_module("cnnjax.training.loop")  # the attributes `cnnjax.train` ... are the functions
