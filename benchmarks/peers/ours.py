@@ -123,8 +123,7 @@ class Ours:
         return pipeline.put({"image": images, "label": labels}, runtime.batched(self.mesh))
 
     def losses(self) -> dict:
-        from cnnjax import inference
-        from cnnjax.metrics import scores as metrics
+        from cnnjax import inference, metrics
 
         images, labels = tasks.batch(self.settings)
         steps, fresh = self._start(self._config(dropout=False))

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax import runs
+from cnnjax import metrics, runs
 from cnnjax.data import cache
 from cnnjax.data.listings import FileReference
 from cnnjax.errors import DataError
 from cnnjax.inference.restoring import RestoredNetwork, restore
-from cnnjax.metrics import scores as metrics
 from cnnjax.progress import Progress, counted
 
 

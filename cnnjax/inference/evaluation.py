@@ -10,7 +10,6 @@ from cnnjax import runs, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.data.dataset import Dataset
 from cnnjax.inference.engine import Engine
-from cnnjax.metrics import scores as metrics
 from cnnjax.progress import Progress
 
 LOOK_AT = 12

@@ -11,7 +11,7 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax.data import splits
 from cnnjax.errors import CheckpointError
-from cnnjax.metrics.scores import shown
+from cnnjax.metrics import shown
 from cnnjax.pages import blocks as pages
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Charts, Note, Photo, Photos, Section, Table, Tiles

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from cnnjax.metrics.scores import shown
+from cnnjax import metrics
+from cnnjax.metrics import shown
 from cnnjax.progress import duration
 
 
 def network_table(table: Sequence) -> str:
-    """Layer, output shape, parameters and MFLOP per image, as text."""
+    """Returns the layers, their output shapes, parameters and MFLOP per image, as text."""
     rows = [(r.name, " x ".join(map(str, r.shape)), f"{r.parameters:,}" if r.parameters else "",
              f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
     rows.append(("total", "", f"{sum(r.parameters for r in table):,}", f"{sum(r.mflops for r in table):.3f}"))
@@ -15,7 +16,7 @@ def network_table(table: Sequence) -> str:
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A plain text table; the first `left` columns are aligned left, the others right."""
+    """Returns a plain text table; the first `left` columns are aligned left, the others right."""
     widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
     lines = (
         "  " + "  ".join(f"{c:<{w}}" if i < left else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
@@ -25,12 +26,12 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1)
 
 
 def history_header() -> str:
-    """Column names above the rows of `history_row`."""
+    """Returns the column names above the rows of `history_row`."""
     return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
 
 
 def history_row(row: dict, epochs: int, *, best: bool) -> str:
-    """An epoch in one line."""
+    """Returns an epoch in one line."""
     epoch = f"{row['epoch']}/{epochs}"
     return (
         f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
@@ -39,20 +40,15 @@ def history_row(row: dict, epochs: int, *, best: bool) -> str:
 
 
 def numbers_table(summary: dict) -> str:
-    """The numbers of each split at the best step, as text."""
-    columns = [("images", "images"), ("loss", "loss"), ("accuracy", "accuracy"), ("auc", "AUC"),
-               ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("top5_accuracy", "top-5")]  # fmt: skip
+    """Returns the metrics of each split at the best step, as text."""
     splits = {name: summary[name] for name in ("train", "val", "test") if summary.get(name)}
-    columns = [c for c in columns if any(c[0] in numbers for numbers in splits.values())]
-    rows = [
-        (name, *(f"{numbers[k]:,}" if k == "images" else shown(numbers[k]) for k, _ in columns))
-        for name, numbers in splits.items()
-    ]
-    return aligned(("split", *(title for _, title in columns)), rows)
+    columns = metrics.present(splits.values())
+    rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in splits.items()]
+    return aligned(("split", *(m.title for m in columns.values())), rows)
 
 
 def time_text(summary: dict) -> str:
-    """What a run's time went to, and which part of its training was spent waiting for images."""
+    """Tells where a run's time went, and which part of its training was spent waiting for images."""
     spent = {name: seconds for name, seconds in summary["spent"].items() if name != "augmentation"}
     names = {"step": "training", "compile": "compiling", "checkpoint": "checkpoints"}
     parts = sorted(spent.items(), key=lambda part: -part[1])
@@ -62,7 +58,7 @@ def time_text(summary: dict) -> str:
 
 
 def details_text(result: dict) -> str:
-    """An evaluation as text: headline numbers, per class, and the confusion matrix up to ten classes."""
+    """Returns an evaluation as text: metrics, numbers of each class, and the confusion matrix up to ten classes."""
     lines = [numbers_table({result["split"]: result}), ""]
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
             for name, n in result["per_class"].items()]  # fmt: skip

@@ -19,10 +19,9 @@ import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
-from cnnjax import inference, models, runs, runtime
+from cnnjax import inference, metrics, models, runs, runtime
 from cnnjax.data import dataset, sources, splits, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
-from cnnjax.metrics import scores as metrics
 from cnnjax.pages import plots, report, tables
 from cnnjax.progress import Progress, counted
 from cnnjax.training import feeds as pipeline
@@ -119,8 +118,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
             result = inference.evaluate_split(
                 engine, data, name, batch_size=config.data.batch_size, positive=run.positive, workdir=workdir,
                 name=name, extra={"step": best}, progress=progress)  # fmt: skip
-            keys = ("images", "loss", "accuracy", "auc", "sensitivity", "specificity", "top5_accuracy")
-            summary[name] = {key: result[key] for key in keys if key in result}
+            summary[name] = metrics.summarized(result)
     if main:
         plots.save(plots.history(runs.RunDirectory(workdir).read_history(), best, config.name), workdir / "curves.png")
         runs.write_json(workdir / "summary.json", summary)

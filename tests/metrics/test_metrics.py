@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from cnnjax.metrics import scores as metrics
+from cnnjax import metrics
 
 RNG = np.random.default_rng(0)
 NAMES = ("a", "b", "c", "d", "e", "f", "g")

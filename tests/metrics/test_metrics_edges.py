@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from cnnjax.metrics import scores as metrics
+from cnnjax import metrics
 
 
 def test_the_other_class_as_positive_swaps_sensitivity_and_specificity():

@@ -16,7 +16,6 @@ import cnnjax
 from cnnjax import checkpoints, inference, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
-from cnnjax.metrics import scores as metrics
 from cnnjax.runs import RunDirectory
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps

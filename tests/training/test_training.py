@@ -16,7 +16,6 @@ from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, rea
 import cnnjax
 from cnnjax import checkpoints, runtime
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
-from cnnjax.metrics import scores as metrics
 from cnnjax.runs import RunDirectory
 from cnnjax.training import state
 
