@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax import runs, runtime
+from cnnjax import metrics, runs, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.data.dataset import Dataset
 from cnnjax.inference.engine import Engine

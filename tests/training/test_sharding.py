@@ -13,7 +13,7 @@ import pytest
 from training_tools import on_devices, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints, inference, runtime
+from cnnjax import checkpoints, inference, metrics, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
 from cnnjax.runs import RunDirectory

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints, runtime
+from cnnjax import checkpoints, metrics, runtime
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.runs import RunDirectory
 from cnnjax.training import state
