@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import folders, results, tasks
+from benchmarks import folders, load, results, tasks
 from benchmarks.measures import MEASURES
 from benchmarks.sides import NEEDS, Side, SideError, environment, missing
 
@@ -69,9 +69,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=0, help="pixels; default: the task's")
     parser.add_argument("--batch", type=int, default=0, help="images; default: the task's")
     parser.add_argument("--env", action="append", default=[], help="PEER:NAME=VALUE, set for one side; may be repeated")
-    parser.add_argument("--json", default="", help="file for the results")
+    parser.add_argument(
+        "--json", default="", help="file for the results; not written while other programs keep the machine busy"
+    )
+    parser.add_argument("--even-if-busy", action="store_true", help="write the results of a busy machine too")
     parser.add_argument("--plot", default="", help="file for a picture of them")
     flags = parser.parse_args(argv)
+    flags.cores = usable
 
     def one_of(flag: str, given: str, allowed) -> None:
         if given not in allowed:
@@ -242,6 +246,8 @@ def main(argv: list[str]) -> int:
     """Compares, prints, writes; returns the exit code."""
     try:
         flags = parse(argv)
+        refuse_busy(flags, load.current(flags.cores) if flags.json else "")
+        watch = load.Watch()
         with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
             if flags.what == "growth-data":
                 from benchmarks import growth
@@ -255,12 +261,24 @@ def main(argv: list[str]) -> int:
     except Different as error:
         print("".join(f"error: {line}\n" for line in str(error).splitlines()), end="", file=sys.stderr)
         return 1
+    found["machine"] |= watch.report()
     print(results.text(found))
-    if flags.json:
-        results.write(found, flags.json)
     if flags.plot:
         results.plot(found, flags.plot)
+    if flags.json:
+        try:
+            refuse_busy(flags, load.problem(found["machine"], flags.cores))
+        except UsageError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        results.write(found, flags.json)
     return 0
+
+
+def refuse_busy(flags: argparse.Namespace, problem: str) -> None:
+    """Refuses results of a machine that other programs keep busy. Raises UsageError."""
+    if problem and not flags.even_if_busy:
+        raise UsageError(f"{problem}; {flags.json} is not written: stop them, or add --even-if-busy")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What came out: the machine, tables, a JSON file and a picture.
+"""Results of a comparison: the machine, tables, a JSON file and a picture.
 
-python -m benchmarks.results FILE.json...    prints Markdown tables for README.md
+python -m benchmarks.results FILE.json...    prints Markdown tables
 """
 
 import datetime
@@ -15,9 +15,24 @@ import numpy as np
 
 from benchmarks.measures import MEASURES, times_ours
 
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commit() -> str:
+    """Returns the commit that is measured, with "+" where files differ from it; "" outside of a repository."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True).stdout.strip()
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True
+        ).stdout
+    except OSError:
+        return ""
+    return f"{head}+" if head and changed.strip() else head
+
 
 def machine(threads: int) -> dict:
-    """Processor, cores, accelerator and how busy it was, before anything is measured."""
+    """Returns the commit, and processor, cores, accelerator and system of this machine."""
     model = platform.processor()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -31,6 +46,7 @@ def machine(threads: int) -> dict:
         accelerator = ""
     huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     return {
+        "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
@@ -38,14 +54,13 @@ def machine(threads: int) -> dict:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "accelerator": accelerator or "none",
         "huge_pages": huge.read_text().strip() if huge.exists() else "",
-        "load_before": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
     }
 
 
 def rows(found: dict) -> list[tuple[str, str, str, str, str, str]]:
-    """(measure with unit, side, median, quartiles, times ours, peak memory) of every number, as text."""
+    """Returns (measure with unit, side, median, quartiles, times ours, peak memory) of every number, as text."""
     table = []
     for measure, sides in found["results"].items():
         unit = MEASURES[measure][0]
@@ -58,11 +73,12 @@ def rows(found: dict) -> list[tuple[str, str, str, str, str, str]]:
             memory = found["memory"].get(side, {"process": 0, "allocated": 0, "device": 0})
             peak = f"{memory['process'] / 1e6:,.0f}, {memory['allocated'] / 1e6:,.0f}"
             peak += f", device {memory['device'] / 1e6:,.0f}" if memory["device"] else ""
-            table.append((f"{measure}, {unit}", side, _number(median), f"{_number(low)}-{_number(high)}", ratio, peak))
+            table.append((f"{measure}, {unit}", side, number(median), f"{number(low)}-{number(high)}", ratio, peak))
     return table
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Returns a number with three digits, or whole with commas."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
@@ -70,7 +86,7 @@ HEADER = ("measure", "side", "median", "quartiles", "cnnjax is x times as fast",
 
 
 def text(found: dict) -> str:
-    """The table for a terminal."""
+    """Returns the table for a terminal."""
     settings, about = found["settings"], found["about"]
     lines = [f"{settings['task']}, {settings['size']} px, batch {settings['batch']}, {settings['precision']}, "
              f"{settings['threads']} threads on {found['machine']['processor']}, {next(iter(about.values()))['device']}"]  # fmt: skip
@@ -82,12 +98,21 @@ def text(found: dict) -> str:
     return "\n".join(lines)
 
 
+def load_text(machine: dict) -> str:
+    """Returns one phrase about other work on the machine; results of earlier versions know its load alone."""
+    if machine.get("other_cores") is None:
+        return f"load {machine['load_before']} before"
+    names = ", ".join(machine["others"])
+    return f"{machine['other_cores']:g} cores used by others{f' ({names})' if names else ''}"
+
+
 def markdown(found: dict) -> str:
-    """The table for README.md."""
+    """Returns the table as Markdown, with versions, commit, date and load above it."""
     first, *rest = text(found).split("\nmeasure")[0].splitlines()
     versions = {name: v for side in found["about"].values() for name, v in side["versions"].items()}
     rest.append(", ".join(f"{name} {v}" for name, v in sorted(versions.items())))
-    rest.append(f"{found['machine']['date']}, load {found['machine']['load_before']} before")
+    made = found["machine"].get("commit") or "not recorded"
+    rest.append(f"commit {made}, {found['machine']['date']}, {load_text(found['machine'])}")
     rest += [f"left out: {side} ({why})" for side, why in found["left_out"].items()]
     lines = [
         f"**{first}**",
@@ -101,14 +126,14 @@ def markdown(found: dict) -> str:
 
 
 def write(found: dict, path: str) -> None:
-    """The whole as JSON, at once under its name."""
+    """Writes the whole as JSON, under its name only when it is whole."""
     temporary = Path(f"{path}.part")
     temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
 
 
 def plot(found: dict, path: str) -> None:
-    """A panel of bars per measure: medians, and lines from the first to the third quartile."""
+    """Draws a panel of bars per measure: medians, and lines from the first to the third quartile."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -122,7 +147,7 @@ def plot(found: dict, path: str) -> None:
         low, median, high = np.quantile(list(sides.values()), (0.25, 0.5, 0.75), axis=1)
         colours = ["#c2410c" if side.startswith("cnnjax") else "#64748b" for side in sides]
         axis.barh(list(sides), median, xerr=(median - low, high - median), color=colours, capsize=3)
-        axis.bar_label(axis.containers[-1], [f" {_number(value)}" for value in median])
+        axis.bar_label(axis.containers[-1], [f" {number(value)}" for value in median])
         axis.invert_yaxis()
         axis.margins(x=0.18)
         axis.set_title(f"{found['settings']['task']}: {measure}", fontsize=10)

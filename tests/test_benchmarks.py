@@ -1,17 +1,18 @@
-"""The comparison with other trainers: it runs, it refuses what differs, and it names what is missing."""
+"""The comparison with other trainers: it runs, refuses what differs or was measured on a busy machine, and names what is missing."""
 
 import importlib
 import json
 import os
+import re
 import sys
 
 import numpy as np
 import pytest
 from training_tools import ROOT, child
 
-sys.path.insert(0, str(ROOT))  # the comparison lies beside the package and is not installed with it
-compare, results, sides, tasks = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "results", "sides", "tasks")
+sys.path.insert(0, str(ROOT))  # the comparison is beside the package and is not installed with it
+compare, load, results, sides, tables, tasks = (
+    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "load", "results", "sides", "tables", "tasks")
 )
 
 TINY = ("--size=12", "--batch=8", "--seconds=0.02", "--rounds=2")
@@ -19,12 +20,15 @@ TINY = ("--size=12", "--batch=8", "--seconds=0.02", "--rounds=2")
 
 def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
     done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=step", "--peers=cnnjax,jax", *TINY,
-                  f"--json={tmp_path}/step.json", f"--plot={tmp_path}/step.png"], JAX_NUMPY_RANK_PROMOTION="allow")  # fmt: skip
+                  "--even-if-busy", f"--json={tmp_path}/step.json", f"--plot={tmp_path}/step.png"], JAX_NUMPY_RANK_PROMOTION="allow")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads((tmp_path / "step.json").read_text())
     assert found["settings"]["size"] == 12 and found["settings"]["what"] == "step"
     assert found["machine"]["cores"] == len(os.sched_getaffinity(0)) and found["machine"]["processor"]
+    machine = found["machine"]
+    assert re.fullmatch(r"[0-9a-f]{12}\+?", machine["commit"] or "0" * 12)
+    assert min(machine["load_before"], machine["load_after"], machine["other_cores"]) >= 0 and len(machine["others"]) <= 3
     step = found["results"]["step"]
     assert list(step) == ["cnnjax", "jax"] and all(len(values) == 2 and min(values) > 0 for values in step.values())
     ours, plain = (np.array(found["losses"][side]["training"]) for side in step)
@@ -38,11 +42,53 @@ def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
 
 def test_growth_is_measured_in_a_run_of_its_own(tmp_path):
     done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=growth-data", "--images=300", "--batch=32",
-                  f"--json={tmp_path}/growth.json"])  # fmt: skip
+                  "--even-if-busy", f"--json={tmp_path}/growth.json"])  # fmt: skip
     assert done.returncode == 0, done.stderr
     found, label = json.loads((tmp_path / "growth.json").read_text()), "cnnjax, 300 images"
     assert len(found["results"]) == 4 and all(values[label][0] > 0 for values in found["results"].values())
     assert found["memory"][label]["process"] > found["memory"][label]["allocated"] > 1e8
+
+
+def busy(seconds):
+    return {"other_cores": seconds, "others": {"make": seconds}}
+
+
+def test_results_of_a_busy_machine_are_refused_before_and_after_unless_asked_for(monkeypatch, capfd, tmp_path):
+    assert load.problem(busy(0.1), 2) == "" and load.problem({"other_cores": None, "others": {}}, 2) == ""
+    found = {"machine": {}, "results": {}}
+    monkeypatch.setattr(compare, "compare", lambda flags, scratch: found)
+    monkeypatch.setattr(results, "text", lambda found: "")
+    given = ["--task=malaria", "--what=step", f"--json={tmp_path}/step.json"]
+    for before, after, more, code in (
+        ("", 0.0, [], 0),
+        ("busy", 0.0, [], 2),
+        ("", 0.9, [], 2),
+        ("busy", 0.9, ["--even-if-busy"], 0),
+    ):
+        monkeypatch.setattr(load, "current", lambda cores, before=before: before)
+        monkeypatch.setattr(load.Watch, "report", lambda self, after=after: busy(after))
+        assert compare.main([*given, *more]) == code
+        assert (tmp_path / "step.json").exists() == (code == 0)
+        (tmp_path / "step.json").unlink(missing_ok=True)
+        assert ("step.json is not written" in capfd.readouterr().err) == (code == 2)
+
+
+def test_work_of_other_programs_is_counted_and_ones_own_is_not():
+    watch = load.Watch()
+    if not watch.available:
+        pytest.skip("no /proc here")
+    start = load.own_seconds()
+    while load.own_seconds() < start + 0.5:
+        pass
+    report = watch.report()
+    assert 0 <= report["other_cores"] <= len(os.sched_getaffinity(0)) and all(
+        v <= 1.5 * 64 for v in report["others"].values()
+    )
+    assert os.getpid() not in {pid for pid, _ in load.processes()}
+
+
+def test_the_tables_are_those_of_the_results_files():
+    assert tables.main(["--check"]) == 0, "python -m benchmarks.tables writes them"
 
 
 def test_sides_that_compute_different_losses_are_refused(monkeypatch, capfd):
