@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cnnjax.config.own import split_own
+from cnnjax.config.own import FORM, missing_file, split_own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,12 @@ class Key:
             return ""
         if isinstance(value, tuple):
             return self._problem_of_entries(value)
-        if self.choices and not (self.own and split_own(str(value))):
+        if self.own:
+            if split_own(value):
+                return missing_file(value)
+            if not self.choices:
+                return f"write {FORM}, a function in a file of your own"
+        if self.choices:
             return _not_among(value, names(self.choices), own=self.own)
         return "" if self._is_within(value) else f"must be {self._bounds()}"
 

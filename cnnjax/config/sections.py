@@ -1,6 +1,6 @@
 """The sections of the config: each key with its type, default, note, bounds and choices.
 
-"Not set" is an empty string, 0 or (). Choices such as "cnnjax.models.registry:MODELS" are the registry that implements them.
+"Not set" is an empty string, 0 or (). Choices such as "cnnjax.models:MODELS" are the registry that implements them.
 """
 
 import dataclasses
@@ -84,7 +84,7 @@ class Model(Section):
 
     name: str = key("convnet", "convnet: blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers; a "
                     "residual network such as resnet18; or FILE.py:NAME, a network of your own",
-                    choices="cnnjax.models.registry:MODELS", own=True)
+                    choices="cnnjax.models:MODELS", own=True)
     channels: tuple[int, ...] = key((16, 32, 64), "filters in each block", least=1)
     convs: tuple[int, ...] = key((1,), "convolutions in each block; one entry holds for all blocks", least=1)
     padding: tuple[str, ...] = key(("same",), "same or valid, in each block; one entry holds for all blocks", choices=("same", "valid"))
@@ -112,8 +112,8 @@ class Augment(Section):
     crop_area: float = key(1.0, "fraction; a window of an area from [crop_area, 1] is enlarged to the whole; 1: off", above=0, most=1)
     crop_ratio: float = key(4 / 3, "largest width / height of that window, and height / width", least=1)
     pad_crop: int = key(0, "pixels; padded on every side, then cut back at random: whole-pixel shifts", least=0)
-    interpolation: str = key("bilinear", "bilinear or nearest", choices=("bilinear", "nearest"))
-    fill: str = key("reflect", "outside the image: reflect, nearest, constant (black) or wrap", choices=("reflect", "nearest", "constant", "wrap"))
+    interpolation: str = key("bilinear", "bilinear or nearest", choices="cnnjax.augmentation:INTERPOLATIONS")
+    fill: str = key("reflect", "outside the image: reflect, nearest, constant (black) or wrap", choices="cnnjax.augmentation:FILLS")
     # Pixels, in this order.
     brightness: float = key(0.0, "fraction; values times a factor from [1 - brightness, 1 + brightness]", least=0, below=1)
     contrast: float = key(0.0, "fraction; distances from the image's mean grey, times such a factor", least=0, below=1)
@@ -135,6 +135,7 @@ class Augment(Section):
     rand_augment: int = key(0, "operations drawn for each image (RandAugment's N); 0: off", least=0)
     rand_augment_magnitude: float = key(0.3, "fraction of their widest range (RandAugment's M / 30)", least=0, most=1)
     trivial_augment: bool = key(False, "one operation for each image, of any magnitude")
+    custom: str = key("", 'FILE.py:NAME, an augmentation of your own, after the others; "": none; see docs/own-code.md', own=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,8 @@ class Train(Section):
 
     epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
     patience: int = key(10, "epochs without a lower val_loss before stopping early; 0: never stop early", least=0)
+    loss: str = key("cross_entropy", "cross_entropy, or FILE.py:NAME, a loss of your own; see docs/own-code.md",
+                    choices="cnnjax.training:LOSSES", own=True)
     label_smoothing: float = key(0.0, "fraction of each training label that is spread evenly over all classes", least=0, below=1)
     ema_decay: float = key(0.0, "of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none",
                            least=0, below=1)
@@ -156,14 +159,14 @@ class Train(Section):
 class Optimizer(Section):
     """The optimizer and its learning rate over time."""
 
-    name: str = key("adam", "adam, adamw or sgd", choices=("adam", "adamw", "sgd"))
+    name: str = key("adam", "adam, adamw or sgd", choices="cnnjax.training:OPTIMIZERS")
     learning_rate: float = key(1e-3, "per step, at its highest", above=0)
     beta1: float = key(0.9, "decay of adam's first moment; sgd: Nesterov momentum", least=0, below=1)
     beta2: float = key(0.999, "decay of adam's second moment", least=0, below=1)
     epsilon: float = key(1e-7, "added to adam's denominator (Keras' default)", above=0)
     weight_decay: float = key(0.0, "adamw: per step, times the learning rate; kernels only", least=0)
     clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", least=0)
-    schedule: str = key("constant", "constant, cosine, step or plateau", choices=("constant", "cosine", "step", "plateau"))
+    schedule: str = key("constant", "constant, cosine, step or plateau", choices="cnnjax.training:SCHEDULES")
     warmup_epochs: float = key(0.0, "epochs of linear rise from 0 to learning_rate, with any schedule", least=0)
     decay_epochs: float = key(10.0, "step: epochs between drops", above=0)
     decay_factor: float = key(0.1, "step, plateau: factor of each drop", above=0)

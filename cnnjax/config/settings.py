@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax.config import validation
+from cnnjax.config.own import split_own
 from cnnjax.config.presets import set_preset
 from cnnjax.config.sections import KEYS, SECTIONS, Config
 from cnnjax.errors import ConfigError
@@ -76,7 +77,15 @@ def unknown_key(key: str) -> ConfigError:
 
 
 def finish(config: Mapping[str, Any] | ConfigDict, given: Collection[str] = ()) -> Config:
-    """Freezes a config and checks it; see `validation.validate`."""
+    """Freezes a config and checks it; see `validation.validate`.
+
+    Paths of the user's own code become absolute, so that a run evaluates from every folder.
+    """
+    config = {name: dict(value) if name in SECTIONS else value for name, value in config.items()}
+    for name, key in KEYS.items():
+        section, _, leaf = name.rpartition(".")
+        if key.own and (own := split_own(config[section][leaf])):
+            config[section][leaf] = f"{own[0].resolve()}:{own[1]}"
     sections = {name: section(**config[name]) for name, section in SECTIONS.items()}
     frozen = Config(name=config["name"], seed=config["seed"], **sections)
     validation.validate(frozen, given)

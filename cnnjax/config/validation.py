@@ -5,7 +5,6 @@ import re
 from collections.abc import Collection, Iterator
 
 from cnnjax.config import keys
-from cnnjax.config.own import missing_file
 from cnnjax.config.sections import KEYS, Config, Data, Model, Split, flatten
 from cnnjax.errors import ConfigError
 
@@ -72,7 +71,6 @@ Problems = Iterator[tuple[str, str]]  # key and problem, "" where there is none
 
 
 def _network(model: Model, given: Collection[str]) -> Problems:
-    yield "model.name", missing_file(model.name)
     unread = without_effect(model.name)
     for name in unread:
         if name in given:

@@ -43,6 +43,16 @@ def test_a_network_of_ones_own_is_a_choice_and_its_file_must_be_there(configs, t
         config_lib.load_config("digits", overrides)
     file.write_text("class MyNet: ...\n")
     config = config_lib.load_config("digits", overrides)
-    assert config.model.name == overrides["model.name"] and config_lib.idle(config) == []
+    assert config_lib.idle(config) == []
     with pytest.raises(ConfigError, match=r"or FILE\.py:NAME of your own; did you mean 'convnet'"):
         config_lib.load_config("digits", {"model.name": "convnt"})
+
+
+@pytest.mark.parametrize("key", [name for name, key in config_lib.KEYS.items() if key.own])
+def test_a_path_of_ones_own_code_becomes_absolute(tmp_path, monkeypatch, key):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("")
+    config = config_lib.load_config("digits", {key: "mine.py:thing"})
+    assert dict(config_lib.flatten(config))[key] == f"{tmp_path.resolve()}/mine.py:thing"
+    with pytest.raises(ConfigError, match=f"{key}=.*FILE.py:NAME"):
+        config_lib.load_config("digits", {key: "thing"})
