@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from cnnjax import runtime
-from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401, F811
+from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401
 from cnnjax.training.optimizers import Optimizer
 
 
