@@ -1,4 +1,4 @@
-"""What pip does: which libraries setup.py compiles, when it compiles again, and a wheel that works anywhere."""
+"""Installing: the libraries that setup.py compiles, when it compiles again, and a wheel that works anywhere."""
 
 import os
 import platform
