@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from cnnjax import config as config_lib
+from cnnjax import data as data_lib
 from cnnjax import models, runs, runtime
-from cnnjax.data import sources, splits
 from cnnjax.errors import DataError
 from cnnjax.pages import plots, tables
 from cnnjax.progress import Progress, counted
@@ -69,22 +69,19 @@ def _memory(config, network: state.Network, mesh: jax.sharding.Mesh) -> list[str
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
 
 
-def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[sources.Source | None, list[str]]:
+def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[data_lib.Source | None, list[str]]:
     data = config.data
     if data.source == "files" and not data.path:
         path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
         if not path.exists():
             return None, [f"{data.url} will be downloaded to {path}", f"classes: {', '.join(data.classes) or 'its folders'}"]
-    if data.source == "tfds":
-        from cnnjax.data import tfds
-
-        if not tfds.prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
-            names = tfds.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
-            return None, [
-                f"TFDS {data.tfds} will be downloaded and prepared",
-                f"{len(names)} classes: {', '.join(names[:12])}",
-            ]
-    source = sources.open_source(data, progress)
+    if data.source == "tfds" and not data_lib.is_prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
+        names = data_lib.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
+        return None, [
+            f"TFDS {data.tfds} will be downloaded and prepared",
+            f"{len(names)} classes: {', '.join(names[:12])}",
+        ]
+    source = data_lib.open_source(data, progress)
     lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
     if source.rejected:
         rejected = counted(len(source.rejected), "file")
@@ -93,11 +90,11 @@ def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[sources.
     junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
     examples = source.examples.take(np.flatnonzero([not id.endswith(junk) for id in source.examples.ids]))
     try:
-        assigned = splits.assign(examples, source.classes, config.split)
+        assigned = data_lib.assign_splits(examples, source.classes, config.split)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
-    rows = splits.by_split(np.arange(len(examples)), assigned)
-    for name in splits.NAMES:
+    rows = data_lib.by_split(np.arange(len(examples)), assigned)
+    for name in data_lib.SPLITS:
         inside = examples.take(rows[name])
         if inside:
             groups = len(set(inside.groups) - {""})

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from cnnjax import data as data_lib
 from cnnjax import inference, runs, runtime
-from cnnjax.data import dataset, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -28,8 +28,8 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         CheckpointError, DataError: nothing to evaluate, in one line.
     """
     progress, workdir = progress or Progress(), Path(workdir)
-    if split not in splits.NAMES:
-        raise DataError(f"no split {split!r}; use one of {', '.join(splits.NAMES)}")
+    if split not in data_lib.SPLITS:
+        raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
     run = inference.restore(workdir, step, overrides)
     if not (workdir / "splits.csv").exists():
         raise DataError(f"{workdir} has no splits.csv, without which a test image cannot be told from a training image")
@@ -37,9 +37,9 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     if not summary.exists() or runs.read_json(summary).get("stopped") not in ("early", "finished"):
         progress.warn(f"{workdir} has not come to its end; these are its numbers at step {run.step}")
     with runtime.all_or_none():
-        data = dataset.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
+        data = data_lib.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
     if not len(data.splits[split]):
-        has = ", ".join(name for name in splits.NAMES if len(data.splits[name]))
+        has = ", ".join(name for name in data_lib.SPLITS if len(data.splits[name]))
         raise DataError(f"this run has no {split} split (split.method={run.config.split.method}); use --split=one of {has}")
     name = split if step == "best" else f"{split}-{run.step}"
     result = inference.evaluate_split(run.engine, data, split, batch_size=run.config.data.batch_size,

@@ -9,8 +9,7 @@ import numpy as np
 
 from cnnjax import augmentation, runs, runtime
 from cnnjax import config as config_lib
-from cnnjax.data import dataset
-from cnnjax.data.images import resize
+from cnnjax import data as data_lib
 from cnnjax.errors import Stopped
 from cnnjax.pages import blocks as pages
 from cnnjax.pages import plots, report
@@ -49,7 +48,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
     with runs.begun(workdir):
         runs.check_writable(workdir, "use another --workdir")
         pages.check_replaceable(workdir / "explore.html")  # before minutes of work
-        data = dataset.prepare(config, workdir, progress, freeze=False, stop=stop)
+        data = data_lib.prepare(config, workdir, progress, freeze=False, stop=stop)
     page = _Page(config, data, workdir / "explore")
     parts = (page.counts, page.groups, page.sizes, page.photos, page.colours, page.augmentation, page.processing)
     sections = []
@@ -68,7 +67,7 @@ def explore(config, workdir: str | Path, *, progress: Progress | None = None,
 class _Page:
     """The sections of the page; each also saves its pictures."""
 
-    def __init__(self, config, data: dataset.Dataset, directory: Path):
+    def __init__(self, config, data: data_lib.Dataset, directory: Path):
         self.config, self.data, self.directory = config, data, directory
         self.classes = data.classes[:SHOWN_CLASSES]
         rng = np.random.default_rng(config.seed)
@@ -299,7 +298,7 @@ class _Page:
                 continue
             original = self._original(self.rows[name][0])
             if max(original.shape[:2]) > 400:
-                original = resize(original, 300, "pad")
+                original = data_lib.resize(original, 300, "pad")
             grey = color.rgb2gray(original)
             blurred = filters.gaussian(grey, 2)
             level = filters.threshold_otsu(blurred) if np.ptp(blurred) > 0 else float(blurred.flat[0])

@@ -37,7 +37,7 @@ class Data(Section):
     """Source of the images and of their labels."""
 
     source: str = key("files", "files: folder or archive; demo: drawn cells; digits: scikit-learn's; tfds: by name",
-                      choices="cnnjax.data.sources:SOURCES")
+                      choices="cnnjax.data:SOURCES")
     path: str = key("", 'folder, .zip, .tar or .tgz with one folder per class, here or at gs://, s3://; "": download data.url')
     url: str = key("", "archive to download when data.path is empty")
     sha256: str = key("", "of that archive, 64 hex digits")
@@ -71,7 +71,7 @@ class Split(Section):
 
     method: str = key("stratified", "stratified by class; grouped: no group on two sides; tutorial: first names of each class "
                       "are validation; tutorial_shuffled: all names shuffled; official: what the data set brings",
-                      choices="cnnjax.data.splits:METHODS")
+                      choices="cnnjax.data:SPLIT_METHODS")
     train: float = key(0.70, "fraction of the images", least=0, most=1)
     val: float = key(0.15, "fraction; chooses the best epoch", least=0, most=1)
     test: float = key(0.15, "fraction; only read at the end", least=0, most=1)

@@ -5,10 +5,13 @@ import io
 import warnings
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 
 from cnnjax.data import pixels as pixels_lib
 
+PIXELS_BY = ("Pillow", PIL.__version__)  # the library, and its version, that decodes and resizes
+RESIZES = ("bilinear", "nearest", "pad")  # the methods of `resize`
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.

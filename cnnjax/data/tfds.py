@@ -8,6 +8,7 @@ import difflib
 import functools
 import glob
 import io
+import logging
 import os
 import shutil
 import tempfile
@@ -71,20 +72,20 @@ class Items(Sequence):
 def _quiet() -> Iterator[None]:
     """No progress bars, log lines or forgotten temporary directories of TFDS."""
     import tensorflow_datasets
-    from absl import logging
     from tensorflow_datasets.core.utils import lazy_imports_utils
 
     tensorflow_datasets.disable_progress_bar()
     vars(lazy_imports_utils.tensorflow)["error_callback"] = None  # it prints a banner about TensorFlow
-    level, place = logging.get_verbosity(), tempfile.tempdir
-    logging.set_verbosity(logging.ERROR)
+    logger, place = logging.getLogger("absl"), tempfile.tempdir
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as scratch:
         tempfile.tempdir = scratch  # each builder makes a directory there and leaves it
         try:
             yield
         finally:
             tempfile.tempdir = place
-            logging.set_verbosity(level)
+            logger.setLevel(level)
 
 
 @_quiet()

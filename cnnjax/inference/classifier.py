@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import data as data_lib
 from cnnjax import metrics, runs
-from cnnjax.data import cache
-from cnnjax.data.listings import FileReference
 from cnnjax.errors import DataError
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.progress import Progress, counted
@@ -50,10 +49,10 @@ class Classifier:
     def stream(self, paths: list[str]) -> Iterator[Prediction]:
         """As `predict`, one result at a time; memory does not grow with the number of files."""
         image = self._restored.config.image
-        references = (FileReference(path) for path in paths)
+        references = (data_lib.FileReference(path) for path in paths)
         workers = self._restored.config.runtime.workers
         names = iter(paths)
-        for pixels, facts in cache.decode_all(references, len(paths), image.size, image.resize, workers):
+        for pixels, facts in data_lib.decode_all(references, len(paths), image.size, image.resize, workers):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
             for path, q, fact in zip(itertools.islice(names, len(facts)), p, facts, strict=True):
                 yield Prediction(path, "", {}, fact["reason"]) if fact["reason"] else self._prediction(path, q)

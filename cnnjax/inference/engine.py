@@ -7,8 +7,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from cnnjax import data as data_lib
 from cnnjax import runtime
-from cnnjax.data import columns
 from cnnjax.inference.batches import EvalBatches, iterate, put
 from cnnjax.models import Network
 
@@ -79,7 +79,7 @@ class Engine:
         batches = EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
         pending = None
-        with columns.Spool(np.float32) as out:
+        with data_lib.Spool(np.float32) as out:
             for batch in iterate(batches):
                 current = self.run(self.model, put(batch, runtime.batched(self.mesh)))
                 # Fetched one batch late, so that the device always has work.

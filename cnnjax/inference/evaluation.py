@@ -6,16 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import data as data_lib
 from cnnjax import metrics, runs, runtime
-from cnnjax.data import images as images_lib
-from cnnjax.data.dataset import Dataset
 from cnnjax.inference.engine import Engine
 from cnnjax.progress import Progress
 
 LOOK_AT = 12
 
 
-def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
+def evaluate_split(engine: Engine, data: data_lib.Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
                    name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
     """Evaluates a split and writes `eval/<name>.json` and `.csv`, and thumbnails to `eval/<name>-images`.
 
@@ -39,7 +38,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     return result
 
 
-def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
+def _predictions(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
     """Id, group, label, predicted class and probabilities of each of `rows`."""
     for part in metrics.slices(logits):
         own, p = rows[part], metrics.probabilities(logits[part])
@@ -48,7 +47,7 @@ def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterato
             yield id, group, data.classes[label], data.classes[best], *q
 
 
-def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, list[dict]]:
+def _thumbnails(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, list[dict]]:
     """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
     highest = np.empty((len(rows), 2))  # the two probabilities that are
     metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
@@ -66,8 +65,8 @@ def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: 
     for kind, some in chosen.items():
         looks[kind] = []
         for place, i in enumerate(some):
-            image = images_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
-            suffix = ".png" if image.startswith(images_lib.PNG_SIGNATURE) else ".jpg"
+            image = data_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
+            suffix = ".png" if image.startswith(data_lib.PNG_SIGNATURE) else ".jpg"
             file = directory / f"{kind}-{place + 1:02}{suffix}"
             file.write_bytes(image)
             looks[kind].append({

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import data as data_lib
 from cnnjax import runs
-from cnnjax.data import images
 from cnnjax.errors import CheckpointError
 from cnnjax.pages import plots
 
@@ -89,9 +89,9 @@ class Section:
 
 def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
     """An image as a data: address, and whether it is so small that its pixels should be shown as squares."""
-    encoded = pixels if isinstance(pixels, bytes) else images.thumbnail(pixels)
-    kind = "png" if encoded.startswith(images.PNG_SIGNATURE) else "jpeg"
-    height, width = images.decode(encoded).shape[:2]
+    encoded = pixels if isinstance(pixels, bytes) else data_lib.thumbnail(pixels)
+    kind = "png" if encoded.startswith(data_lib.PNG_SIGNATURE) else "jpeg"
+    height, width = data_lib.decode(encoded).shape[:2]
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) <= 64
 
 

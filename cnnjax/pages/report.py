@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import config as config_lib
-from cnnjax.data import splits
+from cnnjax import data as data_lib
 from cnnjax.errors import CheckpointError
 from cnnjax.metrics import shown
 from cnnjax.pages import blocks as pages
@@ -36,8 +36,8 @@ class _Files:
         self.summary = self._json("summary.json") or {}
         self.history = RunDirectory(workdir).read_history()
         self.network = [types.SimpleNamespace(**row) for row in self._json("network.json") or []]
-        self.splits = splits.read(workdir / "splits.csv") if (workdir / "splits.csv").exists() else splits.NONE
-        self.evaluations = {name: self._json(f"eval/{name}.json") for name in splits.NAMES}
+        self.splits = data_lib.read_splits(workdir / "splits.csv") if (workdir / "splits.csv").exists() else data_lib.NO_ROWS
+        self.evaluations = {name: self._json(f"eval/{name}.json") for name in data_lib.SPLITS}
         self.evaluations = {name: value for name, value in self.evaluations.items() if value}
         self.name = self.config["name"] or workdir.name
         self.finished = self.summary.get("stopped") in ("finished", "early")
@@ -139,8 +139,8 @@ def _data(files: _Files) -> Section:
         return Section("Data", [])
     classes = files.summary.get("classes") or sorted(set(files.splits.labels))
     counts = collections.Counter((split, label) for _, label, _, split in files.splits)
-    groups = {name: {group for _, _, group, split in files.splits if split == name and group} for name in splits.NAMES}
-    used = [name for name in splits.NAMES if any(counts[name, c] for c in classes)]
+    groups = {name: {group for _, _, group, split in files.splits if split == name and group} for name in data_lib.SPLITS}
+    used = [name for name in data_lib.SPLITS if any(counts[name, c] for c in classes)]
     grouped = any(groups.values())
     header = ("split", "images", *(("groups",) if grouped else ()), *classes)
     rows = []
@@ -152,7 +152,7 @@ def _data(files: _Files) -> Section:
     source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
               "digits": "scikit-learn's digits", "demo": "Drawn cells"}[config["data.source"]]  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
-    both = splits.shared_groups(files.splits.groups, files.splits.splits)
+    both = data_lib.shared_groups(files.splits.groups, files.splits.splits)
     if both:
         group, sides = min(both.items())
         blocks.append(Note(f"{counted(len(both), 'group')} in more than one split, such as {group} in {' and '.join(sorted(sides))}: "

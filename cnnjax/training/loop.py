@@ -19,8 +19,8 @@ import numpy as np
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
+from cnnjax import data as data_lib
 from cnnjax import inference, metrics, models, runs, runtime
-from cnnjax.data import dataset, sources, splits, whitening
 from cnnjax.errors import DataError, Stopped, TrainingError
 from cnnjax.pages import plots, report, tables
 from cnnjax.progress import Progress, counted
@@ -80,7 +80,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
 
 def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -> dict:
     with runtime.all_or_none():
-        sources.check_path(config.data)  # before anything is said
+        data_lib.check_path(config.data)  # before anything is said
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
         precision, wanted = state.precision(config), config.train.precision
         progress.message(f"{config.name} on {runtime.describe(mesh)}, kernels: {runtime.kernels(config)}")
@@ -88,10 +88,10 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
             progress.warn(f"train.precision={wanted}, but a network with normalisation computes in {precision} where the kernels do: "
                           f"that is faster on a CPU; --config.runtime.kernels=xla computes in {wanted}")  # fmt: skip
         ahead = Ahead(config, mesh)
-        data = dataset.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
+        data = data_lib.prepare(config, workdir, progress, freeze=main, stop=stop, decoding=ahead.compile)
         positive = _positive(config, data.classes)
     runtime.check_same("images or splits", data.labels, *data.splits.values())
-    for name in splits.NAMES:
+    for name in data_lib.SPLITS:
         if len(data.splits[name]):
             progress.message(f"  {name:<6} {data.counts(name)}")
     with checkpoints_lib.Checkpoints(runs.RunDirectory(workdir), writable=True, saved=saved) as checkpoints:
@@ -111,7 +111,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
     summary["best_step"] = best
     summary["spent"]["augmentation"] = round(run.augmentation_seconds() * summary["steps"], 4)
     engine = inference.Engine(run.steps.logits, inference.evaluated(**weights), mesh)
-    for name in splits.NAMES:
+    for name in data_lib.SPLITS:
         if len(data.splits[name]):
             if stop() and not runtime.is_distributed():
                 run.stopped("while the best checkpoint was evaluated")
@@ -130,7 +130,7 @@ def _train(config, workdir: Path, progress: Progress, stop, saved, main: bool) -
 class _Run:
     """A run under way: the loop and what it keeps."""
 
-    def __init__(self, config, workdir: Path, data: dataset.Dataset, positive: int, ahead: Ahead, mesh, checkpoints,
+    def __init__(self, config, workdir: Path, data: data_lib.Dataset, positive: int, ahead: Ahead, mesh, checkpoints,
                  progress: Progress, stop):  # fmt: skip
         self.config, self.workdir, self.data, self.mesh = config, workdir, data, mesh
         self.checkpoints, self.progress, self.stop, self.ahead = checkpoints, progress, stop, ahead
@@ -182,13 +182,13 @@ class _Run:
             self.state, self.step = self.steps.first(), 0
             if self.config.image.zca:
                 self.progress.message("  fitting ZCA whitening to the training images")
-                fitted = whitening.fit(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
+                fitted = data_lib.fit_whitening(self.data.images, self.data.splits["train"], self.config.image.zca_epsilon)
                 mean, matrix = runtime.from_main(fitted)  # or the last bits of hosts might differ
                 fitted = {"whiten": {"mean": mean, "matrix": matrix}}
                 fitted = jax.device_put(fitted, state.shardings(fitted, self.mesh))
                 self.state = self.state.replace(stats={**self.state.stats, **fitted})
             return
-        if restored.metadata["splits_sha256"] != splits.digest(self.workdir / "splits.csv"):
+        if restored.metadata["splits_sha256"] != data_lib.splits_digest(self.workdir / "splits.csv"):
             raise DataError(f"{self.workdir / 'splits.csv'} is not the split of the checkpoint at step {restored.step}; "
                             "restore it or use another --workdir")  # fmt: skip
         self.state, self.step = state.TrainState.of(restored.trees), restored.step
@@ -357,7 +357,7 @@ class _Run:
             "classes": list(self.data.classes),
             "positive": self.positive,
             "preprocessing": checkpoints_lib.preprocessing(self.config),
-            "splits_sha256": splits.digest(self.workdir / "splits.csv"),
+            "splits_sha256": data_lib.splits_digest(self.workdir / "splits.csv"),
             "early": early,
         }
         with self.early.clock("checkpoint"):
