@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "load_config": "config",
-    "train": "training.loop",
+    "train": "commands.train",
     "evaluate": "commands.evaluate",
     "load": "inference.classifier",
     "Classifier": "inference.classifier",

@@ -84,11 +84,11 @@ def make(cell_folder, cache):
 @pytest.fixture
 def without_pictures(monkeypatch):
     """Runs of a test that does not look at them have no pictures and an empty report: half of the time of a small run."""
-    plots, report = importlib.import_module("cnnjax.pages.plots"), importlib.import_module("cnnjax.pages.report")
-    monkeypatch.setattr(plots, "save", lambda figure, path, **options: path.touch())
-    for name in ("history", "network"):
-        monkeypatch.setattr(plots, name, lambda *numbers, **options: None)
-    monkeypatch.setattr(report, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
+    pages = importlib.import_module("cnnjax.pages")
+    monkeypatch.setattr(pages, "save_figure", lambda figure, path, **options: path.touch())
+    for name in ("history_figure", "network_figure"):
+        monkeypatch.setattr(pages, name, lambda *numbers, **options: None)
+    monkeypatch.setattr(pages, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +98,7 @@ def plain(cell_folder, tmp_path_factory):
 
     place = tmp_path_factory.mktemp("plain")
     config = tiny(cell_folder, place / "cache", log__tensorboard=True)
-    train = importlib.import_module("cnnjax.training.loop").train
+    train = importlib.import_module("cnnjax.commands.train").train
     return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
 
 

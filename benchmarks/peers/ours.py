@@ -181,8 +181,8 @@ class Ours:
         return run.epoch
 
     def make_run(self):
+        from cnnjax.commands.train import train
         from cnnjax.data import dataset
-        from cnnjax.training.loop import train
 
         scratch, seeds = Path(self.settings.scratch), itertools.count()
         dataset.prepare(self.config, scratch / "prepared", Progress(), freeze=True)
@@ -218,7 +218,7 @@ class Ours:
 
     def make_predict(self):
         from cnnjax import inference as predict
-        from cnnjax.training.loop import train
+        from cnnjax.commands.train import train
 
         workdir = Path(self.settings.scratch) / "run"
         train(self._config(train__epochs=1), workdir)
@@ -286,7 +286,7 @@ class Epochs(Progress):
         threading.Thread(target=self._work, args=(config, scratch / "epochs"), daemon=True).start()
 
     def _work(self, config, workdir: Path) -> None:
-        from cnnjax.training.loop import train
+        from cnnjax.commands.train import train
 
         try:
             train(config, workdir, progress=self, saved=self._saved.set)

@@ -22,8 +22,8 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     """Trains, or continues, and prints the numbers at the best step."""
     with StopFlag(_leave) as stop:  # before the imports, which take seconds
         from cnnjax import runtime
+        from cnnjax.commands.train import train as train_run
         from cnnjax.pages import tables
-        from cnnjax.training.loop import train as train_run
 
         runtime.keep_compiled(config.data.cache_dir)
         runtime.keep_memory(config)

@@ -34,11 +34,11 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
 
     @property
     def nbytes(self) -> int:
-        """Of the images of the split."""
+        """Bytes of the images of the split."""
         return len(self._rows) * int(np.prod(self._images.shape[1:]))
 
     def on_devices(self, whole: NamedSharding) -> dict[str, jax.Array]:
-        """All images and labels of the split, in its order, copied to every device; sent in parts of about `PART` bytes."""
+        """Copies all images and labels of the split, in its order, to every device, in parts of about `PART` bytes."""
         shape = (len(self._rows), *self._images.shape[1:])
         images = jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=whole)()
         insert = jax.jit(lambda images, part, at: lax.dynamic_update_slice_in_dim(images, part, at, 0), donate_argnums=0)
@@ -55,12 +55,12 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         return np.random.Generator(np.random.Philox([self._seed, epoch])).permutation(places)
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        """{"image": uint8 [b, size, size, 3], "label": int32 [b]}."""
+        """Returns {"image": uint8 [b, size, size, 3], "label": int32 [b]}."""
         rows = self._rows[self.places(k, 1)[0]]
         return {"image": self._images[rows], "label": self._labels[rows]}
 
     def places(self, k: int, count: int) -> np.ndarray:
-        """Where in the split the images of the batches k ... k+count-1 stand: int64 [count, b]."""
+        """Returns the positions in the split of the images of the batches k ... k+count-1: int64 [count, b]."""
         positions = np.arange(k * self._batch_size, (k + count) * self._batch_size).reshape(count, -1)[:, self._mine]
         epochs, within = np.divmod(positions, len(self._rows))
         places = np.empty_like(positions)
@@ -70,7 +70,7 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
 
 
 class HostFeed:
-    """Batches one by one, their images sent along."""
+    """Serves batches one by one, with their images."""
 
     resident: dict | None = None
     most = 1  # batches at once
@@ -78,21 +78,21 @@ class HostFeed:
     def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh):
         self._iterator, self._sharding = iterate(batches), runtime.batched(mesh)
 
-    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
-        """The next batch, and `more`: {"image": uint8 [b, size, size, 3], "label": int32 [b]}. `count` is 1."""
-        return put({**next(self._iterator), **more}, self._sharding)
+    def take(self, count: int) -> dict[str, jax.Array]:
+        """Returns the next batch, {"image": uint8 [b, size, size, 3], "label": int32 [b]}. `count` is 1."""
+        return put(next(self._iterator), self._sharding)
 
     def get_state(self) -> dict[str, int]:
-        """{"next_index": number of the next batch}."""
+        """Returns {"next_index": number of the next batch}."""
         return self._iterator.get_state()
 
     def set_state(self, state: dict[str, int]) -> None:
-        """Goes to the place that `get_state` has told."""
+        """Goes to a position that `get_state` has returned."""
         self._iterator.set_state(state)
 
 
 class DeviceFeed:
-    """Batches by name, of images that lie whole on every device.
+    """Serves batches as positions in the images, which are replicated on every device.
 
     Attributes:
         resident: {"image": uint8 [n, size, size, 3], "label": int32 [n]} of the split.
@@ -102,27 +102,29 @@ class DeviceFeed:
     def __init__(self, batches: TrainBatches, mesh: jax.sharding.Mesh, most: int):
         self._batches, self._whole, self.most, self._next = batches, runtime.replicated(mesh), most, 0
         self._sharding = _in_rows(mesh)
-        self._more = runtime.batched(mesh)
         self.resident = batches.on_devices(self._whole)
 
-    def take(self, count: int, **more: np.ndarray) -> dict[str, jax.Array]:
-        """The next `count` batches, and `more`: {"place": int32 [most, b], of which `count` rows count, "count": int32}."""
+    def take(self, count: int) -> dict[str, jax.Array]:
+        """Returns the next `count` batches, {"place": int32 [most, b], of which `count` rows count, "count": int32}."""
         places = np.zeros((self.most, self._batches.share), np.int32)
         places[:count] = self._batches.places(self._next, count)
         self._next += count
-        return {"place": put(places, self._sharding), "count": put(np.int32(count), self._whole), **put(more, self._more)}
+        return {"place": put(places, self._sharding), "count": put(np.int32(count), self._whole)}
 
     def get_state(self) -> dict[str, int]:
-        """As of `HostFeed`."""
+        """Returns the position, as `HostFeed` does."""
         return {"next_index": self._next}
 
     def set_state(self, state: dict[str, int]) -> None:
-        """As of `HostFeed`."""
+        """Goes to a position, as `HostFeed` does."""
         self._next = int(state["next_index"])
 
 
+Feed = HostFeed | DeviceFeed
+
+
 def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> tuple[dict, dict | None]:
-    """What `take` and `resident` of a feed of one process hold, as shapes with their places.
+    """Shapes of `take` and `resident` of a feed of one process, with their shardings.
 
     Args:
         mesh: where.
@@ -142,5 +144,5 @@ def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> 
 
 
 def _in_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Of one batch in each row."""
+    """The sharding of one batch in each row."""
     return NamedSharding(mesh, PartitionSpec(None, runtime.batched(mesh).spec[0]))

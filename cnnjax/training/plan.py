@@ -1,24 +1,23 @@
-"""What of a run follows from its config, its classes and the number of its training images: nothing of it needs a pixel."""
+"""The plan of a run: everything that follows from its config, its classes and the number of its training images, before any pixel."""
 
 import concurrent.futures
 import contextlib
 import dataclasses
 import importlib
 import math
+from collections.abc import Sequence
 
 import jax
 import optax
 
-from cnnjax import runtime
+from cnnjax import models, runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import optimizers, state, steps
-
-SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
+from cnnjax.training import optimizers, steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Of a training run.
+    """The plan of a training run.
 
     Attributes:
         classes: how many.
@@ -27,14 +26,14 @@ class Plan:
         network: what is trained.
         rate: step -> learning rate; drops on a plateau come on top.
         steps_per_epoch: batches that show every training image.
-        resident: whether the training images lie on the device.
+        resident: whether the training images are stored on the device.
         steps: compiled at their first call, or ahead.
     """
 
     classes: int
     images: int
     batch_size: int
-    network: state.Network
+    network: models.Network
     rate: optax.Schedule
     steps_per_epoch: int
     resident: bool
@@ -49,7 +48,7 @@ def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
 
 def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
-    network = state.network(config, classes)
+    network = models.network(config, classes)
     batch = choose_batch_size(config, mesh, images)
     steps_per_epoch = math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
@@ -63,7 +62,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
 
 
 class Ahead:
-    """Does in a thread of its own what can be done before the main thread comes to it: first compilation, then slow imports."""
+    """Works ahead of the main thread in a thread of its own: compilation first, slow imports later."""
 
     def __init__(self, config, mesh: jax.sharding.Mesh):
         self._config, self._mesh = config, mesh
@@ -71,21 +70,21 @@ class Ahead:
         self._compiled: concurrent.futures.Future[Plan] | None = None
 
     def compile(self, classes: int, images: int) -> None:
-        """Begins to compile what a run of so many training images begins with. Several processes compile together, later."""
+        """Begins to compile the first state and the step of a run. Several processes compile together, later."""
         if not runtime.is_distributed():
             self._compiled = self._pool.submit(_compiled, self._config, self._mesh, classes, images)
 
     def plan(self, classes: int, images: int) -> Plan:
-        """The plan of a run, compiled where these numbers are those that were expected."""
+        """Returns the plan of a run, compiled where these numbers are those that were expected."""
         with contextlib.suppress(Exception):  # what is wrong is said below
             found = self._compiled and self._compiled.result()
             if found and (found.classes, found.images) == (classes, images):
                 return found
         return make_plan(self._config, self._mesh, classes, images)
 
-    def import_modules(self) -> None:
-        """Begins to import what the end of an epoch needs."""
-        self._pool.submit(lambda: [importlib.import_module(name) for name in SLOW])
+    def import_modules(self, names: Sequence[str]) -> None:
+        """Begins to import modules that are expensive to import."""
+        self._pool.submit(lambda: [importlib.import_module(name) for name in names])
 
 
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:

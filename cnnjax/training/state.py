@@ -42,7 +42,7 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
     return sum(parts)
 
 
-def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:
+def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:  # noqa: F811
     """The state before the first step; jit it with shardings."""
     params, stats = network.make()
     average = jax.tree.map(jnp.copy, params) if ema else {}

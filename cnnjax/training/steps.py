@@ -12,10 +12,11 @@ from jax import lax
 from cnnjax import runtime
 from cnnjax.augmentation import Targets, augment, mix
 from cnnjax.inference import compile_logits
+from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, predicted
 from cnnjax.training.optimizers import Optimizer
-from cnnjax.training.state import Network, TrainState, initial, shardings, with_shardings
+from cnnjax.training.state import TrainState, initial
 
 
 def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
@@ -76,14 +77,14 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
 
     Args:
         state: before the update.
-        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}; of several processes also {"wish": int32 [devices]}.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
         network, tx: what is trained and how.
         recipe: the rest of how.
         alone: this is compiled for one device.
 
     Returns:
         The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
-        class that most of it shows); and the largest wish.
+        class that most of it shows).
     """
     dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
     images, targets = training_images(
@@ -132,8 +133,6 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
         "count": state.sums["count"] + count,
     }
     values = {"loss": loss, "accuracy": correct / count}
-    if "wish" in batch:
-        values["wish"] = batch["wish"].max()
     return TrainState(state.step + 1, params, stats, opt_state, sums, state.scale, ema), values
 
 
@@ -173,7 +172,7 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
 
     def one(i, state: TrainState) -> tuple[TrainState, dict]:
         picked = jax.tree.map(lambda x: lax.with_sharding_constraint(x[batch["place"][i]], spread), resident)
-        return step(state, picked | ({"wish": batch["wish"]} if "wish" in batch else {}))
+        return step(state, picked)
 
     if most == 1:
         return one(0, state)

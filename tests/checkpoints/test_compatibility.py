@@ -68,7 +68,7 @@ def test_a_stopped_run_continues_to_the_result_of_the_finished_one(name, cache, 
 
 def make(directory: Path) -> None:
     """Writes both runs."""
-    train = importlib.import_module("cnnjax.training.loop").train
+    train = importlib.import_module("cnnjax.commands.train").train
     train(settings(), directory / "finished")
     polls = iter(range(1000))
     with contextlib.suppress(Stopped):

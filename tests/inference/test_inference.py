@@ -15,7 +15,7 @@ from cnnjax.errors import DataError
 predict_module = importlib.import_module(
     "cnnjax.inference.classifier"
 )  # the attributes `cnnjax.train` ... are the functions
-train = importlib.import_module("cnnjax.training.loop").train
+train = importlib.import_module("cnnjax.commands.train").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 
 # Evaluation

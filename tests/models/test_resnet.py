@@ -20,7 +20,7 @@ from cnnjax.models import registry as models
 from cnnjax.runs import RunDirectory
 from cnnjax.training import optimizers, state, steps
 
-train = importlib.import_module("cnnjax.training.loop").train
+train = importlib.import_module("cnnjax.commands.train").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 describe = importlib.import_module("cnnjax.commands.describe").describe
 

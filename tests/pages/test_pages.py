@@ -22,7 +22,7 @@ from cnnjax.progress import Progress
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import steps
 
-train = importlib.import_module("cnnjax.training.loop").train
+train = importlib.import_module("cnnjax.commands.train").train
 explore_module = importlib.import_module("cnnjax.commands.explore")
 explore = explore_module.explore
 

@@ -12,7 +12,7 @@ from cnnjax.errors import ConfigError, DataError, Stopped
 from cnnjax.progress import Progress
 from cnnjax.runs import remote
 
-train = importlib.import_module("cnnjax.training.loop").train
+train = importlib.import_module("cnnjax.commands.train").train
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Training images on the device: the same batches, the same run, several updates at once."""
 
-import importlib
 import json
 from types import SimpleNamespace
 
@@ -10,12 +9,12 @@ import pytest
 from training_tools import on_devices, read_rows, tiny
 
 from cnnjax import runtime
+from cnnjax.commands.train import train
 from cnnjax.errors import Stopped
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import steps
+from cnnjax.training.saver import Saver
 
-train_module = importlib.import_module("cnnjax.training.loop")  # `cnnjax.train` is the function
-train = train_module.train
 pytestmark = pytest.mark.usefixtures("without_pictures")
 # 64 images in batches of 12: batches reach over the end of an epoch.
 OPTIONS = {"data__batch_size": 12, "model__dropout_dense": 0.3, "augment__flip_horizontal": True, "model__norm": "batch"}
@@ -107,8 +106,8 @@ def test_a_run_moves_between_host_and_device(run, from_host):
 
 def test_saves_come_at_their_steps(run, monkeypatch):
     saved = []
-    save = train_module._Run._save
-    monkeypatch.setattr(train_module._Run, "_save", lambda self, loss: (saved.append(self.step), save(self, loss)))
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self, step, *rest: (saved.append(step), save(self, step, *rest)))
     run("saves", "device", 4, train__checkpoint_every="5 steps", train__epochs=2)
     assert saved == [5, 6, 10, 12]  # and each epoch of six
 
@@ -116,7 +115,7 @@ def test_saves_come_at_their_steps(run, monkeypatch):
 def test_several_updates_at_once_compile_once(run, monkeypatch):
     made = []
     compile_steps = steps.compile_steps
-    monkeypatch.setattr(train_module.steps, "compile_steps", lambda *a: made.append(compile_steps(*a)) or made[-1])
+    monkeypatch.setattr(steps, "compile_steps", lambda *a: made.append(compile_steps(*a)) or made[-1])
     run("compiled", "device", 4)
     assert [one.train._cache_size() for one in made] == [1]
 

@@ -6,10 +6,10 @@ import pytest
 from training_tools import settings
 
 from cnnjax import runtime
+from cnnjax.commands.train import train
 from cnnjax.data import dataset
 from cnnjax.progress import Progress
 from cnnjax.training import feeds as pipeline
-from cnnjax.training.loop import train
 from cnnjax.training.plan import Ahead, choose_batch_size
 
 IMAGES = 30

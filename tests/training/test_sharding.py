@@ -20,7 +20,7 @@ from cnnjax.runs import RunDirectory
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 
-train = importlib.import_module("cnnjax.training.loop").train
+train = importlib.import_module("cnnjax.commands.train").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

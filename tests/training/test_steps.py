@@ -1,6 +1,5 @@
 """One update: equal to one written by hand, the same on any number of devices, compiled once."""
 
-import importlib
 import itertools
 import json
 
@@ -13,12 +12,11 @@ from jax import lax
 from training_tools import child, on_devices, settings, tiny
 
 from cnnjax import runtime
+from cnnjax.commands.train import train
 from cnnjax.errors import TrainingError
 from cnnjax.pages import tables
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
-
-train_module = importlib.import_module("cnnjax.training.loop")  # `cnnjax.train` is the function
 
 
 def tiny_net(**overrides):
@@ -184,13 +182,13 @@ def test_a_run_compiles_its_step_once(cell_folder, isolated_cache, tmp_path, mon
         made.append(compile_steps(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(train_module.steps, "compile_steps", remember)
+    monkeypatch.setattr(steps, "compile_steps", remember)
     config = tiny(cell_folder, isolated_cache, optimizer__schedule="plateau", optimizer__plateau_patience=0,
                   model__norm="batch", augment__flip_horizontal=True)  # fmt: skip
     log = tmp_path / "run" / "metrics.jsonl"
     with pytest.raises(Exception, match="stopped at step"):
-        train_module.train(config, tmp_path / "run", stop=lambda: log.exists() and len(log.read_text().splitlines()) >= 12)
-    train_module.train(config, tmp_path / "run")
+        train(config, tmp_path / "run", stop=lambda: log.exists() and len(log.read_text().splitlines()) >= 12)
+    train(config, tmp_path / "run")
     assert [run.train._cache_size() for run in made] == [1, 1]  # before and after it was restored
     assert [run.logits._cache_size() for run in made] == [1, 1]
 

@@ -1,6 +1,5 @@
 """Runs from beginning to end: what they leave, that they can be stopped, moved and repeated, and how they fail."""
 
-import importlib
 import json
 import math
 import os
@@ -14,14 +13,14 @@ from sklearn.metrics import roc_auc_score
 from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints, metrics, runtime
+from cnnjax import checkpoints, runtime
+from cnnjax.commands.evaluate import evaluate
+from cnnjax.commands.train import train
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.runs import RunDirectory
 from cnnjax.training import state
+from cnnjax.training.validation import Validation
 
-train_module = importlib.import_module("cnnjax.training.loop")  # the attributes `cnnjax.train` ... are the functions
-train = train_module.train
-evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 pytestmark = pytest.mark.usefixtures("without_pictures")  # but for the runs that several tests share
 
 HISTORY = [*LOSS_COLUMNS, "seconds", "images_per_second"]
@@ -73,11 +72,13 @@ def snapshot(workdir):
     return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in sorted(workdir.rglob("*")) if p.is_file()}
 
 
+MEASURE = Validation.measure
+
+
 def scripted(monkeypatch, val_losses):
     """The validation losses of the epochs to come, instead of the real ones."""
     values = iter(val_losses)
-    fake = SimpleNamespace(headline=lambda *a: {**metrics.headline(*a), "loss": next(values)})
-    monkeypatch.setattr(train_module, "metrics", fake)
+    monkeypatch.setattr(Validation, "measure", lambda self, state: {**MEASURE(self, state), "loss": next(values)})
 
 
 # What a run leaves

@@ -1,7 +1,6 @@
 """ZCA whitening: the fit against NumPy and scikit-learn, the layer, and runs that are fitted once and on training images only."""
 
 import csv
-import importlib
 import shutil
 from types import SimpleNamespace
 
@@ -15,6 +14,8 @@ from training_tools import tiny
 
 import cnnjax
 from cnnjax import checkpoints, inference, runtime
+from cnnjax.commands.evaluate import evaluate
+from cnnjax.commands.train import train
 from cnnjax.data import dataset, whitening
 from cnnjax.errors import Stopped, UserError
 from cnnjax.models import registry as models
@@ -22,9 +23,6 @@ from cnnjax.progress import Progress
 from cnnjax.runs import RunDirectory
 from cnnjax.training import state
 
-train_module = importlib.import_module("cnnjax.training.loop")  # the attributes `cnnjax.train` ... are the functions
-train = train_module.train
-evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 pytestmark = pytest.mark.usefixtures("without_pictures")
 RNG = np.random.default_rng(0)
 
@@ -177,7 +175,7 @@ def test_a_run_that_was_stopped_goes_on_with_what_it_fitted(run, cell_folder, ca
     log = tmp_path / "run" / "metrics.jsonl"
     with pytest.raises(Stopped):
         train(run.config, tmp_path / "run", stop=lambda: log.exists() and len(log.read_text().splitlines()) >= 11)
-    monkeypatch.setattr(train_module.whitening, "fit", None)  # not called again
+    monkeypatch.setattr(whitening, "fit", None)  # not called again
     assert train(run.config, tmp_path / "run")["test"] == run.summary["test"]
     assert same(saved(tmp_path / "run", run.config), saved(run.workdir, run.config))
 

@@ -1,0 +1,240 @@
+"""One verb: train, from a config to a run directory with a summary and a report."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cnnjax import checkpoints as checkpoints_lib
+from cnnjax import config as config_lib
+from cnnjax import inference, metrics, models, pages, runs, runtime, training
+from cnnjax.data import dataset, sources, splits
+from cnnjax.errors import DataError, Stopped
+from cnnjax.progress import Progress, counted
+
+PICTURES = 10  # seconds for which curves of a run under way may be old
+SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
+
+
+def train(config, workdir: str | Path, *, progress: Progress | None = None,
+          stop: Callable[[], bool] = lambda: False, saved: Callable[[], None] = lambda: None) -> runs.Summary:  # fmt: skip
+    """Trains, or continues the run in `workdir`, or returns the summary of a finished one.
+
+    Args:
+        config: from `load_config`.
+        workdir: the run directory; made when missing, never overwritten.
+        progress: hears what happens; silent by default.
+        stop: polled between steps; once true, everything is saved and `Stopped` is raised.
+        saved: called, in another thread, whenever a checkpoint is whole.
+
+    Returns:
+        The record of `summary.json`: best_step, steps, epochs, stopped, seconds, images_per_second, parameters, and the
+        numbers of train, val and test at the best step (None for a split without images).
+
+    Raises:
+        UserError: in one line, what cannot work.
+        Stopped: `stop` was true; the same call continues.
+    """
+    main, run = runtime.is_main(), runs.RunDirectory(workdir)
+    progress = (main and progress) or Progress()
+    with contextlib.ExitStack() as held:
+        with runtime.all_or_none():
+            run.check_apart(config)
+            if main:
+                run.check_unused()
+            ended = run.finished(config)
+            if main and not ended:
+                held.enter_context(run.locked())
+        if not ended:
+            advice = (f"use a smaller --config.data.batch_size (now {config.data.batch_size}), --config.train.accumulate "
+                      "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
+            held.enter_context(runtime.readable_shortage(advice))
+            return _Training(config, run, progress, stop).train(saved)
+    if main and not run.report.exists():  # killed between the last number and the page
+        pages.write_report(run.path)
+    summary, trained = ended
+    epochs, trained = counted(summary.epochs, "epoch"), trained["data"]["path"]
+    progress.message(f"{run} is finished ({epochs}, best step {summary.best_step}); nothing to train")
+    if trained != config.data.path:
+        progress.warn(f"it was trained on {trained}, not on {config.data.path}; for that use another --workdir")
+    return summary
+
+
+class _Training:
+    """One call of `train`: its devices, its data and its network, and the order of its parts."""
+
+    def __init__(self, config, run: runs.RunDirectory, progress: Progress, stop: Callable[[], bool]):
+        self.config, self.run, self.progress, self.stop = config, run, progress, stop
+        self.main = runtime.is_main()
+        with runtime.all_or_none():
+            sources.check_path(config.data)  # before anything is said
+            self.mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+            self._describe()
+            self.ahead = training.Ahead(config, self.mesh)
+            self.data = dataset.prepare(config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile)
+            self.positive = _positive(config, self.data.classes)
+        runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
+        for name in splits.NAMES:
+            if len(self.data.splits[name]):
+                progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def train(self, saved: Callable[[], None]) -> runs.Summary:
+        """Trains, evaluates the best checkpoint on every split, and writes the summary and the report."""
+        config, run = self.config, self.run
+        with checkpoints_lib.Checkpoints(run, writable=True, saved=saved) as checkpoints:
+            with contextlib.ExitStack() as held:
+                with runtime.all_or_none():
+                    loop = self._prepare(checkpoints, held)
+                if self.main:
+                    run.claim(config)
+                try:
+                    early = loop.run()
+                except Stopped:
+                    self._write_stopped(loop)
+                    raise
+            with loop.stopwatch.clock("checkpoint"):
+                checkpoints.wait()
+            best = checkpoints.resolve_best(loop.stopping.best_step, self.progress.warn)
+            shapes = self.plan.network.abstract(self.mesh, ema=bool(config.train.ema_decay))
+            weights = checkpoints.load(best, {"model": shapes})["model"]
+        summary = self._summary(loop, "early" if early else "finished")
+        summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
+        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
+        summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
+        if self.main:
+            pages.save_figure(pages.history_figure(run.read_history(), best, config.name), run.curves)
+            run.write_summary(summary)
+            pages.write_report(run.path)
+        runtime.wait_for_all("trained")
+        return summary
+
+    def _describe(self) -> None:
+        """Says on what the run is trained."""
+        config, wanted = self.config, self.config.train.precision
+        precision = models.precision(config)
+        self.progress.message(f"{config.name} on {runtime.describe(self.mesh)}, kernels: {runtime.kernels(config)}")
+        if precision != wanted:
+            self.progress.warn(f"train.precision={wanted}, but a network with normalisation computes in {precision} where the kernels do: "
+                               f"that is faster on a CPU; --config.runtime.kernels=xla computes in {wanted}")  # fmt: skip
+
+    def _prepare(self, checkpoints: checkpoints_lib.Checkpoints, held: contextlib.ExitStack) -> training.Loop:
+        """Returns the loop at its start; `held` closes what the loop writes to."""
+        config, data, mesh, progress = self.config, self.data, self.mesh, self.progress
+        self.plan = plan = self.ahead.plan(len(data.classes), len(data.splits["train"]))
+        self._say_what_differs()
+        table = models.table(plan.network.model, config.image.size)
+        self.parameters = sum(row.parameters for row in table)
+        self.showcase = training.Showcase(config, data, plan.batch_size, mesh)
+        feed = training.open_feed(data, plan, mesh, config.seed, progress)
+        start = training.find_start(config.image, data, plan, feed, mesh, checkpoints, self.run, progress)
+        checkpoints.check_room(start.state.trees())
+        history, observer = runs.NoHistory(), training.Observer()
+        if self.main:
+            run = self.run
+            history = runs.History(run.history, run.metrics, start.step, averaged=bool(config.train.ema_decay))
+            held.callback(history.close)
+            events = runs.open_events(run.tensorboard, start.step, wanted=config.log.tensorboard)
+            held.callback(events.close)
+            runs.write_json(run.network_table, [dataclasses.asdict(row) for row in table])
+            observer = _Pictures(config, run, plan, table, self.showcase, events, progress, self.ahead)
+        validation = training.Validation(data, plan, mesh, config.data.batch_size, self.positive)
+        saver = training.Saver(checkpoints, feed, history, self._metadata(), start.stopping, start.stopwatch,
+                               config.train.checkpoint_every, start.saved)  # fmt: skip
+        return training.Loop(config, plan, mesh, start, feed, validation, saver, history, observer, progress, self.stop)
+
+    def _say_what_differs(self) -> None:
+        """Says where the run is not what the config seems to ask for."""
+        config, plan = self.config, self.plan
+        if plan.batch_size < config.data.batch_size:
+            images = counted(plan.images, "training image")
+            self.progress.warn(
+                f"data.batch_size={config.data.batch_size} is more than the {images}: each step takes {plan.batch_size}"
+            )
+        if idle := config_lib.idle(config):
+            self.progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
+
+    def _metadata(self) -> dict:
+        """What is the same in all checkpoints of the run."""
+        return {
+            "config": json.loads(config_lib.to_json(self.config)),
+            "classes": list(self.data.classes),
+            "positive": self.positive,
+            "preprocessing": checkpoints_lib.preprocessing(self.config),
+            "splits_sha256": splits.digest(self.run.splits),
+        }
+
+    def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
+        """Evaluates every split that has images; returns its numbers by its name."""
+        found = {}
+        for name in splits.NAMES:
+            if len(self.data.splits[name]):
+                if self.stop() and not runtime.is_distributed():
+                    self._write_stopped(loop)
+                    raise Stopped(
+                        "stopped while the best checkpoint was evaluated, everything is saved; the same command continues"
+                    )
+                result = inference.evaluate_split(
+                    engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, workdir=self.run.path,
+                    name=name, extra={"step": step}, progress=self.progress)  # fmt: skip
+                found[name] = metrics.summarized(result)
+        return found
+
+    def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
+        return training.summarize(self.config, self.plan, self.mesh, loop, self.data.classes, self.parameters, stopped)
+
+    def _write_stopped(self, loop: training.Loop) -> None:
+        """Writes the summary of a run that was stopped, before any process leaves."""
+        if self.main:
+            self.run.write_summary(self._summary(loop, "signal"))
+        runtime.wait_for_all("stopped")
+
+
+class _Pictures(training.Observer):
+    """Shows a run under way: rows on the screen, curves, the network, TensorBoard."""
+
+    def __init__(self, config, run: runs.RunDirectory, plan: training.Plan, table: Sequence, showcase: training.Showcase,
+                 events: runs.Events | runs.NoEvents, progress: Progress, ahead: training.Ahead):  # fmt: skip
+        self._config, self._run, self._plan, self._table = config, run, plan, table
+        self._showcase, self._events, self._progress, self._ahead = showcase, events, progress, ahead
+        self._drawn_at = -math.inf
+
+    def began(self):
+        plan, parameters = self._plan, sum(row.parameters for row in self._table)
+        steps = f"{counted(plan.steps_per_epoch, 'step')} of {counted(plan.batch_size, 'image')} per epoch"
+        self._progress.message(
+            f"  {parameters:,} parameters, {steps}, at most {counted(self._config.train.epochs, 'epoch')}"
+        )
+        self._progress.message(pages.history_header())
+
+    def compiled(self):
+        self._ahead.import_modules(SLOW)
+
+    def step_logged(self, row):
+        self._events(row, "train")
+
+    def epoch_evaluated(self, row, numbers, *, best):
+        self._events({"step": row["step"], **numbers}, "val")
+        self._progress.message(pages.history_row(row, self._config.train.epochs, best=best))
+
+    def epoch_ended(self, rows, best_step):
+        config = self._config
+        if time.monotonic() - self._drawn_at > PICTURES:
+            pages.save_figure(pages.history_figure(rows, best_step, config.name), self._run.curves)
+            if self._drawn_at == -math.inf:  # in place of a network that was described before
+                pages.save_figure(
+                    pages.network_figure(self._table, config.image.size, config.name), self._run.network_picture, dpi=160
+                )
+            self._drawn_at = time.monotonic()
+        self._events.image("augmented", lambda: self._showcase.picture(rows[-1]["step"]), rows[-1]["step"])
+
+
+def _positive(config, classes: tuple[str, ...]) -> int:
+    """The index of the positive class of two, else -1."""
+    if len(classes) != 2:
+        return -1
+    if config.data.positive and config.data.positive not in classes:
+        raise DataError(f"data.positive={config.data.positive!r} is not a class; use one of {', '.join(classes)}")
+    return classes.index(config.data.positive) if config.data.positive else 1

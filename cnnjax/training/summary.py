@@ -1,0 +1,45 @@
+"""A run in numbers."""
+
+import platform
+
+import jax
+
+from cnnjax import checkpoints, models, runs, runtime
+from cnnjax.training.loop import Loop
+from cnnjax.training.plan import Plan
+from cnnjax.training.stopwatch import SPENT
+
+
+def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, classes: tuple[str, ...], parameters: int,
+              stopped: str) -> runs.Summary:  # fmt: skip
+    """Returns the summary of a run without its evaluation.
+
+    Args:
+        config: of the run.
+        plan: of the run.
+        mesh: its devices.
+        loop: after training.
+        classes: names in the order of the probabilities.
+        parameters: numbers in the network.
+        stopped: "finished", "early" or "signal".
+    """
+    stopwatch = loop.stopwatch
+    return runs.Summary(
+        name=config.name,
+        best_step=loop.stopping.best_step,
+        steps=loop.done,
+        epochs=loop.done // plan.steps_per_epoch,
+        stopped=stopped,
+        seconds=round(stopwatch.now(), 1),
+        images_per_second=round(stopwatch.images_per_second(), 1),
+        parameters=parameters,
+        classes=classes,
+        devices=runtime.describe(mesh),
+        kernels=runtime.kernels(config),
+        precision=models.precision(config),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        versions=checkpoints.versions(),
+        revision=checkpoints.revision(),
+        spent={kind: round(stopwatch.spent.get(kind, 0.0), 2) for kind in SPENT},
+    )
