@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from cnnjax import config
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
@@ -29,6 +31,11 @@ def cross_entropy_of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+
+
+def find_loss(name: str) -> Loss:
+    """Returns a loss of `LOSSES`, or one of the user's own, "FILE.py:NAME". Raises ConfigError where there is none."""
+    return LOSSES.get(name) or config.load_own(name)
 
 
 def predicted(logits: jax.Array) -> jax.Array:

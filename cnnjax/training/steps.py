@@ -14,7 +14,7 @@ from cnnjax.augmentation import Targets, augment, mix
 from cnnjax.inference import compile_logits
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
-from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, predicted
+from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, find_loss, predicted
 from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.state import TrainState, initial
 
@@ -66,9 +66,9 @@ class Recipe:
 
 
 def recipe(config) -> Recipe:
-    """That of a whole config."""
+    """Returns the recipe of a whole config. Raises ConfigError for a loss of the user's own that cannot be imported."""
     return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
-                  native=runtime.kernels(config) != "xla")  # fmt: skip
+                  loss=find_loss(config.train.loss), native=runtime.kernels(config) != "xla")  # fmt: skip
 
 
 def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer, recipe: Recipe, alone: bool = False
