@@ -20,7 +20,7 @@ INTERRUPTED = "interrupted; the same command continues from the last checkpoint,
 
 def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     """Trains, or continues, and prints the numbers at the best step."""
-    with StopFlag(_leave) as stop:  # before the imports, which take seconds
+    with StopFlag(leave) as stop:  # before the imports, which take seconds
         from cnnjax import runtime
         from cnnjax.commands.train import train as train_run
         from cnnjax.pages import tables
@@ -63,7 +63,7 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     from cnnjax.commands.explore import explore as explored
     from cnnjax.runs import RunDirectory
 
-    with StopFlag(_leave) as stop:
+    with StopFlag(leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
         page = explored(config, workdir, progress=console, stop=stop)
     console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
@@ -136,7 +136,7 @@ def _stop_anywhere() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _leave() -> None:
+def leave() -> None:
     """Ends the process at once. JAX would print and forget an exception that is raised in one of its callbacks."""
     shown = "\x1b[?25h" if os.isatty(1) else ""  # progress bars hide the cursor
     os.write(2, f"{shown}{INTERRUPTED}\n".encode())

@@ -7,6 +7,7 @@ from cnnjax import config as config_lib
 from cnnjax.cli import flags, modes
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
+from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import local_workdir
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
 from cnnjax.progress import Console
@@ -34,7 +35,10 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
     """Runs a mode that starts from a config file."""
     if not FLAGS.config:
         raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
-    config = config_lib.load_config(FLAGS.config, overrides)
+    with StopFlag(modes.leave) as stop:  # a registry of choices may import JAX, which takes seconds
+        config = config_lib.load_config(FLAGS.config, overrides)
+    if stop():
+        raise Stopped(modes.INTERRUPTED)
     with local_workdir(FLAGS.workdir or f"runs/{config.name}", config.data.cache_dir, console) as (workdir, push):
         if FLAGS.mode == "train":
             modes.train(config, workdir, push, console)

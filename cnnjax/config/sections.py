@@ -60,7 +60,7 @@ class Image(Section):
 
     size: int = key(64, "pixels, height and width that the network sees", least=4, most=4096, unit="pixels")
     resize: str = key("bilinear", "bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins",
-                      choices=("bilinear", "nearest", "pad"))
+                      choices="cnnjax.data:RESIZES")
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
     zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
 
