@@ -1,4 +1,4 @@
-"""What several test files share: small generated image folders, a cache of their own, the real data where it is."""
+"""Fixtures of several test files: small generated image folders, a cache of their own, the real data where it is."""
 
 import importlib
 from collections.abc import Sequence

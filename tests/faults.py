@@ -76,7 +76,7 @@ STOPPED, REFUSED, KILLED = 75, 2, -signal.SIGKILL
 
 
 class Loss(Exception):
-    """What a fault has cost."""
+    """Cost of a fault."""
 
 
 class Skip(Exception):
@@ -85,7 +85,7 @@ class Skip(Exception):
 
 @dataclasses.dataclass
 class Site:
-    """What all trials share: the images, their cache, compiled programs and the undisturbed run."""
+    """Shared by all trials: the images, their cache, compiled programs and the undisturbed run."""
 
     root: Path
     expected: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -139,7 +139,7 @@ class Trial:
         return process
 
     def output(self, process: subprocess.Popen) -> tuple[str, str]:
-        """What it has printed so far."""
+        """Returns the output so far."""
         number = self.processes.index(process)
         return tuple((self.root / f"{number}.{kind}").read_text() for kind in ("out", "err"))
 
@@ -485,7 +485,7 @@ def full_cache_disk(trial):
 
 
 def read_only(trial):
-    """What is open stays writable, as the system wants it; what is opened or renamed from now on is refused."""
+    """Refuses to open or rename from now on; open files stay writable, as the system has it."""
     with mounted(trial.workdir, 65536):
         process = trial.start()
         any_moment(trial.rng)(trial, process)

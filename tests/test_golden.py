@@ -64,7 +64,7 @@ def digest(workdir: Path) -> str:
 
 
 def environment(workdir: Path) -> str:
-    """What the last bits of a run depend on: the processor's instructions and the version of JAX."""
+    """Names what the last bits of a run depend on: the processor's instructions and the version of JAX."""
     summary = json.loads((workdir / "summary.json").read_text())
     return f"jax {jax.__version__}, {summary['kernels']}, {_processor()}"
 

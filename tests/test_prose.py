@@ -23,7 +23,12 @@ PHRASES = {
     '"not finite"': r"\bnumbers? that (are|is) none\b",
     '"subclass"': r"\bwho inherits\b|\bwhoever inherits\b",
 }
-SKIPPED = ("tests/test_prose.py", "docs/log.md", "docs/devlog.md", "CHANGELOG.md")  # this list, and history that is not rewritten
+SKIPPED = (
+    "tests/test_prose.py",
+    "docs/log.md",
+    "docs/devlog.md",
+    "CHANGELOG.md",
+)  # this list, and history that is not rewritten
 # (file, part of the line): a phrase that is meant.
 ALLOWED: set[tuple[str, str]] = set()
 
@@ -44,7 +49,9 @@ def first_words(code: str) -> list[tuple[int, str]]:
             text = ast.get_docstring(node)
             word = re.match(r"\w*", text)[0] if text else ""
             if word in FIRST_WORDS:
-                found.append((node.body[0].lineno, f"a docstring begins with {word!r}: write a verb, or a noun with its shape"))
+                found.append(
+                    (node.body[0].lineno, f"a docstring begins with {word!r}: write a verb, or a noun with its shape")
+                )
     return found
 
 

@@ -1,4 +1,4 @@
-"""What the tests of training share: a tiny config, child processes with several devices, and strict ranks in JAX."""
+"""Tools of the training tests: a tiny config, child processes with several devices, and strict ranks in JAX."""
 
 import csv
 import json
@@ -75,7 +75,7 @@ def on_devices(devices: int, code: str, *arguments) -> dict:
 
 
 def results_on_threads(code: str) -> set[str]:
-    """What `code`, which leaves `step`, `params` and `images`, gives on 1, 2 and 7 threads: digests of all of its bits."""
+    """Digests of the results of `code`, which leaves `step`, `params` and `images`, on 1, 2 and 7 threads."""
     code += """
 import hashlib
 digest = hashlib.sha256()

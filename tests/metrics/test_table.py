@@ -120,7 +120,9 @@ def balanced(monkeypatch):
     def balanced_accuracy(p):
         return float(np.mean([(p.called == c)[p.labels == c].mean() for c in np.unique(p.labels)]))
 
-    monkeypatch.setitem(metrics.METRICS, "balanced_accuracy", metrics.Metric("balanced accuracy", balanced_accuracy, tile=True))
+    monkeypatch.setitem(
+        metrics.METRICS, "balanced_accuracy", metrics.Metric("balanced accuracy", balanced_accuracy, tile=True)
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

@@ -82,7 +82,7 @@ def free_port() -> int:
 
 
 def environment(devices=1):
-    """That of a process. Without what JAX has set in this one when it was imported, a level of its messages."""
+    """Environment of a process, without the level of messages that JAX set in this one when it was imported."""
     whole = {**child_environment(devices), **COMPILED_ENVIRONMENT}
     whole.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return whole
