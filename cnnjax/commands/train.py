@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
+from cnnjax import data as data_lib
 from cnnjax import inference, metrics, models, pages, runs, runtime, training
-from cnnjax.data import dataset, sources, splits
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -70,14 +70,14 @@ class _Training:
         self.config, self.run, self.progress, self.stop = config, run, progress, stop
         self.main = runtime.is_main()
         with runtime.all_or_none():
-            sources.check_path(config.data)  # before anything is said
+            data_lib.check_path(config.data)  # before anything is said
             self.mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
             self._describe()
             self.ahead = training.Ahead(config, self.mesh)
-            self.data = dataset.prepare(config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile)
+            self.data = data_lib.prepare(config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile)
             self.positive = _positive(config, self.data.classes)
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
-        for name in splits.NAMES:
+        for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
 
@@ -163,13 +163,13 @@ class _Training:
             "classes": list(self.data.classes),
             "positive": self.positive,
             "preprocessing": checkpoints_lib.preprocessing(self.config),
-            "splits_sha256": splits.digest(self.run.splits),
+            "splits_sha256": data_lib.splits_digest(self.run.splits),
         }
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
         """Evaluates every split that has images; returns its numbers by its name."""
         found = {}
-        for name in splits.NAMES:
+        for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 if self.stop() and not runtime.is_distributed():
                     self._write_stopped(loop)

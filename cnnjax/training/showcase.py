@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from cnnjax import runtime
-from cnnjax.data.dataset import Dataset
+from cnnjax.data import Dataset
 from cnnjax.inference import put
 from cnnjax.training.feeds import TrainBatches
 from cnnjax.training.steps import compile_augmentation

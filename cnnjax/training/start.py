@@ -6,8 +6,7 @@ import jax
 
 from cnnjax import runs, runtime
 from cnnjax.checkpoints import Checkpoints
-from cnnjax.data import splits, whitening
-from cnnjax.data.dataset import Dataset
+from cnnjax.data import Dataset, fit_whitening, splits_digest
 from cnnjax.errors import DataError
 from cnnjax.models import shardings
 from cnnjax.progress import Progress
@@ -69,7 +68,7 @@ def find_start(image, data: Dataset, plan: Plan, feed: Feed, mesh: jax.sharding.
     if restored is None:
         state = plan.steps.first()
         return Start(_whitened(state, image, data, mesh, progress) if image.zca else state)
-    if restored.metadata["splits_sha256"] != splits.digest(run.splits):
+    if restored.metadata["splits_sha256"] != splits_digest(run.splits):
         raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}; "
                         "restore it or use another --workdir")  # fmt: skip
     feed.set_state({"next_index": restored.next_index})
@@ -81,7 +80,7 @@ def find_start(image, data: Dataset, plan: Plan, feed: Feed, mesh: jax.sharding.
 def _whitened(state: TrainState, image, data: Dataset, mesh: jax.sharding.Mesh, progress: Progress) -> TrainState:
     """Returns the state with ZCA whitening that is fitted to the training images."""
     progress.message("  fitting ZCA whitening to the training images")
-    fitted = whitening.fit(data.images, data.splits["train"], image.zca_epsilon)
+    fitted = fit_whitening(data.images, data.splits["train"], image.zca_epsilon)
     mean, matrix = runtime.from_main(fitted)  # or the last bits of hosts might differ
     fitted = {"whiten": {"mean": mean, "matrix": matrix}}
     fitted = jax.device_put(fitted, shardings(fitted, mesh))

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from cnnjax import metrics
-from cnnjax.data.dataset import Dataset
+from cnnjax.data import Dataset
 from cnnjax.errors import TrainingError
 from cnnjax.inference import Engine, evaluated
 from cnnjax.training.plan import Plan

@@ -21,7 +21,7 @@ from cnnjax.errors import Stopped, UserError
 from cnnjax.models import registry as models
 from cnnjax.progress import Progress
 from cnnjax.runs import RunDirectory
-from cnnjax.training import state
+from cnnjax.training import start, state
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 RNG = np.random.default_rng(0)
@@ -175,7 +175,7 @@ def test_a_run_that_was_stopped_goes_on_with_what_it_fitted(run, cell_folder, ca
     log = tmp_path / "run" / "metrics.jsonl"
     with pytest.raises(Stopped):
         train(run.config, tmp_path / "run", stop=lambda: log.exists() and len(log.read_text().splitlines()) >= 11)
-    monkeypatch.setattr(whitening, "fit", None)  # not called again
+    monkeypatch.setattr(start, "fit_whitening", None)  # not called again
     assert train(run.config, tmp_path / "run")["test"] == run.summary["test"]
     assert same(saved(tmp_path / "run", run.config), saved(run.workdir, run.config))
 
