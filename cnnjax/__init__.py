@@ -21,8 +21,8 @@ _EXPORTS = {
     "Classifier": "inference.classifier",
     "describe": "commands.describe",
     "explore": "commands.explore",
-    "write_report": "pages.report",
-    "compare_runs": "pages.report",
+    "write_report": "commands.report",
+    "compare_runs": "commands.compare",
     "UserError": "errors",
     "Stopped": "errors",
 }

@@ -88,7 +88,7 @@ def without_pictures(monkeypatch):
     monkeypatch.setattr(pages, "save_figure", lambda figure, path, **options: path.touch())
     for name in ("history_figure", "network_figure"):
         monkeypatch.setattr(pages, name, lambda *numbers, **options: None)
-    monkeypatch.setattr(pages, "write_report", lambda workdir, output=None: (workdir / "report.html").touch())
+    monkeypatch.setattr(pages, "write_report", lambda workdir: (Path(workdir) / "report.html").touch())
 
 
 @pytest.fixture(scope="session")

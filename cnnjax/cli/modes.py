@@ -21,9 +21,8 @@ INTERRUPTED = "interrupted; the same command continues from the last checkpoint,
 def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     """Trains, or continues, and prints the numbers at the best step."""
     with StopFlag(leave) as stop:  # before the imports, which take seconds
-        from cnnjax import runtime
+        from cnnjax import pages, runtime
         from cnnjax.commands.train import train as train_run
-        from cnnjax.pages import tables
 
         runtime.keep_compiled(config.data.cache_dir)
         runtime.keep_memory(config)
@@ -39,10 +38,10 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     why = f"no lower val_loss for {patience}" if summary["stopped"] == "early" else "all epochs done"
     console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
-    console.message(tables.numbers_table(summary))
+    console.message(pages.numbers_table(summary))
     console.message("")
     split = "test" if summary["test"] else "val"
-    console.message(f"time     {tables.time_text(summary)}")
+    console.message(f"time     {pages.time_text(summary)}")
     console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
     named = shlex.quote(str(shown))
     console.message(f"evaluate {command()} --mode=eval --workdir={named} --split={split}")
@@ -78,7 +77,8 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
 
 def report(overrides: Mapping[str, str], console: Console) -> None:
     """Writes the page of a run, or of a comparison of several runs."""
-    from cnnjax.pages import report as pages
+    from cnnjax.commands.compare import compare_runs
+    from cnnjax.commands.report import write_report
 
     _stop_anywhere()
     if overrides:
@@ -86,10 +86,10 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
     if FLAGS.compare:
         with contextlib.ExitStack() as held:
             runs = [held.enter_context(local_workdir(workdir, "", console))[0] for workdir in FLAGS.compare]
-            page = pages.compare_runs(runs, FLAGS.output or None)
+            page = compare_runs(runs, FLAGS.output or None)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
-            page = pages.write_report(workdir, FLAGS.output or None)
+            page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
     console.message(f"written  {page} (open it in a browser)")
@@ -97,9 +97,8 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Evaluates a checkpoint on a split and prints the numbers."""
-    from cnnjax import runtime
+    from cnnjax import pages, runtime
     from cnnjax.commands.evaluate import evaluate as evaluated
-    from cnnjax.pages import tables
 
     _stop_anywhere()
     runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
@@ -108,7 +107,7 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
     if not main:
         return
     console.message(f"{workdir}, step {result['step']}")
-    console.message(tables.details_text(result))
+    console.message(pages.details_text(result))
     name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
     console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
 

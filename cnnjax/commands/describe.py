@@ -8,9 +8,8 @@ import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import models, runs, runtime
+from cnnjax import models, pages, runs, runtime
 from cnnjax.errors import DataError
-from cnnjax.pages import plots, tables
 from cnnjax.progress import Progress, counted
 from cnnjax.training import optimizers, plan, state
 
@@ -40,11 +39,11 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
         table = models.table(network.model, config.image.size)
         picture = workdir / "network.png"
         if drawn := not (workdir / "config.json").exists():  # else it is that of a run
-            plots.save(plots.network(table, config.image.size, config.name), picture, dpi=160)
+            pages.save_figure(pages.network_figure(table, config.image.size, config.name), picture, dpi=160)
         lines += [
             "",
             f"network ({picture})" if drawn else "network",
-            tables.network_table(table),
+            pages.network_table(table),
             "",
             "memory of each device",
             *_memory(config, network, mesh),

@@ -9,8 +9,8 @@ from cnnjax.data.sources import SOURCES, Source, check_path, open_source
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS
 from cnnjax.data.splits import NONE as NO_ROWS
+from cnnjax.data.splits import Rows, by_split, shared_groups
 from cnnjax.data.splits import assign as assign_splits
-from cnnjax.data.splits import by_split, shared_groups
 from cnnjax.data.splits import digest as splits_digest
 from cnnjax.data.splits import read as read_splits
 from cnnjax.data.tfds import class_names
@@ -19,7 +19,7 @@ from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "Dataset", "FileReference",
-    "ImageError", "Source", "Spool", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
+    "ImageError", "Rows", "Source", "Spool", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
     "fit_whitening", "is_prepared", "open_source", "prepare", "read_splits", "resize", "shared_groups", "splits_digest",
     "thumbnail",
 ]  # fmt: skip

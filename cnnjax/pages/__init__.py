@@ -1,13 +1,30 @@
 """Text for terminals, figures, and self-contained pages: numbers and pixels in; text, PNG and HTML out."""
 
-from cnnjax.pages.blocks import check_replaceable
+from cnnjax.pages.blocks import Page, Photo, check_replaceable, write_page
+from cnnjax.pages.comparison import comparison_page
+from cnnjax.pages.exploration import (
+    Augmented,
+    Pictures,
+    Sample,
+    augmentation_section,
+    classes_section,
+    colours_section,
+    files_section,
+    groups_section,
+    photos_section,
+    processing_section,
+)
+from cnnjax.pages.figures import save as save_figure
 from cnnjax.pages.plots import history as history_figure
 from cnnjax.pages.plots import network as network_figure
-from cnnjax.pages.plots import save as save_figure
-from cnnjax.pages.report import compare_runs, write_report
+from cnnjax.pages.record import Record, read_record
+from cnnjax.pages.report import report_page, write_report
 from cnnjax.pages.tables import details_text, history_header, history_row, network_table, numbers_table, time_text
 
 __all__ = [
-    "check_replaceable", "compare_runs", "details_text", "history_figure", "history_header", "history_row",
-    "network_figure", "network_table", "numbers_table", "save_figure", "time_text", "write_report",
+    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable",
+    "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "groups_section",
+    "history_figure", "history_header", "history_row", "network_figure", "network_table", "numbers_table",
+    "photos_section", "processing_section", "read_record", "report_page", "save_figure", "time_text", "write_page",
+    "write_report",
 ]  # fmt: skip

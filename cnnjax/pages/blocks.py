@@ -1,4 +1,4 @@
-"""Self-contained HTML pages from sections of tables, charts and photos; the looks are in page.html."""
+"""Self-contained HTML pages from sections of tables, charts and photos. Their looks are in page.html."""
 
 import base64
 import dataclasses
@@ -10,9 +10,9 @@ import numpy as np
 from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.errors import CheckpointError
-from cnnjax.pages import plots
+from cnnjax.pages.figures import BLUE
 
-SIGNED = b"Made by cnnjax."  # at the end of every page
+SIGNED = b"Made by cnnjax."  # stands at the end of every page
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Headline numbers: (value, what it is)."""
+    """Large numbers: (value, title)."""
 
     items: Sequence[tuple[str, str]]
     kind: str = "tiles"
@@ -56,6 +56,8 @@ class Charts:
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
+    """An image with its caption."""
+
     pixels: np.ndarray | bytes  # uint8 [h, w], [h, w, 3], or an encoded PNG or JPEG
     caption: str
     detail: str = ""
@@ -81,38 +83,57 @@ class Beside:
     kind: str = "beside"
 
 
+Block = Note | Tiles | Table | Charts | Photos | Beside
+
+
 @dataclasses.dataclass(frozen=True)
 class Section:
+    """Blocks under a title. A page leaves out a section without blocks."""
+
     title: str
-    blocks: Sequence[Note | Tiles | Table | Charts | Photos | Beside]
+    blocks: Sequence[Block]
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Sections under a title."""
+
+    title: str
+    subtitle: str
+    sections: Sequence[Section]
 
 
 def data_uri(pixels: np.ndarray | bytes) -> tuple[str, bool]:
-    """An image as a data: address, and whether it is so small that its pixels should be shown as squares."""
+    """Returns an image as a data: address, and whether it is so small that its pixels should be shown as squares."""
     encoded = pixels if isinstance(pixels, bytes) else data_lib.thumbnail(pixels)
     kind = "png" if encoded.startswith(data_lib.PNG_SIGNATURE) else "jpeg"
     height, width = data_lib.decode(encoded).shape[:2]
     return f"data:image/{kind};base64,{base64.b64encode(encoded).decode()}", max(height, width) <= 64
 
 
+def html(page: Page) -> str:
+    """Returns a page as HTML that needs no other file and no network."""
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("cnnjax.pages", "."), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
+    environment.filters["data_uri"] = data_uri
+    sections = [section for section in page.sections if section.blocks]
+    return environment.get_template("page.html").render(title=page.title, subtitle=page.subtitle, sections=sections, blue=BLUE)
+
+
 def check_replaceable(path: Path) -> None:
-    """Raises CheckpointError where something is that is no such page."""
+    """Raises CheckpointError where a path exists and is not such a page."""
     if path.is_dir() or (path.exists() and SIGNED not in path.read_bytes()[-200:]):
-        raise CheckpointError(f"{path} exists, is no page of cnnjax and is not overwritten; delete it, or name another place with "
+        raise CheckpointError(f"{path} exists, is not a page of cnnjax and is not overwritten; delete it, or name another place with "
                               "--output=FILE or --workdir=DIR")  # fmt: skip
 
 
-def write(path: Path, title: str, subtitle: str, sections: Sequence[Section]) -> None:
-    """Writes the page, whole or not at all. It needs no other file and no network.
+def write_page(path: Path, page: Page) -> None:
+    """Writes a page, whole or not at all.
 
     Raises:
         CheckpointError: as `check_replaceable`.
     """
-    import jinja2
-
     check_replaceable(path)
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("cnnjax.pages", "."), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
-    environment.filters["data_uri"] = data_uri
-    template = environment.get_template("page.html")
-    runs.write_text(path, template.render(title=title, subtitle=subtitle, sections=sections, blue=plots.BLUE))
+    runs.write_text(path, html(page))

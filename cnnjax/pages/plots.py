@@ -1,21 +1,12 @@
-"""Pictures: figures that become a PNG file, and SVG text that takes the colours of the page around it."""
+"""Charts and pictures of runs and of images, each a figure."""
 
-import functools
-import io
 import math
-import os
-import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-# Okabe and Ito's palette, told apart with every kind of colour vision.
-BLUE, ORANGE, GREEN, SKY, PURPLE, AMBER = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#CC79A7", "#E69F00"
-SERIES = (BLUE, ORANGE, GREEN, PURPLE, SKY, AMBER)
-# In a page's SVG these three become its text, muted text and lines, light or dark.
-INK, MUTED, LINE = "#1f2328", "#656d76", "#d8dee4"
-WIDTH = 4.7  # inches; with 9-point text readable on a phone and in a column of a desktop page
+from cnnjax.pages.figures import AMBER, BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, figure, styled
+
 _KINDS = {
     "input": "#F0E442",
     "whiten": "#F0E442",
@@ -28,74 +19,6 @@ _KINDS = {
     "flatten": "#DDDDDD",
     "dense": GREEN,
 }
-_STYLE = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": LINE,
-    "axes.labelsize": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": MUTED,
-    "grid.color": LINE,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "cnnjax",
-}
-
-
-def figure(width: float = WIDTH, height: float = 2.9, layout: str | None = "constrained"):
-    """A figure without pyplot, which would keep global state and look for a screen."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout=layout)
-
-
-def styled(draw):
-    """Decorates a function that makes a figure: matplotlib reads its settings while artists are made."""
-
-    @functools.wraps(draw)
-    def drawn(*args, **kwargs):
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return drawn
-
-
-def save(drawn, path: Path, dpi: int = 150) -> None:
-    """Writes a figure as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        drawn.savefig(temporary, dpi=dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def svg(drawn) -> str:
-    """A figure as an <svg> element for a page: it scales, and takes the page's font and colours."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        drawn.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    element = text.getvalue()
-    element = element[element.index("<svg") :]
-    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.S)
-    element = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", element, count=1)
-    element = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", element, count=1)
-    element = re.sub(r' id="(?:figure|axes|patch|text|line2d|matplotlib\.axis|xtick|ytick|legend|FillBetween\w*|PathCollection|'
-                     r'LineCollection)_\d+"', "", element)  # fmt: skip
-    element = re.sub(r"font: (?:\w+ )?([\d.]+px)[^;\"]*", r"font-size: \1", element)
-    for colour, variable in ((INK, "currentColor"), (MUTED, "var(--muted)"), (LINE, "var(--line)")):
-        element = element.replace(colour, variable)
-    return element
 
 
 def _plain(axes, grid: str = "y") -> None:
@@ -131,7 +54,7 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
 
 @styled
 def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int]):
-    """A measure against the epoch. One run: training and validation; several: validation of each.
+    """Draws a measure against the epoch: training and validation of one run, or validation of each of several.
 
     Args:
         runs: name -> rows of `history.csv`.
@@ -145,7 +68,7 @@ def curves(runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[str, int]
 
 @styled
 def history(rows: Sequence[dict], best_step: int, name: str):
-    """Accuracy and loss of one run side by side, for `curves.png`."""
+    """Draws accuracy and loss of one run side by side, for `curves.png`."""
     drawn = figure(10, 4)
     for axes, key in zip(drawn.subplots(1, 2), ("accuracy", "loss"), strict=True):
         _measure(axes, {name: rows}, key, {name: best_step})
@@ -155,7 +78,7 @@ def history(rows: Sequence[dict], best_step: int, name: str):
 
 @styled
 def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
-    """Horizontal stacked bars: row -> {part -> value}, the total written behind each."""
+    """Draws horizontal stacked bars, row -> {part -> value}, and writes the total behind each."""
     parts = list(dict.fromkeys(part for row in values.values() for part in row))
     drawn = figure(height=max(1.2, 0.75 + 0.27 * len(values) + (0.25 if len(parts) > 1 else 0)))
     axes = drawn.subplots()
@@ -182,7 +105,7 @@ def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
 
 @styled
 def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, log: bool = False, count: str = "images"):
-    """Outlines of histograms over common bins, one for each name."""
+    """Draws outlines of histograms over common bins, one for each name."""
     drawn = figure(height=2.4)
     axes = drawn.subplots()
     everything = np.concatenate([np.asarray(values, float) for values in series.values()])
@@ -214,7 +137,7 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, 
 
 @styled
 def colours(title: str, counts: np.ndarray):
-    """Histogram of red, green and blue: float [3, 256], each adding up to 1."""
+    """Draws the histograms of red, green and blue, float [3, 256], each with the sum 1."""
     drawn = figure(height=2.2)
     axes = drawn.subplots()
     for row, colour, name in zip(counts, ("#D1242F", "#2DA44E", "#0969DA"), ("red", "green", "blue"), strict=True):
@@ -235,7 +158,7 @@ def colours(title: str, counts: np.ndarray):
 
 @styled
 def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None):
-    """ROC or precision-recall curves.
+    """Draws ROC or precision-recall curves.
 
     Args:
         kind: "roc" or "pr".
@@ -264,7 +187,7 @@ def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], ba
 
 @styled
 def matrix(counts: np.ndarray, names: Sequence[str]):
-    """A confusion matrix as a picture, for more classes than a table can show: rows true, columns predicted."""
+    """Draws a confusion matrix, for more classes than a table can show: true classes in rows, predicted in columns."""
     from matplotlib.colors import LinearSegmentedColormap
 
     drawn = figure(6.2, 5.6)
@@ -283,7 +206,7 @@ def matrix(counts: np.ndarray, names: Sequence[str]):
 
 @styled
 def photos(title: str, images: Sequence[np.ndarray], captions: Sequence[str], columns: int = 3):
-    """Images in a grid, each with its caption."""
+    """Draws images in a grid, each with its caption."""
     rows = math.ceil(len(images) / columns)
     drawn = figure(2.0 * columns, 2.25 * rows + 0.35)
     grid = np.atleast_1d(drawn.subplots(rows, columns)).ravel()
@@ -299,7 +222,7 @@ def photos(title: str, images: Sequence[np.ndarray], captions: Sequence[str], co
 
 @styled
 def network(table: Sequence, size: int, name: str):
-    """The network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
+    """Draws the network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
     from matplotlib.patches import Polygon
 
     slabs = [("input", "input", (size, size, 3), 0)]

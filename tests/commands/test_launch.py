@@ -279,12 +279,12 @@ def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     assert "holds report.html but no run" in refused(launch(*flags(cache), f"--workdir={tmp_path}"))
     output = f"--output={tmp_path / 'report.html'}"
-    assert "is no page of cnnjax and is not overwritten" in refused(
+    assert "is not a page of cnnjax and is not overwritten" in refused(
         launch("--mode=report", f"--workdir={trained.workdir}", output)
     )
     (tmp_path / "explore.html").write_text("mine")
     page = refused(launch("--mode=explore", *flags(cache), f"--workdir={tmp_path}"))
-    assert "explore.html exists, is no page of cnnjax" in page and not (tmp_path / "explore").exists()
+    assert "explore.html exists, is not a page of cnnjax" in page and not (tmp_path / "explore").exists()
     assert (tmp_path / "report.html").read_text() == (tmp_path / "explore.html").read_text() == "mine"
     (tmp_path / "report.html").unlink()
     for _ in range(2):  # one of its own is replaced

@@ -11,10 +11,9 @@ import pytest
 from jax import lax
 from training_tools import child, on_devices, settings, tiny
 
-from cnnjax import runtime
+from cnnjax import pages, runtime
 from cnnjax.commands.train import train
 from cnnjax.errors import TrainingError
-from cnnjax.pages import tables
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 
@@ -142,7 +141,7 @@ from cnnjax.training import feeds as pipeline
 from cnnjax import runtime
 from cnnjax.training import optimizers, state
 from cnnjax.training import steps
-from cnnjax.pages import tables
+from cnnjax import pages
 from cnnjax.errors import TrainingError
 config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
                   model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
@@ -265,7 +264,7 @@ def test_the_time_of_a_run_in_words():
         "pictures": 0.0,
         "augmentation": 9.0,
     }
-    text = tables.time_text({"spent": spent})
+    text = pages.time_text({"spent": spent})
     assert (
         text
         == "training 49.0 s, evaluation 5.0 s, compiling 4.0 s, input 1.0 s; waiting for images took 2.0 % of the training"

@@ -1,0 +1,65 @@
+"""The page of several runs side by side. All numbers come from their files; nothing is computed anew."""
+
+from collections.abc import Mapping
+
+from cnnjax.metrics import present
+from cnnjax.pages import plots
+from cnnjax.pages.blocks import Charts, Note, Page, Section, Table
+from cnnjax.pages.figures import svg
+from cnnjax.pages.rates import rate_curves
+from cnnjax.pages.record import Record
+from cnnjax.pages.report import text_of
+from cnnjax.progress import duration
+
+
+def comparison_page(records: Mapping[str, Record]) -> Page:
+    """Returns the page of two or more runs, by name."""
+    title = " against ".join(records) if len(records) < 4 else f"{len(records)} runs"
+    return Page(title, "Runs side by side.", [_numbers(records), _curves(records), _difference(records)])
+
+
+def _numbers(records: Mapping[str, Record]) -> Section:
+    blocks = []
+    unfinished = [name for name, record in records.items() if not record.is_finished]
+    if unfinished:
+        blocks.append(Note(f"Not finished: {', '.join(unfinished)}.", warning=True))
+    tests = {tuple(sorted(row[0] for row in record.splits if row[3] == record.judged)) for record in records.values()}
+    if len(tests) > 1:
+        blocks.append(Note("These runs were not judged on the same images; differences between their numbers may come from "
+                           "that.", warning=True))  # fmt: skip
+    rows = []
+    for split in ("test", "val", "train"):
+        results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
+        for key, metric in present(results).items():
+            values = [result.get(key) for result in results]
+            if any(value is not None for value in values):
+                rows.append((f"{split} {metric.title}", *map(metric.text, values)))
+    for key, title in {"parameters": "parameters", "images_per_second": "images per second"}.items():
+        rows.append((title, *(f"{getattr(r.summary, key):,.0f}" if r.summary else "-" for r in records.values())))
+    rows.append(("best epoch", *(str(r.best_row["epoch"]) if r.best_row else "-" for r in records.values())))
+    rows.append(("epochs", *(str(len(record.history)) for record in records.values())))
+    rows.append(("time", *(duration(r.summary.seconds) if r.summary else "-" for r in records.values())))
+    blocks.append(Table(("", *records), rows))
+    return Section("Numbers", blocks)
+
+
+def _curves(records: Mapping[str, Record]) -> Section:
+    histories = {name: record.history for name, record in records.items() if record.history}
+    if len(histories) < 2:
+        return Section("Curves", [])
+    best = {name: record.best_step for name, record in records.items()}
+    charts = [svg(plots.curves(histories, key, best)) for key in ("accuracy", "loss")]
+    scores = {name: record.scores() for name, record in records.items()}
+    if all(scores.values()):
+        rated = {name: (*scores[name], record.judgement) for name, record in records.items()}
+        charts += rate_curves(rated, mark=False)
+    return Section("Curves", [Charts(charts)])
+
+
+def _difference(records: Mapping[str, Record]) -> Section:
+    keys = list(dict.fromkeys(key for record in records.values() for key in record.config))
+    rows = [(key, *(text_of(record.config.get(key, "-")) for record in records.values())) for key in keys]
+    rows = [row for row in rows if len(set(row[1:])) > 1]
+    if not rows:
+        return Section("Config", [Note("The configs are the same.")])
+    return Section("Config", [Table(("key", *records), rows, "What differs", left=1 + len(records))])

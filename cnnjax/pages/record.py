@@ -1,0 +1,127 @@
+"""A run as its pages read it: everything that its directory holds so far. Nothing is computed anew."""
+
+import csv
+import dataclasses
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnjax import config as config_lib
+from cnnjax import data as data_lib
+from cnnjax import runs
+from cnnjax.errors import CheckpointError
+
+JUDGED = {"test": "test", "val": "validation"}  # the splits that a page shows in detail, the first that there is
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """The files of a run, read. Missing files are empty, or None.
+
+    Attributes:
+        directory: their place.
+        config: key -> value, as in `config.json`.
+        summary: None before the first stop.
+        history: rows of `history.csv`.
+        network: rows of `network.json`, with the attributes of a layer's row.
+        splits: rows of `splits.csv`.
+        evaluations: split -> its evaluation at the best step.
+        quarantine: (id, reason) of the files that were left out.
+    """
+
+    directory: runs.RunDirectory
+    config: Mapping[str, Any]
+    summary: runs.Summary | None
+    history: Sequence[Mapping[str, float]]
+    network: Sequence[types.SimpleNamespace]
+    splits: data_lib.Rows
+    evaluations: Mapping[str, runs.Evaluation]
+    quarantine: Sequence[Sequence[str]]
+
+    @property
+    def name(self) -> str:
+        """Name of the config, else of the directory."""
+        return self.config["name"] or self.directory.path.name
+
+    @property
+    def is_finished(self) -> bool:
+        """Tells whether the run has come to its end."""
+        return self.summary is not None and self.summary.stopped in ("finished", "early")
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+        return self.summary.classes if self.summary else sorted(set(self.splits.labels))
+
+    @property
+    def judged(self) -> str:
+        """The split that pages show in detail: test, else validation; "" before an evaluation."""
+        return next((name for name in JUDGED if name in self.evaluations), "")
+
+    @property
+    def judgement(self) -> runs.Evaluation:
+        """The evaluation of `judged`."""
+        return self.evaluations[self.judged]
+
+    @property
+    def best_step(self) -> int:
+        """Step of the lowest val_loss so far; 0 before the first epoch."""
+        rows = [(row["val_loss"], row["step"]) for row in self.history]
+        return (self.summary.best_step if self.summary else 0) or min(rows, default=(0, 0))[1]
+
+    @property
+    def best_row(self) -> Mapping[str, float] | None:
+        """Row of the history at `best_step`."""
+        return next((row for row in self.history if row["step"] == self.best_step), None)
+
+    def scores(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Reads the predictions of a task of two classes.
+
+        Returns:
+            bool [n], whether an image is positive, and float64 [n], its probability of that. None for more classes, and where an
+            image of either class is missing.
+        """
+        if not self.judged or not self.judgement.positive:
+            return None
+        positive = self.judgement.positive
+        with open(self.directory.predictions(self.judged), newline="", encoding="utf-8") as file:
+            rows = ((row["label"] == positive, float(row[f"p_{positive}"])) for row in csv.DictReader(file))
+            table = np.fromiter(rows, [("label", bool), ("score", float)])
+        labels, scores = table["label"], table["score"]
+        return (labels, scores) if 0 < labels.sum() < len(labels) else None
+
+    def thumbnail(self, look: runs.Look) -> bytes | None:
+        """Returns the encoded image of a look; None where its file is gone."""
+        path = self.directory.evaluations / look.file
+        return path.read_bytes() if path.exists() else None
+
+
+def read_record(directory: runs.RunDirectory) -> Record:
+    """Reads a run, finished or under way.
+
+    Raises:
+        CheckpointError: the directory holds no run, or a file of it is damaged.
+    """
+    if not directory.is_run():
+        raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
+    layers = runs.read_json(directory.network_table) if directory.network_table.exists() else []
+    read = {name: directory.read_evaluation(name) for name in data_lib.SPLITS}
+    return Record(
+        directory=directory,
+        config=dict(config_lib.flatten(runs.read_json(directory.config))),
+        summary=directory.read_summary(),
+        history=directory.read_history(),
+        network=[types.SimpleNamespace(**layer) for layer in layers],
+        splits=data_lib.read_splits(directory.splits) if directory.splits.exists() else data_lib.NO_ROWS,
+        evaluations={name: evaluation for name, evaluation in read.items() if evaluation},
+        quarantine=_rows(directory.quarantine),
+    )
+
+
+def _rows(path) -> list[list[str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))[1:]

@@ -1,0 +1,66 @@
+"""Two runs and the pages of them and of their data, which all tests of pages read."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+from training_tools import tiny
+
+import cnnjax
+from cnnjax import config as config_lib
+
+AWKWARD = ("a <b>bold one", 'with "quotes"', "ümlaut & co")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="session")
+def pages_cache(tmp_path_factory):
+    """A cache directory that the tests of pages share."""
+    return tmp_path_factory.mktemp("pages-cache")
+
+
+@pytest.fixture(scope="session")
+def two(cell_folder, pages_cache, tmp_path_factory):
+    """A finished run on two classes, with augmentation that has a cost."""
+    workdir = tmp_path_factory.mktemp("runs") / "two"
+    config = tiny(cell_folder, pages_cache, augment="cells", name="two", log__tensorboard=True)
+    return SimpleNamespace(workdir=workdir, config=config, summary=cnnjax.train(config, workdir))
+
+
+@pytest.fixture(scope="session")
+def three(make_folder, pages_cache, tmp_path_factory):
+    """A finished run on three classes with names that HTML must escape; one file is not an image."""
+    folder = make_folder(tmp_path_factory.mktemp("data") / "three", AWKWARD, 24)
+    (folder / AWKWARD[0] / "C1<i>not.png").write_bytes(b"not an image")
+    workdir = tmp_path_factory.mktemp("runs") / "three"
+    config = tiny(folder, pages_cache, split__method="stratified", data__positive="", augment__mixup=0.4, data__max_bad_fraction=0.1,
+                  name="three", optimizer__learning_rate=0.003)  # fmt: skip
+    return SimpleNamespace(workdir=workdir, config=config, summary=cnnjax.train(config, workdir))
+
+
+@pytest.fixture(scope="session")
+def explored(two, three, tmp_path_factory):
+    """Pages of both data sets, with everything switched on in one."""
+    everything = dict(augment="strong", augment__noise=5.0, augment__blur=1.0, augment__stain=0.05, augment__turns=True,
+                      augment__pad_crop=2, augment__channel_shift=9.0, augment__trivial_augment=True)  # fmt: skip
+    out = tmp_path_factory.mktemp("explored")
+    changed = {key.replace("__", "."): value for key, value in everything.items()}
+    config = config_lib.from_dict(two.config.to_dict(), changed)
+    return SimpleNamespace(config=config, two=cnnjax.explore(config, out / "two"), three=cnnjax.explore(three.config, out / "three"))
+
+
+@pytest.fixture(scope="session")
+def compared(two, three):
+    return cnnjax.compare_runs([two.workdir, three.workdir])
+
+
+@pytest.fixture(scope="session")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield running
+        running.close()
