@@ -138,8 +138,8 @@ def _network(record: Record) -> Section:
 def _training(record: Record) -> Section:
     if not record.history:
         return Section("Training", [])
-    runs, best = {record.name: record.history}, {record.name: record.best_step}
-    charts = Charts([svg(plots.curves(runs, key, best)) for key in ("accuracy", "loss")])
+    histories, best = {record.name: record.history}, {record.name: record.best_step}
+    charts = Charts([svg(plots.curves(histories, key, best)) for key in ("accuracy", "loss")])
     rows = [
         (row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
          f"{row['val_accuracy']:.4f}", f"{row['images_per_second']:,.0f}", duration(row["seconds"]),

@@ -40,7 +40,7 @@ def test_the_page_is_made_from_files_alone(two, tmp_path):
     numbers = json.loads((workdir / "eval" / "test.json").read_text())
     numbers["accuracy"] = 0.1234
     (workdir / "eval" / "test.json").write_text(json.dumps(numbers))
-    code = f"import sys; from cnnjax import report; cnnjax.write_report({str(workdir)!r}); assert 'jax' not in sys.modules"
+    code = f"import sys, cnnjax; cnnjax.write_report({str(workdir)!r}); assert 'jax' not in sys.modules"
     done = child(["-W", "error", "-c", code])
     assert done.returncode == 0, done.stderr
     assert "0.1234" in text(workdir / "report.html")
