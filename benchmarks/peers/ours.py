@@ -202,7 +202,7 @@ class Ours:
 
         def work() -> int:
             source = sources.open_source(self.config.data, Progress())
-            cache.build(source, self.config.image, place, Progress(), workers=self.settings.threads)
+            cache.build(source, config_lib.Preprocessing.of(self.config.image), place, Progress(), workers=self.settings.threads)
             return len(source.examples)
 
         def turn():

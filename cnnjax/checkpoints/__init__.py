@@ -2,6 +2,6 @@
 
 from cnnjax.checkpoints.provenance import revision, versions
 from cnnjax.checkpoints.seals import DamagedError
-from cnnjax.checkpoints.store import FORMAT, Checkpoints, Restored, preprocessing
+from cnnjax.checkpoints.store import FORMAT, Checkpoints, Restored
 
-__all__ = ["FORMAT", "Checkpoints", "DamagedError", "Restored", "preprocessing", "revision", "versions"]
+__all__ = ["FORMAT", "Checkpoints", "DamagedError", "Restored", "revision", "versions"]

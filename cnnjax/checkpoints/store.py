@@ -62,12 +62,6 @@ class Restored:
     metadata: dict
 
 
-def preprocessing(config) -> dict:
-    """How a file becomes the network's input; the same for training, evaluation and prediction."""
-    return {"size": config.image.size, "resize": config.image.resize, "colour": "RGB", "scale": 1 / 255,
-            "zca": config.image.zca}  # fmt: skip
-
-
 class Checkpoints:
     """The checkpoints of one run: the latest two and the best are kept.
 

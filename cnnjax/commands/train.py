@@ -162,7 +162,7 @@ class _Training:
             "config": json.loads(config_lib.to_json(self.config)),
             "classes": list(self.data.classes),
             "positive": self.positive,
-            "preprocessing": checkpoints_lib.preprocessing(self.config),
+            "preprocessing": data_lib.preprocessing(self.config.image).to_dict(),
             "splits_sha256": data_lib.splits_digest(self.run.splits),
         }
 

@@ -2,7 +2,7 @@
 
 from cnnjax.data.cache import decode_all
 from cnnjax.data.columns import Spool
-from cnnjax.data.dataset import Dataset, prepare
+from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
 from cnnjax.data.listings import FileReference
 from cnnjax.data.sources import SOURCES, Source, check_path, open_source

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.config import Preprocessing
 from cnnjax.data import images as images_lib
 from cnnjax.data.columns import Repeated, table
 from cnnjax.data.listings import Reference
@@ -136,13 +137,13 @@ def _ahead(function: Callable, tasks: Iterable[tuple], ahead: int, workers: int)
         pool.shutdown(cancel_futures=True)
 
 
-def key(source: Source, config) -> str:
-    """The name of a cache: its format, size, resize method and content."""
-    parts = [FORMAT, config.size, config.resize, source.fingerprint]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+def key(source: Source, preprocessing: Preprocessing) -> str:
+    """The name of a cache: a hash of its format, of what decides the decoded pixels, and of its content."""
+    parts = [FORMAT, preprocessing.pixels, source.fingerprint]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def build(source: Source, config, directory: str | Path, progress: Progress, *, workers: int = 0,
+def build(source: Source, preprocessing: Preprocessing, directory: str | Path, progress: Progress, *, workers: int = 0,
           stop: Callable[[], bool] = lambda: False, decoding: Callable[[], None] = lambda: None) -> Cache:  # fmt: skip
     """Opens the cache of `source` below `directory`, decoding everything first when it is not there.
 
@@ -151,7 +152,7 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
 
     Args:
         source: the examples.
-        config: the `image` section.
+        preprocessing: decides the size and the resize.
         directory: `data.cache_dir`.
         progress: gets a bar while images are decoded.
         workers: threads; 0: one per usable core.
@@ -162,8 +163,8 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         DataError: no space, or a directory that cannot be written.
         Stopped: `stop` became true; nothing is left behind.
     """
-    final = Path(directory).expanduser() / "decoded" / key(source, config)
-    found = _open(final, len(source.examples), config.size, built=False)
+    final = Path(directory).expanduser() / "decoded" / key(source, preprocessing)
+    found = _open(final, len(source.examples), preprocessing.size, built=False)
     if found is not None:
         return found
     decoding()
@@ -175,31 +176,32 @@ def build(source: Source, config, directory: str | Path, progress: Progress, *, 
         final.parent.mkdir(parents=True, exist_ok=True)
         _sweep(final.parent)
         temporary = Path(tempfile.mkdtemp(prefix="building-", dir=final.parent))
-        _decode_into(temporary, source, config, progress, workers, stop)
+        _decode_into(temporary, source, preprocessing, progress, workers, stop)
         try:
             os.rename(temporary, final)
         except OSError:
-            if _open(final, len(source.examples), config.size, built=True) is None:  # what was damaged is in the way
+            if _open(final, len(source.examples), preprocessing.size, built=True) is None:  # what was damaged is in the way
                 shutil.rmtree(final, ignore_errors=True)
                 os.rename(temporary, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            need = len(source.examples) * config.size**2 * 3
+            need = len(source.examples) * preprocessing.size**2 * 3
             raise DataError(f"no space left for {need / 1e6:,.0f} MB of decoded images in {directory}; {advice}") from None
         raise DataError(f"cannot write decoded images to {directory} ({error.strerror or error}); {advice}") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    opened = _open(final, len(source.examples), config.size, built=True)
+    opened = _open(final, len(source.examples), preprocessing.size, built=True)
     if opened is None:
         raise DataError(f"the decoded images in {final} were damaged as soon as they were written; {advice}")
     return opened
 
 
-def _decode_into(directory: Path, source: Source, config, progress: Progress, workers: int, stop) -> None:
+def _decode_into(directory: Path, source: Source, preprocessing: Preprocessing, progress: Progress, workers: int, stop
+                 ) -> None:  # fmt: skip
     count = len(source.examples)
-    shape = (count, config.size, config.size, 3)
-    row_bytes = config.size * config.size * 3
+    shape = (count, preprocessing.size, preprocessing.size, 3)
+    row_bytes = preprocessing.size * preprocessing.size * 3
     positions = array.array("q")
 
     def references() -> Iterator[Reference]:
@@ -224,7 +226,7 @@ def _decode_into(directory: Path, source: Source, config, progress: Progress, wo
                     file.seek(start + i * row_bytes)
                     file.write(image)
 
-        for _, chunk_facts in decode_all(references(), count, config.size, config.resize, workers, write):
+        for _, chunk_facts in decode_all(references(), count, preprocessing.size, preprocessing.resize, workers, write):
             if stop():
                 raise Stopped("stopped while decoding, nothing is kept of it; the same command starts again")
             numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]

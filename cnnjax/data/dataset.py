@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import runs
+from cnnjax.config import Image, Preprocessing
 from cnnjax.data import cache as cache_lib
 from cnnjax.data import images as images_lib
 from cnnjax.data import sources
 from cnnjax.data import splits as splits_lib
 from cnnjax.data.columns import Repeated, Texts
+from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
@@ -76,6 +78,12 @@ class Dataset:
         return counted(len(rows), "image") + (f" of {counted(groups, 'group')}" if groups else "") + f" ({shown}{more})"
 
 
+def preprocessing(image: Image) -> Preprocessing:
+    """Returns the preprocessing of an `image` section where this process makes the pixels."""
+    library, version = PIXELS_BY
+    return Preprocessing.of(image, library=library, version=version)
+
+
 def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Callable[[], bool] = lambda: False,
             classes: tuple[str, ...] | None = None,
             decoding: Callable[[int, int], None] = lambda classes, images: None) -> Dataset:  # fmt: skip
@@ -108,7 +116,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             expected = _splits(path, source, likely, config.split, Progress(), write=False)
             decoding(len(source.classes), len(expected["train"]))
 
-    cache = cache_lib.build(source, config.image, config.data.cache_dir, progress,
+    cache = cache_lib.build(source, preprocessing(config.image), config.data.cache_dir, progress,
                             workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
     unusable = cache.facts.where(lambda fact: fact["reason"])
     bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]

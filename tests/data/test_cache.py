@@ -1,9 +1,11 @@
 """Images are decoded once, in any number of processes, and never left half done."""
 
 import csv
+import dataclasses
 import errno
 import multiprocessing
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ def settings(folder, directory, **overrides):
 def build(folder, directory, stop=lambda: False, **overrides):
     config = settings(folder, directory, **overrides)
     source = sources.open_source(config.data, Progress())
-    return cache.build(source, config.image, directory, Progress(), workers=config.runtime.workers, stop=stop)
+    return cache.build(source, config_lib.Preprocessing.of(config.image), directory, Progress(), workers=config.runtime.workers, stop=stop)
 
 
 def build_in_child(folder, directory, barrier, results):
@@ -41,6 +43,15 @@ def test_the_second_build_decodes_nothing(cell_folder, isolated_cache):
 def test_another_preprocessing_is_another_cache(cell_folder, isolated_cache, overrides):
     build(cell_folder, isolated_cache)
     assert build(cell_folder, isolated_cache, **overrides).built
+
+
+@pytest.mark.parametrize("field", sorted(config_lib.Preprocessing(size=16, resize="pad").pixels))
+def test_every_field_that_decides_the_pixels_is_in_the_key(field):
+    source = SimpleNamespace(fingerprint="f")
+    how = config_lib.Preprocessing(size=16, resize="pad")
+    other = dataclasses.replace(how, **{field: 24 if field == "size" else "other"})
+    assert cache.key(source, how) != cache.key(source, other)
+    assert cache.key(source, how) == cache.key(source, dataclasses.replace(how, scale=1.0, zca=True))
 
 
 def test_other_content_is_another_cache(make_folder, tmp_path, isolated_cache):

@@ -21,7 +21,7 @@ from cnnjax.progress import Progress
 
 def build(path, directory, size=8, **options):
     config = config_lib.override(config_lib.default(), {"data.path": str(path), "image.size": size})
-    return cache.build(sources.open_source(config.data, Progress()), config.image, directory, Progress(), **options)
+    return cache.build(sources.open_source(config.data, Progress()), config_lib.Preprocessing.of(config.image), directory, Progress(), **options)
 
 
 def left_in(directory):
@@ -92,9 +92,9 @@ def test_bad_rows_are_zeros_with_a_reason_and_facts_survive_the_file(tmp_path):
     source = Source(
         ("a", "b"), tuple(Example(f"a/{i}", 0, "", "") for i in range(3)), "f", lambda: iter(enumerate(references))
     )
-    config = config_lib.override(config_lib.default(), {"image.size": 8}).image
-    first = cache.build(source, config, tmp_path, Progress())
-    again = cache.build(source, config, tmp_path, Progress())
+    how = config_lib.Preprocessing(size=8, resize="bilinear")
+    first = cache.build(source, how, tmp_path, Progress())
+    again = cache.build(source, how, tmp_path, Progress())
     for built in (first, again):
         assert [fact["reason"].partition(" (")[0] for fact in built.facts] == ["", "not an image", "cannot be read"]
         assert built.images[0].min() == 9 and built.images[1:].max() == 0
@@ -106,7 +106,7 @@ def test_source_that_yields_fewer_than_it_lists_is_refused(tmp_path):
     source = Source(("a", "b"), tuple(Example(f"a/{i}", 0, "", "") for i in range(3)), "f",
                     lambda: iter([(0, DataReference(np.zeros((4, 4), np.uint8)))]))  # fmt: skip
     with pytest.raises(DataError, match="2 of 3 images vanished"):
-        cache.build(source, config_lib.default().image, tmp_path, Progress())
+        cache.build(source, config_lib.Preprocessing.of(config_lib.default().image), tmp_path, Progress())
     assert left_in(tmp_path) == []
 
 

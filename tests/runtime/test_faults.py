@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from training_tools import settings
 
+from cnnjax.config import Preprocessing
 from cnnjax.data import cache, sources
 from cnnjax.progress import Progress
 
@@ -52,12 +53,12 @@ def test_a_broken_run_ends_as_the_undisturbed_one_bit_for_bit(trials, fault, see
 def test_decoded_images_that_were_cut_short_are_decoded_again(cell_folder, isolated_cache, name, left):
     config = settings(data__path=str(cell_folder), image__size=16)
     source = sources.open_source(config.data, Progress())
-    first = cache.build(source, config.image, isolated_cache, Progress())
+    first = cache.build(source, Preprocessing.of(config.image), isolated_cache, Progress())
     expected, (path,) = np.array(first.images), isolated_cache.glob(f"decoded/*/{name}")
     with open(path, "r+b") as file:
         file.truncate(int(left * path.stat().st_size))
-    again = cache.build(source, config.image, isolated_cache, Progress())
+    again = cache.build(source, Preprocessing.of(config.image), isolated_cache, Progress())
     assert again.built and again.facts == first.facts
     np.testing.assert_array_equal(again.images, expected)
-    assert not cache.build(source, config.image, isolated_cache, Progress()).built
+    assert not cache.build(source, Preprocessing.of(config.image), isolated_cache, Progress()).built
     assert len(list((isolated_cache / "decoded").iterdir())) == 1
