@@ -3,7 +3,7 @@
     python -m benchmarks.compare --task=malaria --what=step
     python -m benchmarks.compare --task=flowers --what=epoch --data=DIR --rounds=5 --json=epoch.json --plot=epoch.png
 
-README.md says what is measured. Exit codes: 0 done; 1 the sides do not compute the same; 2 something to put right.
+README.md says what is measured. Exit codes: 0 done; 1 the sides do not compute the same; 2 one line says what to change.
 """
 
 import argparse
@@ -40,11 +40,11 @@ TRAINED = 0.1  # of the losses in the first training steps
 
 
 class UsageError(Exception):
-    """A flag to put right, in one line."""
+    """A wrong flag, in one line."""
 
 
 class Different(Exception):
-    """The sides do not compute the same."""
+    """Sides that do not compute the same."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """The flags, checked. Raises UsageError."""
+    """Parses and checks the flags. Raises UsageError."""
     usable = len(os.sched_getaffinity(0))
     per = {name: ", ".join(f"{key} {n:,}" for key, n in of.items()) for name, of in (("rounds", ROUNDS), ("images", DRAWN))}
     parser = Parser(prog="python -m benchmarks.compare", description=__doc__.splitlines()[0], allow_abbrev=False)
@@ -106,7 +106,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def settings_of(peer: str, flags: argparse.Namespace, classes: int, scratch: Path) -> tasks.Settings:
-    """What a peer is told; the same for all but its own folder."""
+    """Returns the settings of a peer: the same for all but its own folder."""
     task = tasks.TASKS[flags.task]
     own = Path(tempfile.mkdtemp(prefix=f"{peer}-", dir=scratch))
     return tasks.Settings(flags.task, flags.size or task.size, flags.batch or task.batch, classes, flags.precision, flags.threads,
@@ -114,7 +114,7 @@ def settings_of(peer: str, flags: argparse.Namespace, classes: int, scratch: Pat
 
 
 def make_sides(flags: argparse.Namespace, classes: int, scratch: Path) -> list[Side]:
-    """The sides of a comparison, ours first."""
+    """Returns the sides of a comparison, ours first."""
     if flags.what == "growth-devices":
         sides = []
         for count in DEVICES:
@@ -144,7 +144,7 @@ def make_sides(flags: argparse.Namespace, classes: int, scratch: Path) -> list[S
 
 @contextlib.contextmanager
 def leaving_out(side: Side, sides: list[Side], left_out: dict[str, str]):
-    """A side that fails is named in one line, and the others go on."""
+    """Names a side that fails in one line and leaves it out."""
     try:
         yield
     except SideError as error:
@@ -155,7 +155,7 @@ def leaving_out(side: Side, sides: list[Side], left_out: dict[str, str]):
 
 
 def differences(losses: dict[str, dict], tolerance: float) -> list[str]:
-    """Lines about sides whose losses are not those of the first one; [] where all agree."""
+    """Returns a line for each side whose losses differ from those of the first one; [] where all agree."""
     first, *others = losses
     lines = []
     for other in others:
@@ -168,7 +168,7 @@ def differences(losses: dict[str, dict], tolerance: float) -> list[str]:
 
 
 def check(sides: list[Side], left_out: dict[str, str], precision: str) -> dict:
-    """That all sides have the same kind of device and compute the same. Returns what they say. Raises Different."""
+    """Compares devices and losses of all sides; returns both by side. Raises Different."""
     about, losses = {}, {}
     for side in list(sides):
         with leaving_out(side, sides, left_out):
@@ -188,14 +188,14 @@ def check(sides: list[Side], left_out: dict[str, str], precision: str) -> dict:
 
 
 def measure_starts(side: Side) -> dict[str, float]:
-    """Twice: with whatever a side keeps of what it compiled removed, then with it in place."""
+    """Measures two starts: without compiled programs of an earlier start, then with them."""
     shutil.rmtree(side.settings.scratch, ignore_errors=True)
     Path(side.settings.scratch).mkdir()
     return {"first step, cold": side.first_step(), "first step, warm": side.first_step()}
 
 
 def measure(sides: list[Side], left_out: dict[str, str], what: str, rounds: int) -> dict:
-    """{measure: {side: its numbers, one of each round}}; in every round every side has its turn, in changing order."""
+    """Gives every side a turn in each round, in changing order; returns {measure: {side: a number per round}}."""
     what = "step" if what == "growth-devices" else what
     found: dict[str, dict[str, list[float]]] = {}
     if what != "start":

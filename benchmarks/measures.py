@@ -1,4 +1,4 @@
-"""What is measured, in which unit, and the clocks that all sides share."""
+"""Measures with their units, and the clocks that all sides share."""
 
 import time
 from collections.abc import Callable
@@ -26,14 +26,14 @@ MEASURES = {  # name: unit, whether more is better; None: neither, or not a matt
 
 
 def times_ours(measure: str, value: float, ours: float) -> float | None:
-    """How many times better ours is: above 1 ours is the faster side. None where that is no question."""
+    """Returns how many times as fast ours is; None for a measure that is not one of speed."""
     if MEASURES[measure][1] is None:
         return None
     return ours / value if MEASURES[measure][1] else value / ours
 
 
 def paced(call: Callable[[], object], finish: Callable[[], None], seconds: float, most: int = 1000) -> Callable[[], float]:
-    """A turn that repeats `call` for about `seconds`, then waits once for the device.
+    """Makes a turn that repeats `call` for about `seconds`, then waits once for the device.
 
     Args:
         call: queues or does one piece of work.
@@ -64,7 +64,7 @@ def paced(call: Callable[[], object], finish: Callable[[], None], seconds: float
 
 
 def images_per_second(work: Callable[[], int]) -> float:
-    """Of one call of `work`, which returns how many images it did."""
+    """Returns the speed of one call of `work`, which returns its number of images."""
     start = time.perf_counter()
     count = work()
     return count / (time.perf_counter() - start)

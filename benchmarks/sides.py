@@ -36,12 +36,12 @@ ENVIRONMENT: dict[str, dict[str, str]] = {
 
 
 def missing(peer: str) -> str:
-    """The first module that a peer lacks here, or ""."""
+    """Returns the first module that a peer lacks here, or ""."""
     return next((name for name in NEEDS[peer][0] if importlib.util.find_spec(name) is None), "")
 
 
 def environment(peer: str, threads: int, more: dict[str, str]) -> dict[str, str]:
-    """Of a worker's process."""
+    """Returns the environment of a worker's process."""
     shared = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     # All sides stay on one accelerator at once: none may take all of its memory.
     shared |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -49,7 +49,7 @@ def environment(peer: str, threads: int, more: dict[str, str]) -> dict[str, str]
 
 
 def _memory(process: int) -> np.ndarray:
-    """Bytes of a process and those that it has started: [the most that was resident, allocated now]; zeros where it is gone."""
+    """Returns bytes of a process and its children: [most resident so far, allocated now]; zeros for an ended process."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
         children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
@@ -72,7 +72,7 @@ def _end(process: subprocess.Popen) -> None:
 
 
 class SideError(Exception):
-    """What a side could not do, in one line."""
+    """A failure of a side, in one line."""
 
 
 class Side:
@@ -107,7 +107,7 @@ class Side:
         return json.loads(line)
 
     def ask(self, do: str, **more) -> dict:
-        """The answer of `worker.Desk`. Raises SideError."""
+        """Returns the answer of `worker.Desk`. Raises SideError."""
         self._process = self._process or self._launch()
         with contextlib.suppress(BrokenPipeError):  # the answer tells why
             print(json.dumps({"do": do, **more}), file=self._process.stdin, flush=True)
@@ -117,7 +117,7 @@ class Side:
         return answer
 
     def memory(self) -> dict[str, float]:
-        """Peaks so far, of this side and its children, in bytes; sampled five times a second.
+        """Returns the peaks so far, of this side and its children, in bytes; sampled five times a second.
 
         "process": resident, files in memory included; "allocated": without these; "device": in use on the accelerator.
         """
@@ -125,7 +125,7 @@ class Side:
         return {"process": self._peak[0], "allocated": self._peak[1], "device": device}
 
     def first_step(self) -> float:
-        """Seconds from the start of a fresh process to its first finished training step."""
+        """Returns the seconds from the start of a fresh process to its first finished training step."""
         start = time.perf_counter()
         process = self._launch("first")
         try:

@@ -1,4 +1,4 @@
-"""What every side computes: the networks layer by layer, the weights and the batch they start from. NumPy alone."""
+"""Networks layer by layer, weights and a batch, the same for every side. NumPy alone."""
 
 import dataclasses
 import json
@@ -51,7 +51,7 @@ LAST = 4  # the loss of so many training steps is compared
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What a worker is told; goes to it as JSON."""
+    """Settings of a worker, which receives them as JSON."""
 
     task: str
     size: int
@@ -118,7 +118,7 @@ BLOCKS = tuple((f"block{stage}_{i}", 64 * 2 ** (stage - 1), 2 if stage > 1 and i
 
 
 def shapes(settings: Settings) -> dict[str, tuple[int, ...]]:
-    """Of all weights, "layer/kernel" -> shape; kernels are [height, width, in, out]."""
+    """Returns the shapes of all weights: "layer/kernel" -> shape; kernels are [height, width, in, out]."""
     found: dict[str, tuple[int, ...]] = {}
     if settings.task != "resnet18":
         for layer in layers(settings):

@@ -61,7 +61,7 @@ class Desk:
 def main(name: str, settings: Settings, first: bool) -> None:
     """Serves, or does one step."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # the output of libraries is not an answer
     # The same processors for all: of some libraries no other limit holds for every thread.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: settings.threads])
     if first:

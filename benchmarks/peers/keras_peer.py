@@ -131,7 +131,7 @@ class Keras:
         return {"inference": loss, "training": training}
 
     def _stepper(self, weights: bool = True):
-        """What `fit` calls for every batch, without its callbacks: (one dispatch, wait, updates of a dispatch)."""
+        """Returns (one dispatch, wait, updates of a dispatch): the calls of `fit` for every batch, without its callbacks."""
         images, labels = tasks.batch(self.settings)
         at_once = 1 if self.about()["platform"] == "cpu" or self.on_jax else 32
         model = self._model(weights=weights, at_once=at_once)

@@ -155,7 +155,7 @@ class Ours:
                 before = carried[1]
                 carried[0], carried[1] = steps.train(carried[0], batch, None)
                 jax.block_until_ready(before)
-        else:  # on an accelerator the images lie there, and one dispatch makes many updates
+        else:  # an accelerator stores the images, and one dispatch makes many updates
             images, labels = tasks.batch(self.settings)
             batches = pipeline.TrainBatches(images, labels, np.arange(len(labels)), batch_size=len(labels), seed=0)
             feed = pipeline.DeviceFeed(batches, self.mesh, most)
@@ -310,7 +310,7 @@ class Epochs(Progress):
             self._times.put(time.perf_counter())
 
     def epoch(self) -> dict[str, float]:
-        """One more."""
+        """Trains one more epoch; returns its seconds by measure."""
         self._go.release()
         times = [self._times.get(), self._times.get()]
         for value in times:
