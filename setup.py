@@ -24,6 +24,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
+JAXLIB = "jaxlib>=0.10,<0.13"  # for XLA's headers; as jax in pyproject.toml
 KERNELS, PIXELS, CONFIGS = Path("cnnjax/kernels"), Path("cnnjax/data/pixels"), Path("configs")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-w", "-fvisibility=hidden", "-fvisibility-inlines-hidden",
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")  # fmt: skip
@@ -208,4 +209,13 @@ def extensions() -> list[Extension]:
     return found
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": Build, "build_py": Modules, "bdist_wheel": Wheel})
+def build_needs() -> list[str]:
+    """Returns the packages that pip has to bring for the build: jaxlib, where none is installed."""
+    try:
+        headers()
+    except RuntimeError:
+        return [JAXLIB]
+    return []
+
+
+setup(setup_requires=build_needs(), ext_modules=extensions(), cmdclass={"build_ext": Build, "build_py": Modules, "bdist_wheel": Wheel})
