@@ -4,14 +4,12 @@ import json
 from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 from training_tools import on_devices, read_rows, tiny
 
 from cnnjax import runtime
 from cnnjax.commands.train import train
 from cnnjax.errors import Stopped
-from cnnjax.training import feeds as pipeline
 from cnnjax.training import steps
 from cnnjax.training.saver import Saver
 
@@ -55,28 +53,6 @@ def logged(workdir):
 
 def history(workdir):
     return [[row[k] for k in NUMBERS] for row in read_rows(workdir / "history.csv")]
-
-
-def test_many_batches_at_once_are_the_same_batches():
-    rows = np.arange(100, 150)
-    batches = pipeline.TrainBatches(np.zeros((200, 2, 2, 3), np.uint8), np.arange(200), rows, batch_size=12, seed=3,
-                                    process_index=1, process_count=2)  # fmt: skip
-    at_once = batches.places(5, 20)
-    assert at_once.shape == (20, 6)
-    for i, places in enumerate(at_once):
-        assert (batches[5 + i]["label"] == rows[places]).all()
-
-
-@pytest.mark.parametrize("size", [3, 64 << 20])
-def test_the_images_on_the_device_are_those_of_the_split(monkeypatch, size):
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8), rng.integers(0, 5, 40).astype(np.int32)
-    rows = rng.permutation(40)[:23]
-    batches = pipeline.TrainBatches(images, labels, rows, batch_size=4, seed=0)
-    monkeypatch.setattr(pipeline, "PART", size)  # bytes: one image, all images
-    resident = batches.on_devices(runtime.replicated(runtime.mesh()))
-    assert (np.asarray(resident["image"]) == images[rows]).all()
-    assert (np.asarray(resident["label"]) == labels[rows]).all()
 
 
 @pytest.mark.parametrize("most", [1, 4])

@@ -1,5 +1,6 @@
 """One update: equal to one written by hand, the same on any number of devices, compiled once."""
 
+import functools
 import itertools
 import json
 
@@ -132,6 +133,51 @@ def test_randomness_is_a_function_of_seed_and_step():
     five, six, again = losses(0, (5, 6, 5))
     assert five == again
     assert len({five, six, *losses(1, (5,))}) == 3
+
+
+# Everything that draws random numbers or carries state, by XLA's kernels, which all machines have.
+GOLDEN = dict(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
+              augment__brightness=0.2, augment__flip_horizontal=True, train__ema_decay=0.9,
+              train__label_smoothing=0.1, optimizer__name="adamw", optimizer__weight_decay=0.01, optimizer__clip_norm=1.0,
+              optimizer__learning_rate=0.01, runtime__kernels="xla")  # fmt: skip
+GOLDEN_NUMBERS = {
+    "loss of step 1": 2.0922224521636963,
+    "loss of step 2": 1.5385680198669434,
+    "length of params": 7.2435734773700675,
+    "length of stats": 3.0390315754189285,
+    "length of ema": 7.2420357447742125,
+    "first parameter": -0.11407493054866791,
+    "correct of both steps": 12.0,
+}
+
+
+def test_two_steps_on_fixed_images_give_the_golden_numbers():
+    """A difference means that runs of users train to other numbers, and no longer continue as they began.
+
+    Where that is intended, say why in the commit, and write the new numbers here. Else look at what is named: the loss of the
+    first step is the random streams, augmentation, the initial weights and the forward pass; the parameters are the gradients
+    and the optimizer.
+    """
+    config = settings(**GOLDEN)
+    network = state.network(config, 3)
+    tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
+    quick = runtime.compiler_options("cpu", once=True)
+    step = jax.jit(
+        functools.partial(steps.train_step, network=network, tx=tx, recipe=steps.recipe(config)), compiler_options=quick
+    )
+    current = jax.jit(lambda: state.initial(network, tx, ema=True), compiler_options=quick)()
+    rng = np.random.Generator(np.random.Philox(0))
+    batch = {"image": rng.integers(0, 256, (16, 12, 12, 3), dtype=np.uint8), "label": np.arange(16, dtype=np.int32) % 3}
+    found = {}
+    for number in (1, 2):
+        current, values = step(current, batch)
+        found[f"loss of step {number}"] = float(values["loss"])
+    for name in ("params", "stats", "ema"):
+        leaves = [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(getattr(current, name))]
+        found[f"length of {name}"] = float(np.linalg.norm(np.concatenate(leaves)))
+    found["first parameter"] = float(jax.tree.leaves(current.params)[0].ravel()[0])
+    found["correct of both steps"] = float(current.sums["correct"])
+    assert found == pytest.approx(GOLDEN_NUMBERS, rel=2e-4)
 
 
 CODE = """

@@ -277,53 +277,17 @@ def test_patience_stops_and_the_best_checkpoint_is_the_one_that_counts(make, tmp
     assert not same(weights(tmp_path / "run", make(), "best"), weights(tmp_path / "run", make(), "latest"))
 
 
-def test_patience_is_remembered_over_a_stop(make, tmp_path, monkeypatch):
-    workdir, config = tmp_path / "run", make(train__epochs=9, train__patience=3)
-    scripted(monkeypatch, [0.5, 0.6, 0.7, 0.8, 0.9])
-    with pytest.raises(Stopped, match="step 27"):
-        train(config, workdir, stop=after_lines(workdir, 29))
-    scripted(monkeypatch, [0.8, 0.9])
-    summary = train(config, workdir)
-    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("early", 4, 8)
-
-
-def test_no_patience_never_stops_early(make, tmp_path, monkeypatch):
-    scripted(monkeypatch, [0.1, 0.2, 0.3, 0.4, 0.5])
-    summary = train(make(train__epochs=5, train__patience=0), tmp_path / "run")
-    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("finished", 5, 8)
-
-
-def test_an_overfitting_run_stops_by_itself(make, tmp_path):
-    config = make(train__epochs=30, train__patience=2, optimizer__learning_rate=0.1)
-    summary = train(config, tmp_path / "run")
-    rows = [float(row["val_loss"]) for row in read_rows(tmp_path / "run" / "history.csv")]
-    best = rows.index(min(rows))
-    assert summary["stopped"] == "early"
-    assert summary["best_step"] == 8 * (best + 1)
-    assert len(rows) == best + 1 + 2
-    assert summary["val"]["loss"] == pytest.approx(min(rows), rel=1e-6)
-
-
-def test_the_learning_rate_drops_on_a_plateau(make, tmp_path, monkeypatch):
-    scripted(monkeypatch, [0.9, 0.9, 0.9, 0.8, 0.9, 0.9, 0.9])
-    config = make(train__epochs=7, optimizer__schedule="plateau", optimizer__plateau_patience=1, optimizer__decay_factor=0.1,
-                  optimizer__name="sgd")  # fmt: skip
-    said = Said()
-    train(config, tmp_path / "run", progress=said)
-    rates = {row["step"]: row["learning_rate"] for row in log(tmp_path / "run") if "learning_rate" in row}
-    # One epoch without a lower loss is borne; after the second the rate drops, for the steps that follow.
-    expected = [0.01] * 24 + [0.001] * 24 + [0.0001] * 8
-    assert [rates[step] for step in range(1, 57)] == pytest.approx(expected)
-    assert sum("plateau" in line for line in said.lines) == 2
-
-
-def test_a_drop_acts_on_the_weights(make, tmp_path, monkeypatch):
+def test_a_drop_on_a_plateau_acts_on_the_logged_rate_and_the_weights(make, tmp_path, monkeypatch):
     moved = {}
     for factor in (1.0, 1e-6):
         scripted(monkeypatch, [0.5, 0.6, 0.7])
         workdir = tmp_path / str(factor)
         config = make(optimizer__schedule="plateau", optimizer__plateau_patience=0, optimizer__decay_factor=factor)
-        train(config, workdir)
+        said = Said()
+        train(config, workdir, progress=said)
+        rates = [row["learning_rate"] for row in log(workdir) if "learning_rate" in row]
+        assert rates == pytest.approx([0.01] * 16 + [0.01 * factor] * 8)
+        assert sum("plateau" in line for line in said.lines) == 2
         before, after = weights(workdir, config, 16), weights(workdir, config, 24)
         moved[factor] = max(np.abs(a - b).max() for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
     assert moved[1.0] > 1e-3 > 1e-5 > moved[1e-6]
