@@ -20,6 +20,6 @@ from cnnjax.data.whitening import fit as fit_whitening
 __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "Dataset", "FileReference",
     "ImageError", "Rows", "Source", "Spool", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "fit_whitening", "is_prepared", "open_source", "prepare", "read_splits", "resize", "shared_groups", "splits_digest",
+    "fit_whitening", "is_prepared", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "splits_digest",
     "thumbnail",
 ]  # fmt: skip
