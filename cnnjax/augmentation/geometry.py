@@ -78,7 +78,7 @@ def _factors(matrices: jax.Array, height: int, width: int) -> tuple[jax.Array, i
 
 
 def _positions(factors: jax.Array, fraction: int, height: int, width: int) -> tuple[tuple[jax.Array, jax.Array], int]:
-    """Where each output pixel lies in the input: (y, x), int32 [b, h, w], in units of 2 ** -bits pixels; and the bits.
+    """Returns the place of each output pixel in the input: (y, x), int32 [b, h, w], in units of 2 ** -bits pixels; and the bits.
 
     Whole numbers, because a compiler may compute a position once for the pixels it selects and again for their weights;
     with floats the two may round to two sides of a pixel's edge.

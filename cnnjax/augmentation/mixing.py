@@ -9,7 +9,7 @@ from cnnjax.augmentation import colour
 
 
 class Targets(NamedTuple):
-    """What each image shows: `weight` of its label, the rest of `partners`."""
+    """Classes that each image shows: `weight` of its label, the rest of `partners`."""
 
     labels: jax.Array  # int32 [b]
     partners: jax.Array  # int32 [b]

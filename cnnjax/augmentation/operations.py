@@ -19,7 +19,7 @@ Numbers = dict[str, jax.Array]  # name in NUMBERS -> float32 [b], or [b, size]
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """What is drawn for each image.
+    """Numbers drawn for each image.
 
     Attributes:
         key: of the `augment` section, which switches it on and gives its range.

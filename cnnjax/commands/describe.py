@@ -8,24 +8,23 @@ import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import models, pages, runs, runtime
+from cnnjax import models, pages, runs, runtime, training
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
-from cnnjax.training import optimizers, plan, state
 
 
-def describe(config, workdir: str | Path, *, progress: Progress | None = None) -> str:
-    """The resolved config, the network as a table, and the data plan, as text.
+def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progress | None = None) -> str:
+    """Returns the resolved config, the network as a table, and the data plan, as text.
 
     Writes `network.png` to `workdir`, where no run is. Decodes no image and downloads nothing: an archive that is not here yet is
     described by its address.
 
     Raises:
-        ConfigError: `workdir` lies in the data's folder.
+        ConfigError: `workdir` is in the folder of the images.
         DataError: data that is named but cannot be used.
     """
-    workdir = Path(workdir)
-    runs.RunDirectory(workdir).check_apart(config)
+    run = runs.RunDirectory(workdir)
+    run.check_apart(config)
     standard = dict(config_lib.flatten(config_lib.default()))
     idle = config_lib.without_effect(config.model.name)
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
@@ -35,10 +34,10 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     source, data = _data(config, mesh, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
-        network = state.network(config, len(classes))
+        network = models.network(config, len(classes))
         table = models.table(network.model, config.image.size)
-        picture = workdir / "network.png"
-        if drawn := not (workdir / "config.json").exists():  # else it is that of a run
+        picture = run.network_picture
+        if drawn := not run.is_run():  # a run has its own picture
             pages.save_figure(pages.network_figure(table, config.image.size, config.name), picture, dpi=160)
         lines += [
             "",
@@ -51,24 +50,24 @@ def describe(config, workdir: str | Path, *, progress: Progress | None = None) -
     return "\n".join([*lines, "", "data", *(f"  {line}" for line in data)])
 
 
-def _memory(config, network: state.Network, mesh: jax.sharding.Mesh) -> list[str]:
-    """What a device holds during training, as far as it is known without compiling."""
-    tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
-    made = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
+def _memory(config: config_lib.Config, network: models.Network, mesh: jax.sharding.Mesh) -> list[str]:
+    """Lists the memory that a device needs for training, as far as it is known without compiling."""
+    tx = training.make_optimizer(config.optimizer, lambda step: 0.0)
+    made = jax.eval_shape(lambda: training.initial(network, tx, ema=bool(config.train.ema_decay)))
     parts = {
         "weights": (made.params, made.stats),
         "optimizer": made.opt_state,
         "averaged weights": made.ema,
         "gradients": made.params,
     }
-    sizes = {name: state.bytes_per_device(tree, mesh) for name, tree in parts.items()}
+    sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * config.image.size**2 * 3
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
     divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
 
 
-def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[data_lib.Source | None, list[str]]:
+def _data(config: config_lib.Config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[data_lib.Source | None, list[str]]:
     data = config.data
     if data.source == "files" and not data.path:
         path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
@@ -102,7 +101,7 @@ def _data(config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[data_lib
             of = f" of {counted(groups, 'group')}" if groups else ""
             lines.append(f"{name:<6} {counted(len(inside), 'file')}{of} ({counts})")
     train = assigned.count("train")
-    batch_size = plan.choose_batch_size(config, mesh, train)
+    batch_size = training.choose_batch_size(config, mesh, train)
     per_epoch = math.ceil(train / batch_size)
     size = config.image.size
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"

@@ -157,7 +157,7 @@ class _Training:
             self.progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
 
     def _metadata(self) -> dict:
-        """What is the same in all checkpoints of the run."""
+        """Returns the metadata that all checkpoints of the run share."""
         return {
             "config": json.loads(config_lib.to_json(self.config)),
             "classes": list(self.data.classes),

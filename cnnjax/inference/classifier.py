@@ -18,7 +18,7 @@ from cnnjax.progress import Progress, counted
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What the network says of one file.
+    """The network's answer to one file.
 
     Attributes:
         path: the file.
@@ -47,7 +47,7 @@ class Classifier:
         return list(self.stream([str(path) for path in paths]))
 
     def stream(self, paths: list[str]) -> Iterator[Prediction]:
-        """As `predict`, one result at a time; memory does not grow with the number of files."""
+        """Yields the results of `predict` one at a time; memory does not grow with the number of files."""
         image = self._restored.config.image
         references = (data_lib.FileReference(path) for path in paths)
         workers = self._restored.config.runtime.workers

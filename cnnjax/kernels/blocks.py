@@ -179,7 +179,7 @@ def _dense_problem(x: tuple[int, ...], w: tuple[int, ...]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Blocks:
-    """What of blocks is known when they are traced."""
+    """Facts about blocks that are known when they are traced."""
 
     instructions: str
     paddings: tuple[int, ...]
@@ -190,7 +190,7 @@ class _Blocks:
     rounded: bool
 
     def outputs(self, x: jax.Array, ws: Sequence[jax.Array]) -> list[jax.ShapeDtypeStruct]:
-        """Of each block: what is kept for the gradients, and at last what is returned."""
+        """Returns, for each block, the arrays that are kept for the gradients, and at last the result."""
         rounding = rounds(self.bfloat16, self.instructions)
         between, last = (jnp.bfloat16 if yes else jnp.float32 for yes in (rounding, rounding and self.rounded))
         shapes = [x.shape]

@@ -39,13 +39,13 @@ def why_not() -> str:
 
 
 def instruction_set() -> str:
-    """Which of the libraries is in use: avx512bf16, avx512, avx2, sse2 or neon; "" where none is."""
+    """Returns the library in use: avx512bf16, avx512, avx2, sse2 or neon; "" where none is."""
     return _load()[0]
 
 
 @functools.cache
 def instruction_sets() -> tuple[str, ...]:
-    """Those that this CPU has and that are compiled, best first.
+    """Returns the instruction sets that this CPU has and that are compiled, best first.
 
     Raises:
         OSError: none is compiled, or it cannot be loaded; the message says why.
@@ -74,7 +74,7 @@ def _path(name: str) -> Path:
 
 
 def _text(name: str, function: str) -> str:
-    """What a function without arguments of a library returns."""
+    """Calls a function without arguments of a library."""
     found = getattr(ctypes.CDLL(str(_path(name))), function)
     found.restype = ctypes.c_char_p
     return found().decode()

@@ -1,4 +1,4 @@
-"""What networks are made of, and what all networks have in common: a list of named layers, applied in turn."""
+"""Layers of networks, and the class of all networks: a list of named layers, applied in turn."""
 
 import dataclasses
 import functools
@@ -75,7 +75,7 @@ def _mixed(x: jax.Array) -> jax.Array:
 
 
 class Fitted(nnx.Variable):
-    """What was computed from the training images and is not trained."""
+    """Numbers computed from the training images; they are not trained."""
 
 
 class Whiten(nnx.Module):
@@ -132,7 +132,7 @@ class Layer:
 
 
 class Layered(nnx.Module):
-    """A network; who inherits from it sets `dtype`, of the computation, and `layers`."""
+    """A network. A subclass sets `dtype`, of the computation, and `layers`."""
 
     dtype: jnp.dtype
     layers: tuple[Layer, ...]

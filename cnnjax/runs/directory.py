@@ -144,7 +144,7 @@ class RunDirectory:
             return
         data = Path(config.data.path).expanduser().resolve()
         if data.is_dir() and self.path.resolve().is_relative_to(data):
-            raise ConfigError(f"--workdir={self} lies in the folder of the images, {data}; name a directory outside of it, such "
+            raise ConfigError(f"--workdir={self} is in the folder of the images, {data}; name a directory outside of it, such "
                               f"as --workdir={data.parent / f'{data.name}-run'}")  # fmt: skip
 
     def check_unused(self) -> None:

@@ -31,7 +31,7 @@ def divide_cpu(config) -> None:
 
 
 def kernels(config) -> str:
-    """What computes the layers that `cnnjax.kernels` knows: its instruction set, or "xla".
+    """Names the code that computes the layers of `cnnjax.kernels`: its instruction set, or "xla".
 
     Raises:
         ConfigError: runtime.kernels=native where they cannot be used.
@@ -99,7 +99,7 @@ def placed(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def steps_at_once(mesh: jax.sharding.Mesh) -> int:
-    """Updates per dispatch where the images lie on the device. Within a loop XLA compiles convolutions badly for a CPU."""
+    """Updates per dispatch where the images are stored on the device. Within a loop XLA compiles convolutions badly for a CPU."""
     return 1 if mesh.devices.flat[0].platform == "cpu" else 32
 
 

@@ -21,7 +21,7 @@ from cnnjax.training.state import TrainState, initial
 
 def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
                     ) -> tuple[jax.Array, Targets]:  # fmt: skip
-    """What the network is shown in the update after `step` updates; a pure function of the seed, the step and the batch.
+    """Returns the images of the update after `step` updates; a pure function of the seed, the step and the batch.
 
     Args:
         step: int32, updates done.

@@ -1,4 +1,4 @@
-"""What is drawn for each image and when it is applied: distributions, policies, presets, extremes, purity, devices."""
+"""Draws for each image and their use: distributions, policies, presets, extremes, purity, devices."""
 
 import functools
 import json
@@ -130,7 +130,7 @@ WIDE = np.broadcast_to(np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3),
 
 
 def boxes(**values):
-    """Of the pixels that were changed in each image: top, left, height, width; all of them inside it."""
+    """Returns the box of the pixels that were changed in each image: top, left, height, width; all of them inside it."""
     config = section(**values)
     out = jax.jit(lambda images: augment.augment(KEY, images, config))(WIDE)
     changed = (np.abs(np.asarray(out) - WIDE) > 0.01).any(-1)
@@ -176,7 +176,7 @@ BOTH = {  # at a magnitude of 0.3
 
 
 def changed(numbers):
-    """Which numbers of a policy differ from their identity: bool [images, names]."""
+    """Marks the numbers of a policy that differ from their identity: bool [images, names]."""
     return np.stack([np.abs(numbers[name] - augment.NUMBERS[name].identity) > 1e-6 for name in BOTH], 1)
 
 

@@ -117,7 +117,7 @@ RNG = np.random.default_rng(3)
 
 
 def some_targets(classes):
-    """Of twelve images."""
+    """Mixes twelve images."""
     labels = LABELS[:12] % classes
     return mixing.Targets(labels, np.roll(labels, 1), RNG.uniform(0, 1, 12).astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Columns of a listing: what was written is read, and a million rows are no memory of the process."""
+"""Columns of a listing: they are read as they were written, and a million rows take no memory of the process."""
 
 import errno
 import tempfile

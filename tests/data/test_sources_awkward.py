@@ -259,4 +259,4 @@ def test_listing_holds_a_few_bytes_of_each_file(tmp_path, kind):
 
     held(4)  # what is imported and cached the first time
     few, many = held(1000), held(4000)
-    assert many - few < 20 * 3000  # names, labels, groups, sizes and times lie in files; a ZipInfo takes 500 bytes
+    assert many - few < 20 * 3000  # names, labels, groups, sizes and times are in files; a ZipInfo takes 500 bytes

@@ -51,7 +51,7 @@ def each_set(request, monkeypatch) -> str:
 
 
 def pure_block(x, w, b, *, padding: int, pool_stride: int, scale: float = 1.0):
-    """What `conv_block` stands for."""
+    """Computes in plain JAX what `conv_block` computes."""
     y = lax.conv_general_dilated(scale * x.astype(jnp.float32), w, (1, 1), [(padding, padding)] * 2, **HIGHEST)
     y = jax.nn.relu(y + b[None, None, None])
     return max_pool(y, 2, pool_stride) if pool_stride else y

@@ -35,7 +35,7 @@ def test_nothing_is_loaded_before_the_first_question():
 
 @pytest.fixture
 def forgotten(monkeypatch):
-    """What is known of the machine is found out anew, before and after."""
+    """Forgets what is known of the machine, before and after."""
     for function in (library._load, library.instruction_sets):
         function.cache_clear()
     yield monkeypatch

@@ -64,7 +64,7 @@ def test_logits_loss_and_all_gradients_are_those_of_xla(name, dtype):
 
 
 def both_logits(name, count, **options):
-    """Of the network with kernels and with XLA, of the same weights."""
+    """Computes with kernels and with XLA, from the same weights."""
     size = NETWORKS[name]["image__size"]
     images = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     ours, xla = (network(kind, name, **options) for kind in ("native", "xla"))

@@ -1,4 +1,4 @@
-"""What the networks compute, beside their tables: initial weights, dropout, batch statistics, and their work."""
+"""Behaviour of the networks: initial weights, dropout, batch statistics, and their work."""
 
 import functools
 import importlib

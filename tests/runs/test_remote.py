@@ -116,7 +116,7 @@ def test_a_newer_local_copy_is_kept_and_pushed(far, tmp_path):
 
 
 def test_the_command_line_takes_an_address_as_workdir(tmp_path):
-    """Of fsspec's own protocols, dir-like `file://` is shared between processes."""
+    """Uses `file://`, the one protocol of fsspec's own that processes share."""
     far = tmp_path / "far" / "run"
     cache = f"--config.data.cache_dir={tmp_path / 'cache'}"
     arguments = ["--config=configs/malaria.py:demo", "--config.data.demo_cells=60", "--config.train.epochs=1", cache,

@@ -1,4 +1,4 @@
-"""What is done ahead is what the run needs, and where something else is needed, that is made."""
+"""Work done ahead is what the run needs; where a run needs something else, it is made."""
 
 import jax
 import numpy as np

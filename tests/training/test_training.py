@@ -224,7 +224,7 @@ def test_a_stop_before_the_first_step_can_be_continued(make, undisturbed, tmp_pa
 
 
 def test_rows_after_the_last_checkpoint_are_written_once(make, undisturbed, tmp_path):
-    """As after a crash: the log is ahead of the checkpoint and its last line is cut."""
+    """Leaves a run as a crash does: the log is ahead of the checkpoint and its last line is cut."""
     workdir = tmp_path / "run"
     with pytest.raises(Stopped):
         train(make(**EVERYTHING), workdir, stop=after_lines(workdir, 9))
@@ -364,7 +364,7 @@ def test_a_path_that_is_not_there_is_refused_before_anything_is_said(make, tmp_p
 def test_a_run_directory_within_the_images_is_refused(make, cell_folder, below):
     before = sorted(cell_folder.rglob("*"))
     for action in (train, cnnjax.explore, cnnjax.describe):
-        with pytest.raises(ConfigError, match=r"lies in the folder of the images.*--workdir=\S+cells-run") as error:
+        with pytest.raises(ConfigError, match=r"is in the folder of the images.*--workdir=\S+cells-run") as error:
             action(make(), cell_folder / below)
         one_line(error)
     assert sorted(cell_folder.rglob("*")) == before
