@@ -116,7 +116,7 @@ def test_describe_shows_config_network_and_data_and_trains_nothing(cache, tmp_pa
             ["--config=configs/digits.py", "--config.train.epoch=3"],
             ["'train.epoch'", "did you mean 'train.epochs'", "--help lists all"],
         ),
-        (["--config=configs/digits.py", "--config.train.epochs=many"], ["train.epochs='many'", "a whole number", "40"]),
+        (["--config=configs/digits.py", "--config.train.epochs=many"], ["train.epochs='many'", "a whole number, such as "]),
         (["--config=configs/digits.py", "--config.optimizer.name=adm"], ["optimizer.name='adm'", "did you mean 'adam'?"]),
         (["--config=configs/digits.py", "--confg=x"], ["confg", "--help"]),
         (["--config=configs/digits.py", "--mode=fit"], ["mode", "train", "predict"]),
