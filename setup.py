@@ -97,7 +97,7 @@ class Build(build_ext):
             self.command, include = compiler(), headers()
         except RuntimeError as error:
             self.extensions = []
-            say(f"warning: {error}; cnnjax is installed without its kernels for the CPU and its decoder")
+            say(f"warning: {error}; cnnjax is installed without its kernels for the CPU and its PNG reader")
             return
         version = output([*self.command, "--version"])
         wanted = os.environ.get("CNNJAX_KERNELS") or ("all" if not self.inplace else ",".join(own_sets(self.command)))
