@@ -1,6 +1,6 @@
 """Columns of a listing, of which a million rows take a few megabytes of a process's own memory.
 
-What is long, such as the names of files, lies in a file without a name and is mapped from there: the system reads what is
+Long columns, such as names of files, are stored in an anonymous temporary file and mapped from there: the system reads what is
 looked at and may let go of it again. Such files are where `tempfile` makes its own (TMPDIR), and are gone with the column.
 """
 
@@ -19,7 +19,7 @@ PART = 10_000  # rows that are held as Python objects at once
 
 
 class Spool:
-    """Takes an array in parts, within a `with`, and gives it mapped from a file without a name.
+    """Takes an array in parts, within a `with`, and gives it mapped from an anonymous temporary file.
 
     Args:
         dtype: of the array; without objects.
@@ -93,7 +93,7 @@ class Texts(Sequence):
                 yield str(self.letters[start:end], "utf-8")
 
     def take(self, rows: np.ndarray | slice) -> "Texts":
-        """Those at `rows`, in their order."""
+        """Returns the texts at `rows`, in the order of `rows`."""
         return dataclasses.replace(self, rows=self.rows[rows])
 
     def order(self) -> np.ndarray:
@@ -131,7 +131,7 @@ class Repeated(Sequence):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     def take(self, rows: np.ndarray) -> "Repeated":
-        """Those at int64 `rows`, in their order."""
+        """Returns the values at int64 `rows`, in the order of `rows`."""
         return Repeated(self.values, self.numbers[rows])
 
     def where(self, wanted: Callable) -> np.ndarray:
@@ -158,7 +158,7 @@ def table(rows: Iterable[tuple], *kinds) -> list[Texts | Repeated | np.ndarray]:
 
 
 class _Letters(Spool):
-    """Of `Texts`."""
+    """Writes `Texts`."""
 
     def __init__(self):
         super().__init__(np.uint8)
@@ -186,7 +186,7 @@ class _Letters(Spool):
 
 
 class _Numbers(Spool):
-    """Of `Repeated`."""
+    """Writes `Repeated`."""
 
     def __init__(self):
         super().__init__(np.uint32)

@@ -132,7 +132,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if len(quarantine) > config.data.max_bad_fraction * files:
         raise DataError(
             f"{len(quarantine):,} of {files:,} files cannot be used ({quarantine[0][0]}: {quarantine[0][1]}), more than "
-            f"data.max_bad_fraction={config.data.max_bad_fraction:g}; mend them or raise "
+            f"data.max_bad_fraction={config.data.max_bad_fraction:g}; fix them or raise "
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
     good = np.flatnonzero(~unusable)

@@ -38,7 +38,7 @@ HAEMOGLOBIN = np.array([0.15, 0.35, 0.35], np.float32)
 
 
 class Patient(NamedTuple):
-    """What the cells of one patient's smear share."""
+    """Colours and shapes that the cells of one patient's smear share."""
 
     colour: np.ndarray  # (3,) float32, mean RGB of a cell, 0..255
     chromatin: np.ndarray  # (3,) float32, optical depth of the parasite's nucleus

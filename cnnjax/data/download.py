@@ -89,7 +89,7 @@ def _reach(url: str, offline: str) -> None:
 
 
 class _Bar:
-    """What pooch asks of a progress bar, passed on in megabytes."""
+    """A progress bar as pooch wants it; passes megabytes on."""
 
     def __init__(self, advance):
         self._advance = advance

@@ -76,7 +76,7 @@ def _open_zip(archive: str) -> zipfile.ZipFile:
 
 
 def _zip_end(count: int, size: int) -> bytes:
-    """What closes a zip archive whose directory has `count` members in `size` bytes."""
+    """Returns the end of a zip archive whose directory has `count` members in `size` bytes."""
     return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, 0, 0)
 
 
@@ -122,7 +122,7 @@ class Files:
 
 
 def list_files(path: Path) -> Files:
-    """What a folder or an archive holds; an archive is known by its content.
+    """Lists a folder or an archive; an archive is known by its content.
 
     Raises:
         DataError: it is neither, or damaged.
@@ -217,7 +217,7 @@ def _list_zip(path: Path) -> Files:
 
 
 def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
-    """What `zipfile` says of each member, a part of the directory at a time. `ZipFile` keeps all, a kilobyte each."""
+    """Yields the facts of `zipfile` about each member, a part of the directory at a time. `ZipFile` keeps all, a kilobyte each."""
     end = zipfile._EndRecData(file)  # private: the search for the end that `is_zipfile` has made
     if not end:
         raise zipfile.BadZipFile("File is not a zip file")

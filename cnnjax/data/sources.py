@@ -63,7 +63,7 @@ class Examples(Sequence):
         return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
 
     def take(self, rows: np.ndarray) -> "Examples":
-        """Those at int64 `rows`, in their order."""
+        """Returns the examples at int64 `rows`, in the order of `rows`."""
         return Examples(self.ids.take(rows), self.labels[rows], self.groups.take(rows), self.splits.take(rows))
 
 
@@ -152,7 +152,7 @@ def _listed(config, place: str, files: Files) -> Source:
 
     @functools.cache
     def known(folder: str) -> tuple[int, int, str] | None:
-        """Label, letters up to the class's folder and split of what lies in a folder; None outside of the classes."""
+        """Label, letters up to the class's folder and split of the files in a folder; None outside of the classes."""
         p = folder.split("/")
         if len(p) <= start or p[start] not in label:
             return None
@@ -201,7 +201,7 @@ def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Refere
 
 
 def _group(pattern: str, name: str) -> str:
-    """What `data.group`, or its first bracket, matches in a name; "" where nothing does."""
+    """Returns the match of `data.group`, or of its first bracket, in a name; "" without a match."""
     matched = re.search(pattern, name) if pattern else None
     return (matched[matched.re.groups and 1] or "") if matched else ""
 
@@ -262,7 +262,7 @@ def _tfds(config, progress: Progress) -> Source:
 
 def _arrays(classes: tuple[str, ...], examples: Examples, references: Callable[[], Iterable[Reference]],
             fingerprint: str) -> Source:  # fmt: skip
-    """Of examples in any order, and their references in the same."""
+    """Makes a source of examples in any order, and of their references in the same order."""
     order = examples.ids.order()
     rows = np.argsort(order)
     return Source(classes, examples.take(order), fingerprint, lambda: zip(map(int, rows), references(), strict=True))

@@ -1,4 +1,4 @@
-"""Which example is for training, for validation and for test; frozen to `splits.csv`.
+"""Splits of examples for training, validation and test; frozen to `splits.csv`.
 
 All orders come from SHA-256 of the seed and a name, so a split depends on nothing but seed, names and labels: not on
 the file system, the machine, the number of processes or a library's version.
@@ -167,7 +167,7 @@ def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
 
 
 def _official(examples: Sequence[Example], config) -> list[str]:
-    """What the data set itself brings. A missing part is cut from train, stratified by class."""
+    """Returns the split of the data set itself. A missing part is cut from train, stratified by class."""
     given = Counter(example.split for example in examples)
     if given[""] or not given["train"]:
         raise DataError("split.method=official needs a data set that brings its own train split, as folders train/, "
