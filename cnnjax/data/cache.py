@@ -27,7 +27,7 @@ from cnnjax.data.sources import Source
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 
-FORMAT = 3  # part of the key: raise it when decoded pixels change
+FORMAT = 4  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
 CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
 ALONE = 600  # fewer images are decoded in the calling thread
@@ -52,34 +52,20 @@ class Cache:
 def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None
                  ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
     """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
-    files = [_read(reference) for reference in references]
-    out = np.empty((len(files), size, size, 3), np.uint8) if out is None else out[: len(files)]
-    plain = images_lib.decode_plain(files, method, out)
+    out = np.empty((len(references), size, size, 3), np.uint8) if out is None else out[: len(references)]
     facts = []
-    for i, (file, known) in enumerate(zip(files, plain, strict=True)):
-        reason = ""
-        if known is None:
-            known = dict.fromkeys(FACTS[:-1], "")
-            try:
-                if isinstance(file, Exception):
-                    raise file
-                out[i], known = images_lib.decode_any(file, size, method)
-            except images_lib.ImageError as error:
-                reason = str(error)
-            except Exception as error:  # a vanished file, a damaged archive member, a password
-                reason = f"cannot be read ({str(error) or type(error).__name__})"
-            if reason:
-                out[i] = 0
+    for reference, pixels in zip(references, out, strict=True):
+        known, reason = dict.fromkeys(FACTS[:-1], ""), ""
+        try:
+            known = images_lib.decode_resized(reference.read(), size, method, pixels)[1]
+        except images_lib.ImageError as error:
+            reason = str(error)
+        except Exception as error:  # a vanished file, a damaged archive member, a password
+            reason = f"cannot be read ({str(error) or type(error).__name__})"
+        if reason:
+            pixels[:] = 0
         facts.append({**known, "reason": reason})
     return out, facts
-
-
-def _read(reference: Reference):
-    """The file or its pixels, or what went wrong."""
-    try:
-        return reference.read()
-    except Exception as error:
-        return error
 
 
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,

@@ -6,12 +6,14 @@ import warnings
 
 import numpy as np
 import PIL
+import simplejpeg
 from PIL import Image, ImageOps
 
 from cnnjax.data import pixels as pixels_lib
 
-PIXELS_BY = ("Pillow", PIL.__version__)  # the library, and its version, that decodes and resizes
+PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
 RESIZES = ("bilinear", "nearest", "pad")  # the methods of `resize`
+JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
@@ -51,19 +53,18 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        if not isinstance(data, bytes):
-            return np.ascontiguousarray(_from_pixels(data)[0])
-        plain = pixels_lib.decode(data) if pixels_lib.available() else None
-        return _open(data)[0] if plain is None else plain
+        return np.ascontiguousarray(_decoded(data)[0])
 
 
-def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
+def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.ndarray | None = None
+                   ) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Decodes (or takes decoded pixels) and resizes.
 
     Args:
         data: an encoded file, or uint8 [height, width] or [height, width, 1, 3 or 4].
         size: height and width of the result, in pixels.
         method: bilinear (antialiased), nearest, or pad (bilinear, aspect kept, centred on black).
+        out: uint8 [size, size, 3], contiguous, for the result; None: a new array.
 
     Returns:
         uint8 [size, size, 3], and the facts {"width", "height", "format", "mode"} of the file.
@@ -71,36 +72,43 @@ def decode_resized(data: bytes | np.ndarray, size: int, method: str) -> tuple[np
     Raises:
         ImageError: as in `decode`.
     """
-    out = np.empty((1, size, size, 3), np.uint8)
-    facts = decode_plain([data], method, out)[0]
-    return (out[0], facts) if facts else decode_any(data, size, method)
+    pixels, facts = _decoded(data)
+    return resize(pixels, size, method, out), facts
 
 
-def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]:
-    """`decode_resized` of the plain files among many, at once and without the interpreter.
+def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
+    """Pixels and facts of an encoded file or of pixels."""
+    if not isinstance(data, bytes):
+        return _from_pixels(data)
+    if data.startswith(JPEG_SIGNATURE):
+        pixels, kind = _plain_jpeg(data), "JPEG"
+    elif data.startswith(PNG_SIGNATURE) and pixels_lib.available():
+        pixels, kind = pixels_lib.decode(data), "PNG"
+    else:
+        pixels = None
+    if pixels is None:
+        return _open(data)
+    return pixels, {"width": pixels.shape[1], "height": pixels.shape[0], "format": kind, "mode": "RGB"}
 
-    Args:
-        files: what `decode_resized` takes, or anything else.
-        method: as there.
-        out: uint8 [files, size, size, 3], contiguous; gets the images.
+
+def _plain_jpeg(data: bytes) -> np.ndarray | None:
+    """Decodes a JPEG file of three colours that nothing turns by libjpeg-turbo, which Pillow has inside as well.
 
     Returns:
-        The facts of each; None for those that are left to `decode_any`.
+        uint8 [height, width, 3]; None: another kind, damage or any doubt.
     """
-    if method == "nearest" or not pixels_lib.available():
-        return [None] * len(files)
-    encoded = [file if isinstance(file, bytes) else b"" for file in files]
-    return [_plain_facts(*found) if found[0] else None for found in pixels_lib.decode_resized(encoded, out, method == "pad")]
-
-
-def _plain_facts(kind: int, height: int, width: int) -> dict:
-    return {"width": width, "height": height, "format": pixels_lib.KINDS[kind], "mode": "RGB"}
-
-
-def decode_any(data: bytes | np.ndarray, size: int, method: str) -> tuple[np.ndarray, dict]:
-    """`decode_resized` by Pillow."""
-    pixels, facts = _open(data) if isinstance(data, bytes) else _from_pixels(data)
-    return resize(pixels, size, method), facts
+    # A segment that may turn the image, or say that it is one of several: Pillow reads it. Compressed pixels have no such bytes.
+    if (b"\xff\xe1" in data and (b"Exif\0" in data or b"ns.adobe.com/xap" in data)) or (
+        b"\xff\xe2" in data and b"MPF\0" in data
+    ):
+        return None
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours != "YCbCr" or not 0 < width * height <= MAX_PIXELS:
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except (ValueError, MemoryError):
+        return None
 
 
 def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
@@ -115,27 +123,32 @@ def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
     return out.getvalue()
 
 
-def resize(pixels: np.ndarray, size: int, method: str) -> np.ndarray:
-    """uint8 [height, width, 3] -> uint8 [size, size, 3]; methods as in `decode_resized`."""
+def resize(pixels: np.ndarray, size: int, method: str, out: np.ndarray | None = None) -> np.ndarray:
+    """Resizes uint8 [height, width, 3] to uint8 [size, size, 3], `out` where given; methods as in `decode_resized`."""
     height, width = pixels.shape[:2]
+    out = np.empty((size, size, 3), np.uint8) if out is None else out
     if method == "nearest":
-        return np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST))
+        out[:] = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST))
+        return out
     if method == "bilinear":
-        return _bilinear(pixels, size, size)
+        _bilinear(pixels, out)
+        return out
     scale = size / max(height, width)
     height, width = max(round(height * scale), 1), max(round(width * scale), 1)
     top, left = (size - height) // 2, (size - width) // 2
-    out = np.zeros((size, size, 3), np.uint8)
-    out[top : top + height, left : left + width] = _bilinear(pixels, height, width)
+    out[:] = 0
+    _bilinear(pixels, out[top : top + height, left : left + width])
     return out
 
 
-def _bilinear(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Pillow's BILINEAR: a triangle filter as wide as the reduction, within one level of 255 of Pillow itself."""
-    resized = pixels_lib.resize(pixels, height, width) if pixels_lib.available() else None
-    if resized is None:
-        resized = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
-    return resized
+def _bilinear(pixels: np.ndarray, out: np.ndarray) -> None:
+    """Pillow's BILINEAR, a triangle filter as wide as the reduction: rows first, then columns, whatever Pillow would begin with."""
+    if pixels_lib.available():
+        pixels_lib.resize(pixels, out)
+        return
+    (height, width), own_height = out.shape[:2], pixels.shape[0]
+    rows = Image.fromarray(pixels).resize((width, own_height), Image.Resampling.BILINEAR)
+    out[:] = np.asarray(rows.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:

@@ -1,6 +1,6 @@
-"""Plain PNG and JPEG files -> pixels, and Pillow's bilinear resize, compiled when the package is installed.
+"""Plain PNG files and Pillow's bilinear resize, compiled when the package is installed; the same pixels as Pillow's, sooner.
 
-Where `available` says no, for want of a compiler, and for every other file Pillow does the work. The calls release the
+Where `available` says no, for want of a compiler, and for every other PNG file Pillow does the work. The calls release the
 interpreter, and threads may make them at once.
 """
 
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parent
-KINDS = ("", "PNG", "JPEG")
 
 
 class _Inflater(ctypes.Structure):
@@ -24,58 +23,40 @@ class _Inflater(ctypes.Structure):
 
 
 def available() -> bool:
-    """Whether the functions can be used on this machine."""
+    """Returns whether the functions can be used on this machine."""
     return _library() is not None
 
 
 def decode(file: bytes) -> np.ndarray | None:
-    """Decodes a plain file: PNG of 8-bit RGB, or baseline JPEG of three colours, that nothing turns.
+    """Decodes a plain file: PNG of 8-bit RGB, without chunks that could change a pixel.
 
     Returns:
         uint8 [height, width, 3], equal to Pillow's; None: another kind, damage or any doubt.
     """
-    size = (ctypes.c_int32 * 2)()
-    if not _library().cnnjax_decode(file, len(file), _inflater(), size):
+    size, inflater = (ctypes.c_int32 * 2)(), _inflater()
+    if inflater is None or not _library().cnnjax_decode(file, len(file), inflater, size):
         return None
     out = np.empty((*size, 3), np.uint8)
     _library().cnnjax_copy(_address(out))
     return out
 
 
-def decode_resized(files: list[bytes], out: np.ndarray, pad: bool) -> list[list[int]]:
-    """Decodes and resizes plain files, as `decode` and `resize`.
-
-    Args:
-        files: n encoded files.
-        out: gets the pixels: uint8 [n, size, size, 3], contiguous.
-        pad: keeps the aspect, centred on black.
-
-    Returns:
-        For each its index in `KINDS`, height and width; 0 where it is left to others.
-    """
-    assert out.flags.c_contiguous and out.dtype == np.uint8 and out.shape[0] == len(files) and out.shape[3] == 3
-    count = len(files)
-    found = np.zeros((count, 3), np.int32)
-    starts, sizes = (ctypes.c_char_p * count)(*files), (ctypes.c_long * count)(*map(len, files))
-    _library().cnnjax_decode_resized(count, starts, sizes, _inflater(), out.shape[1], pad, _address(out), _address(found))
-    return found.tolist()
-
-
-def resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """Pillow's BILINEAR, within one level of 255.
+def resize(pixels: np.ndarray, out: np.ndarray) -> None:
+    """Resizes as Pillow's BILINEAR, bit for bit.
 
     Args:
         pixels: uint8 [h, w, 3], at least 1 by 1; its rows may have gaps between them.
-        height, width: of the result.
+        out: uint8 [height, width, 3], gets the result; its rows may have gaps as well.
 
-    Returns:
-        uint8 [height, width, 3]; None where the image is more than 128 times as large.
+    Raises:
+        MemoryError: no memory.
     """
     if pixels.strides[1:] != (3, 1) or pixels.strides[0] < 0:
         pixels = np.ascontiguousarray(pixels)
-    out = np.empty((height, width, 3), np.uint8)
-    failed = _library().cnnjax_resize(_address(pixels), pixels.strides[0], *pixels.shape[:2], _address(out), height, width)
-    return None if failed else out
+    assert out.strides[1:] == (3, 1) and out.dtype == pixels.dtype == np.uint8
+    if _library().cnnjax_resize(_address(pixels), pixels.strides[0], *pixels.shape[:2], _address(out), out.strides[0],
+                                *out.shape[:2]):  # fmt: skip
+        raise MemoryError
 
 
 def _address(values: np.ndarray) -> int:
@@ -95,19 +76,17 @@ def _inflater() -> ctypes.Array | None:
 
 @functools.cache
 def _library() -> ctypes.CDLL | None:
-    """None where there is no library, or one that is older than its sources."""
+    """The library; None where there is none, or one that is older than its sources."""
     try:
         library = ctypes.CDLL(str(FOLDER / "images.so"))
         library.cnnjax_sources.restype = ctypes.c_char_p
         sources = b"".join(path.read_bytes() for path in sorted([*FOLDER.glob("*.cc"), *FOLDER.glob("*.h")]))
         if library.cnnjax_sources().decode() != hashlib.sha256(sources).hexdigest():
             return None
-        pointer, number, integer = ctypes.c_void_p, ctypes.c_long, ctypes.c_int
+        pointer, number = ctypes.c_void_p, ctypes.c_long
         library.cnnjax_decode.argtypes = [ctypes.c_char_p, number, pointer, pointer]
         library.cnnjax_copy.argtypes, library.cnnjax_copy.restype = [pointer], None
-        library.cnnjax_decode_resized.argtypes = [number, pointer, pointer, pointer, number, integer, pointer, pointer]
-        library.cnnjax_decode_resized.restype = None
-        library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number]
+        library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number, number]
     except (OSError, AttributeError):  # none, or none of ours
         return None
     return library

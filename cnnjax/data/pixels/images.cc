@@ -1,59 +1,20 @@
-// What pixels/__init__.py calls.
+// The functions that pixels/__init__.py calls.
 
-#include <cmath>
 #include <new>
 
 #include "pixels.h"
 
-using pixels::Inflater;
-using pixels::Pixels;
-
 namespace {
 
-thread_local Pixels image;  // the last one of this thread
-
-// 1: a PNG, 2: a JPEG, now in `image`; 0: neither, or not sure to be what Pillow reads.
-int decode(const uint8_t* data, long size, const Inflater* inflater) {
-  if (size > 8 && data[0] == 0x89 && inflater) return pixels::decode_png(data, size, *inflater, image) ? 1 : 0;
-  if (size > 8 && data[0] == 0xFF) return pixels::decode_jpeg(data, size, image) ? 2 : 0;
-  return 0;
-}
-
-void forget() {
-  if (image.bytes.size() > pixels::LARGE) image = {};
-}
-
-bool fit(uint8_t* out, long side, bool pad) {
-  if (!pad) return pixels::resize(image, out, 3 * side, side, side);
-  const double scale = double(side) / std::max(image.height, image.width);
-  const long height = std::max(std::nearbyint(image.height * scale), 1.0), width = std::max(std::nearbyint(image.width * scale), 1.0);
-  std::memset(out, 0, 3 * side * side);
-  return pixels::resize(image, out + 3 * ((side - height) / 2 * side + (side - width) / 2), 3 * side, height, width);
-}
+thread_local pixels::Pixels image;  // the last one of this thread
 
 }  // namespace
 
-// `count` files to `out`, uint8 [count, side, side, 3]; `found` gets kind, height and width of each, of which kind 0 is not done.
-PUBLIC void cnnjax_decode_resized(long count, const uint8_t* const* files, const long* sizes, const Inflater* inflater, long side,
-                                  int pad, uint8_t* out, int32_t (*found)[3]) {
-  for (long i = 0; i < count; i++) {
-    int kind = 0;
-    try {
-      kind = decode(files[i], sizes[i], inflater);
-      if (kind && !fit(out + 3 * side * side * i, side, pad)) kind = 0;
-    } catch (const std::bad_alloc&) {
-      kind = 0;
-    }
-    found[i][0] = kind, found[i][1] = kind ? image.height : 0, found[i][2] = kind ? image.width : 0;
-    forget();
-  }
-}
-
-// One file, of which `cnnjax_copy` in the same thread gives the pixels.
-PUBLIC int cnnjax_decode(const uint8_t* file, long size, const Inflater* inflater, int32_t* found) try {
-  const int kind = decode(file, size, inflater);
-  if (kind) found[0] = image.height, found[1] = image.width;
-  return kind;
+// One PNG, of which `cnnjax_copy` in the same thread gives the pixels; 0: not sure to be decoded as by Pillow.
+PUBLIC int cnnjax_decode(const uint8_t* file, long size, const pixels::Inflater* inflater, int32_t* found) try {
+  if (!pixels::decode_png(file, size, *inflater, image)) return 0;
+  found[0] = image.height, found[1] = image.width;
+  return 1;
 } catch (const std::bad_alloc&) {
   return 0;
 }
@@ -61,18 +22,14 @@ PUBLIC int cnnjax_decode(const uint8_t* file, long size, const Inflater* inflate
 PUBLIC void cnnjax_copy(uint8_t* out) {
   const uint8_t* from = image.bytes.data();
   for (long i = 0; i < image.height * image.width; i++, from += 4, out += 3) std::memcpy(out, from, 3);
-  forget();
+  if (image.bytes.size() > pixels::LARGE) image = {};
 }
 
-// `height` rows of `width` pixels of three bytes -> `to_height` rows of `to_width`. 1 where it is not done.
-PUBLIC int cnnjax_resize(const uint8_t* source, long stride, long height, long width, uint8_t* out, long to_height,
-                         long to_width) try {
-  uint8_t* to = image.room(height, width);
-  for (long y = 0; y < height; y++)
-    for (long x = 0; x < width; x++, to += 4) std::memcpy(to, source + y * stride + 3 * x, 3);
-  const bool done = pixels::resize(image, out, 3 * to_width, to_height, to_width);
-  forget();
-  return !done;
+// `height` rows of `width` pixels of three bytes -> `to_height` rows of `to_width`. 1 where memory is missing.
+PUBLIC int cnnjax_resize(const uint8_t* source, long stride, long height, long width, uint8_t* out, long out_stride,
+                         long to_height, long to_width) try {
+  pixels::resize(source, stride, height, width, out, out_stride, to_height, to_width);
+  return 0;
 } catch (const std::bad_alloc&) {
   return 1;
 }

@@ -1,4 +1,4 @@
-// Files of images -> rows of pixels, and the resize: what the sources of this library share.
+// PNG files -> rows of pixels, and the resize: declarations that the sources of this library share.
 
 #pragma once
 
@@ -7,11 +7,8 @@
 #include <cstring>
 #include <vector>
 
-#ifdef __SSE2__
+#ifdef __x86_64__
 #include <immintrin.h>
-#endif
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define WITH_AVX2 1  // in parts of files, between #pragma GCC target
 #endif
 
 // The loader takes the best that the CPU has; integers alone, so that the pixels are the same on all. Clang and other C
@@ -32,7 +29,6 @@
 namespace pixels {
 
 constexpr long MAX_PIXELS = 1L << 27;  // images.MAX_PIXELS
-
 constexpr size_t LARGE = 1 << 25;      // bytes that a thread does not keep from one image to the next
 
 // Room that is not cleared and only grows.
@@ -61,14 +57,12 @@ struct Inflater {
 };
 
 INLINE uint32_t big32(const uint8_t* at) { return uint32_t(at[0]) << 24 | at[1] << 16 | at[2] << 8 | at[3]; }
-INLINE uint32_t big16(const uint8_t* at) { return at[0] << 8 | at[1]; }
 
-// The plain files of which Pillow is sure to read the same pixels; false for all others, damaged ones among them.
+// A plain file, of which Pillow is sure to read the same pixels; false for all others, damaged ones among them.
 bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels& out);
-bool decode_jpeg(const uint8_t* data, long size, Pixels& out);
 
-// Pillow's BILINEAR within one level of 255; `out` gets rows of pixels of three bytes, `stride` bytes apart. False where the
-// reduction is too large for it.
-bool resize(const Pixels& source, uint8_t* out, long stride, long to_height, long to_width);
+// Pillow's BILINEAR of rows of pixels of three bytes, which are `stride` and `out_stride` bytes apart.
+void resize(const uint8_t* source, long stride, long height, long width, uint8_t* out, long out_stride, long to_height,
+            long to_width);
 
 }  // namespace pixels
