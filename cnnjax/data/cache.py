@@ -53,19 +53,32 @@ def decode_chunk(references: list[Reference], size: int, method: str, out: np.nd
                  ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
     """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
     out = np.empty((len(references), size, size, 3), np.uint8) if out is None else out[: len(references)]
+    files = [_read(reference) for reference in references]
     facts = []
-    for reference, pixels in zip(references, out, strict=True):
-        known, reason = dict.fromkeys(FACTS[:-1], ""), ""
-        try:
-            known = images_lib.decode_resized(reference.read(), size, method, pixels)[1]
-        except images_lib.ImageError as error:
-            reason = str(error)
-        except Exception as error:  # a vanished file, a damaged archive member, a password
-            reason = f"cannot be read ({str(error) or type(error).__name__})"
-        if reason:
-            pixels[:] = 0
+    for file, pixels, known in zip(files, out, images_lib.decode_plain(files, method, out), strict=True):
+        reason = ""
+        if known is None:
+            known = dict.fromkeys(FACTS[:-1], "")
+            try:
+                if isinstance(file, Exception):
+                    raise file
+                known = images_lib.decode_resized(file, size, method, pixels)[1]
+            except images_lib.ImageError as error:
+                reason = str(error)
+            except Exception as error:  # a vanished file, a damaged archive member, a password
+                reason = f"cannot be read ({str(error) or type(error).__name__})"
+            if reason:
+                pixels[:] = 0
         facts.append({**known, "reason": reason})
     return out, facts
+
+
+def _read(reference: Reference):
+    """Returns the file or its pixels, or the error."""
+    try:
+        return reference.read()
+    except Exception as error:
+        return error
 
 
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,

@@ -76,6 +76,28 @@ def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.nda
     return resize(pixels, size, method, out), facts
 
 
+def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]:
+    """Decodes and resizes the plain PNG files among many in one call: the same as `decode_resized`, sooner.
+
+    Args:
+        files: arguments of `decode_resized`, or anything else.
+        method: as there.
+        out: uint8 [files, size, size, 3], contiguous; gets the images.
+
+    Returns:
+        The facts of each; None for those that are left to `decode_resized`.
+    """
+    plain = [file if isinstance(file, bytes) and file.startswith(PNG_SIGNATURE) else b"" for file in files]
+    if method == "nearest" or not pixels_lib.available() or not any(plain):
+        return [None] * len(files)
+    return [_plain_facts(height, width, "PNG") if height else None
+            for height, width in pixels_lib.decode_resized(plain, out, method == "pad")]  # fmt: skip
+
+
+def _plain_facts(height: int, width: int, kind: str) -> dict:
+    return {"width": width, "height": height, "format": kind, "mode": "RGB"}
+
+
 def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
     """Pixels and facts of an encoded file or of pixels."""
     if not isinstance(data, bytes):
@@ -88,7 +110,7 @@ def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
         pixels = None
     if pixels is None:
         return _open(data)
-    return pixels, {"width": pixels.shape[1], "height": pixels.shape[0], "format": kind, "mode": "RGB"}
+    return pixels, _plain_facts(*pixels.shape[:2], kind)
 
 
 def _plain_jpeg(data: bytes) -> np.ndarray | None:

@@ -167,6 +167,19 @@ def test_bilinear_is_pillows_antialiased_bilinear(shape, size):
     assert np.abs(images.resize(image, size, "bilinear").astype(int) - expected).max() <= 1
 
 
+@pytest.mark.skipif(not pixels.available(), reason="cnnjax.data.pixels is not compiled")
+@pytest.mark.parametrize("method", ["bilinear", "pad"])
+def test_many_files_at_once_are_decoded_as_each(method):
+    files = [encoded(smooth(30, 50), "PNG"), encoded(smooth(50, 30), "JPEG"), b"", b"x", encoded(noise(9, 9), "GIF"),
+             encoded(noise(7, 200), "PNG"), encoded(noise(), "PNG")[:-9]]  # fmt: skip
+    out = np.full((len(files), 20, 20, 3), 7, np.uint8)
+    facts = images.decode_plain(files, method, out)
+    assert [bool(fact) for fact in facts] == [True, False, False, False, False, True, False]
+    for i in (0, 5):
+        expected, known = images.decode_resized(files[i], 20, method)
+        assert np.array_equal(out[i], expected) and facts[i] == known
+
+
 def real_images(shared_data):
     """Two hundred real files, evenly out of both archives."""
     with zipfile.ZipFile(shared_data / "cell_images.zip") as archive:

@@ -41,6 +41,25 @@ def decode(file: bytes) -> np.ndarray | None:
     return out
 
 
+def decode_resized(files: list[bytes], out: np.ndarray, pad: bool) -> list[list[int]]:
+    """Decodes and resizes plain files in one call, because threads that return to the interpreter for each file wait for it.
+
+    Args:
+        files: n files, encoded; b"" is left out.
+        out: uint8 [n, size, size, 3], contiguous; gets the pixels.
+        pad: keeps the aspect, centred on black.
+
+    Returns:
+        Height and width of each file; zeros where it is left to others.
+    """
+    assert out.flags.c_contiguous and out.dtype == np.uint8 and out.shape[0] == len(files) and out.shape[3] == 3
+    count, found = len(files), np.zeros((len(files), 2), np.int32)
+    if (inflater := _inflater()) is not None:
+        starts, sizes = (ctypes.c_char_p * count)(*files), (ctypes.c_long * count)(*map(len, files))
+        _library().cnnjax_decode_resized(count, starts, sizes, inflater, out.shape[1], pad, _address(out), _address(found))
+    return found.tolist()
+
+
 def resize(pixels: np.ndarray, out: np.ndarray) -> None:
     """Resizes as Pillow's BILINEAR, bit for bit.
 
@@ -85,6 +104,8 @@ def _library() -> ctypes.CDLL | None:
             return None
         pointer, number = ctypes.c_void_p, ctypes.c_long
         library.cnnjax_decode.argtypes = [ctypes.c_char_p, number, pointer, pointer]
+        library.cnnjax_decode_resized.argtypes = [number, *[pointer] * 3, number, ctypes.c_int, pointer, pointer]
+        library.cnnjax_decode_resized.restype = None
         library.cnnjax_copy.argtypes, library.cnnjax_copy.restype = [pointer], None
         library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number, number]
     except (OSError, AttributeError):  # none, or none of ours
