@@ -24,6 +24,9 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 SIGNATURES = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # with which archives, but for .tar, begin
 
 
+PAGED = 200_000  # members of a zip archive from which its directory is read in parts
+
+
 class Reference(Protocol):
     """How a worker process gets at one example: small, picklable, read there."""
 
@@ -217,10 +220,14 @@ def _list_zip(path: Path) -> Files:
 
 
 def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
-    """Yields the facts of `zipfile` about each member, a part of the directory at a time. `ZipFile` keeps all, a kilobyte each."""
+    """Gives the members of an archive; of `PAGED` or more a part at a time, because `ZipFile` keeps a kilobyte for each."""
     end = zipfile._EndRecData(file)  # private: the search for the end that `is_zipfile` has made
     if not end:
         raise zipfile.BadZipFile("File is not a zip file")
+    if end[4] < PAGED:  # what the archive says of itself; the members found may be others
+        with zipfile.ZipFile(file) as archive:
+            yield from archive.infolist()
+        return
     left, given = end[5], end[6]
     start = end[9] - left - (76 if end[0] == b"PK\6\6" else 0)  # bytes of the end of a large archive (ZIP64)
     if start < 0:

@@ -128,14 +128,7 @@ def _listed(config, place: str, files: Files) -> Source:
                         bool, len(files.names))  # fmt: skip
     folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
     parts = [folder.split("/") for folder in folders if folder]
-    depth = 0  # leading folders that all images share, such as cell_images/
-    while True:
-        tops = {p[depth] for p in parts if len(p) > depth}
-        below = {p[depth + 1] for p in parts if len(p) > depth + 1}
-        if len(tops) != 1 or len(below) == 0:
-            break
-        depth += 1
-    split_depth = int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
+    depth, split_depth = _depths(parts)
     start = depth + split_depth
     found = sorted({p[start] for p in parts if len(p) > start})
     classes = tuple(config.classes) or tuple(found)
@@ -183,6 +176,18 @@ def _listed(config, place: str, files: Files) -> Source:
         references = functools.partial(_known, files.stream, position)
     facts = ((id, files.facts(place)) for id, place in zip(ids, _placed(ids, files.places), strict=True))
     return Source(classes, listed, _digest(facts), references, rejected)
+
+
+def _depths(parts: list[list[str]]) -> tuple[int, int]:
+    """Counts the leading folders that all images share, such as cell_images/, and those after them that name splits: 0 or 1."""
+    depth = 0
+    while True:
+        tops = {p[depth] for p in parts if len(p) > depth}
+        below = {p[depth + 1] for p in parts if len(p) > depth + 1}
+        if len(tops) != 1 or len(below) == 0:
+            break
+        depth += 1
+    return depth, int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
 
 
 def _placed(ids: Texts, places: np.ndarray) -> Iterator[tuple]:

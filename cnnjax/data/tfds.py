@@ -6,21 +6,19 @@ import contextlib
 import dataclasses
 import difflib
 import functools
-import glob
 import io
 import logging
 import os
 import shutil
 import tempfile
 import threading
-import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
 import numpy as np
-from PIL import Image
 
+from cnnjax.data.stand_in import tensorflow_stand_in
 from cnnjax.errors import DataError
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
@@ -187,7 +185,7 @@ def _prepare(name: str, data_dir: str, archive: str) -> None:
         raise TfdsError(f"archive {archive} of {name} does not exist; type --config.data.path=FILE of an existing one")
     try:
         try:
-            with _stand_in():
+            with tensorflow_stand_in():
                 _generate(name, data_dir, archive)
         except ImportError as error:
             if error.name != "tensorflow":
@@ -320,44 +318,6 @@ def _checked(name: str, download):
         return download(resource)
 
     return checked
-
-
-class _Part(types.SimpleNamespace):
-    def __getattr__(self, name: str):
-        raise ImportError(f"it uses TensorFlow's {name}", name="tensorflow")
-
-
-@contextlib.contextmanager
-def _stand_in() -> Iterator[None]:
-    """Give TFDS the few functions of TensorFlow that most builders need, all else being an ImportError."""
-    from tensorflow_datasets.core.utils import lazy_imports_utils
-
-    def encode_png(image: np.ndarray):
-        buffer = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "png")
-        return types.SimpleNamespace(numpy=buffer.getvalue)
-
-    gfile = _Part(
-        GFile=open,
-        listdir=os.listdir,
-        exists=os.path.exists,
-        isdir=os.path.isdir,
-        glob=glob.glob,
-        walk=os.walk,
-        remove=os.remove,
-        makedirs=functools.partial(os.makedirs, exist_ok=True),
-    )
-    lazy = vars(lazy_imports_utils.tensorflow)
-    lazy["_module"] = _Part(
-        io=_Part(gfile=gfile),
-        image=_Part(encode_png=encode_png),
-        compat=_Part(as_text=os.fsdecode),
-        executing_eagerly=lambda: True,
-    )
-    try:
-        yield
-    finally:
-        lazy.pop("_module", None)
 
 
 def _line(error: BaseException) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax.data import cache, sources, splits
+from cnnjax.data import cache, listings, sources, splits
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -214,7 +214,9 @@ def test_folders_named_by_numbers_can_be_put_in_order(tmp_path):
         opened(tmp_path, classes="9,1")
 
 
-def test_zip_of_several_thousand_members_with_something_in_front_of_it_is_whole(tmp_path):
+@pytest.mark.parametrize("paged", [0, listings.PAGED])
+def test_zip_of_several_thousand_members_with_something_in_front_of_it_is_whole(tmp_path, monkeypatch, paged):
+    monkeypatch.setattr(listings, "PAGED", paged)
     members = {f"{'ab'[i % 2]}/{7919 * i % 4096:04}.png": b"%d" % i for i in range(4096)}
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
