@@ -218,4 +218,8 @@ def build_needs() -> list[str]:
     return []
 
 
-setup(setup_requires=build_needs(), ext_modules=extensions(), cmdclass={"build_ext": Build, "build_py": Modules, "bdist_wheel": Wheel})
+setup(
+    setup_requires=build_needs(),
+    ext_modules=extensions(),
+    cmdclass={"build_ext": Build, "build_py": Modules, "bdist_wheel": Wheel},
+)

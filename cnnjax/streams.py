@@ -20,3 +20,4 @@ class AugmentationStream(enum.IntEnum):
     POLICY = 1  # operations that RandAugment or TrivialAugment choose
     NOISE = 2  # pixel noise
     MIXING = 3  # mixup and CutMix
+    CUSTOM = 4  # the user's own operation

@@ -202,7 +202,9 @@ class Ours:
 
         def work() -> int:
             source = sources.open_source(self.config.data, Progress())
-            cache.build(source, config_lib.Preprocessing.of(self.config.image), place, Progress(), workers=self.settings.threads)
+            cache.build(
+                source, config_lib.Preprocessing.of(self.config.image), place, Progress(), workers=self.settings.threads
+            )
             return len(source.examples)
 
         def turn():
@@ -235,11 +237,12 @@ class Ours:
     def make_augment(self):
         import jax
 
+        from cnnjax import runtime
         from cnnjax.training import steps
 
         more = {f"augment__{key}": value for key, value in GEOMETRY.items()}
         augment, batch, count = (
-            steps.compile_augmentation(self._config(**more)),
+            steps.compile_augmentation(self._config(**more), runtime.ops(self.config.runtime)),
             self._batch(),
             itertools.count(),
         )

@@ -2,6 +2,6 @@
 
 from cnnjax.augmentation.geometry import FILLS, INTERPOLATIONS
 from cnnjax.augmentation.mixing import Targets, mix
-from cnnjax.augmentation.operations import apply, augment, extremes
+from cnnjax.augmentation.operations import Custom, apply, augment, extremes
 
-__all__ = ["FILLS", "INTERPOLATIONS", "Targets", "apply", "augment", "extremes", "mix"]
+__all__ = ["FILLS", "INTERPOLATIONS", "Custom", "Targets", "apply", "augment", "extremes", "mix"]

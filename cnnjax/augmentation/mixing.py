@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.augmentation import colour
+from cnnjax.streams import AugmentationStream
 
 
 class Targets(NamedTuple):
@@ -39,7 +40,7 @@ def mix(key: jax.Array, images: jax.Array, labels: jax.Array, config) -> tuple[j
     if not config.mixup and not config.cutmix:
         return images, Targets(labels, labels, jnp.ones(labels.shape, jnp.float32))
     count, height, width, _ = images.shape
-    keys = jax.random.split(jax.random.fold_in(key, 3), 4)
+    keys = jax.random.split(jax.random.fold_in(key, AugmentationStream.MIXING), 4)
     images = images.astype(jnp.float32)
     others = jnp.roll(images, 1, axis=0)
     cut = jax.random.bernoulli(keys[0], 0.5, (count,)) if config.mixup and config.cutmix else bool(config.cutmix)

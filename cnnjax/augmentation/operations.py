@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.augmentation import colour, geometry
+from cnnjax.kernels import PLAIN, Ops
+from cnnjax.streams import AugmentationStream
 
+Custom = Callable[[jax.Array, jax.Array], jax.Array]  # key, float32 images in [0, 255] -> the same
 Numbers = dict[str, jax.Array]  # name in NUMBERS -> float32 [b], or [b, size]
 
 
@@ -120,7 +123,7 @@ def draw(key: jax.Array, count: int, config) -> Numbers:
         config: the `augment` section.
     """
     columns = sum(number.size for number in NUMBERS.values())
-    uniform = jax.random.uniform(jax.random.fold_in(key, 0), (count, columns + _ERASE_COLUMNS))
+    uniform = jax.random.uniform(jax.random.fold_in(key, AugmentationStream.DRAWS), (count, columns + _ERASE_COLUMNS))
     numbers, column = {}, 0
     names = active(config)
     for name, number in NUMBERS.items():
@@ -132,7 +135,7 @@ def draw(key: jax.Array, count: int, config) -> Numbers:
     if "erase" in numbers or "cutout" in numbers:
         numbers["place"] = uniform[:, column:]
     if config.rand_augment or config.trivial_augment:
-        numbers = _policy(jax.random.fold_in(key, 1), count, numbers, config)
+        numbers = _policy(jax.random.fold_in(key, AugmentationStream.POLICY), count, numbers, config)
     return numbers
 
 
@@ -176,7 +179,7 @@ def _strengthen(name: str, value: jax.Array, strength: jax.Array, sign: jax.Arra
     return value * (1 + sign * strength) if NUMBERS[name].identity else value + sign * strength
 
 
-def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = None, *, native: bool = False) -> jax.Array:
+def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = None, *, ops: Ops = PLAIN) -> jax.Array:
     """Applies drawn, or chosen, numbers; an operation without a number is left out.
 
     Args:
@@ -184,14 +187,14 @@ def apply(images: jax.Array, numbers: Numbers, config, key: jax.Array | None = N
         numbers: from `draw`, or some of its entries; of a crop all four, or its area alone.
         config: the `augment` section; its interpolation, fill and the ranges that are the same for all images.
         key: random key of the noise; needed where "noise" is among the numbers.
-        native: use `cnnjax.kernels` where they fit.
+        ops: what samples the images.
 
     Returns:
         float32 [b, h, w, 3] in [0, 255].
     """
     if numbers.keys() & set(GEOMETRY):
         matrices = compose(numbers, images.shape[1:3], config)
-        images = geometry.sample(images, matrices, interpolation=config.interpolation, fill=config.fill, native=native)
+        images = geometry.sample(images, matrices, interpolation=config.interpolation, fill=config.fill, ops=ops)
     images = images.astype(jnp.float32)
     for name in ("brightness", "contrast"):
         if name in numbers:
@@ -272,14 +275,25 @@ def _boxes(name: str, numbers: Numbers, height: int, width: int) -> jax.Array:
     return jnp.stack([top, left, top + tall, left + wide], -1).astype(jnp.int32)
 
 
-def augment(key: jax.Array, images: jax.Array, config, *, native: bool = False) -> jax.Array:
-    """Augments each image of uint8 [b, h, w, 3] by the `augment` section: float32 in [0, 255], or the input where all is off.
+def augment(key: jax.Array, images: jax.Array, config, *, ops: Ops = PLAIN, custom: Custom | None = None) -> jax.Array:
+    """Augments each image by the `augment` section.
 
-    `native`: as of `apply`.
+    Args:
+        key: random key.
+        images: uint8 [b, h, w, 3].
+        config: the `augment` section.
+        ops: what samples the images.
+        custom: the user's own operation, (key, float32 images in [0, 255]) -> the same; it comes last.
+
+    Returns:
+        float32 [b, h, w, 3] in [0, 255], or `images` themselves where all is off.
     """
-    if not active(config):
-        return images
-    return apply(images, draw(key, images.shape[0], config), config, jax.random.fold_in(key, 2), native=native)
+    if active(config):
+        noise_key = jax.random.fold_in(key, AugmentationStream.NOISE)
+        images = apply(images, draw(key, images.shape[0], config), config, noise_key, ops=ops)
+    if custom is not None:
+        images = custom(jax.random.fold_in(key, AugmentationStream.CUSTOM), images.astype(jnp.float32))
+    return images
 
 
 def extremes(config) -> dict[str, list[tuple[str, Numbers]]]:

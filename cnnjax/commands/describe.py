@@ -67,7 +67,9 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
 
 
-def _data(config: config_lib.Config, mesh: jax.sharding.Mesh, progress: Progress) -> tuple[data_lib.Source | None, list[str]]:
+def _data(
+    config: config_lib.Config, mesh: jax.sharding.Mesh, progress: Progress
+) -> tuple[data_lib.Source | None, list[str]]:
     data = config.data
     if data.source == "files" and not data.path:
         path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]

@@ -74,7 +74,9 @@ class _Training:
             self.mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
             self._describe()
             self.ahead = training.Ahead(config, self.mesh)
-            self.data = data_lib.prepare(config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile)
+            self.data = data_lib.prepare(
+                config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile
+            )
             self.positive = _positive(config, self.data.classes)
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
         for name in data_lib.SPLITS:
@@ -114,8 +116,9 @@ class _Training:
     def _describe(self) -> None:
         """Says on what the run is trained."""
         config, wanted = self.config, self.config.train.precision
-        precision = models.precision(config)
-        self.progress.message(f"{config.name} on {runtime.describe(self.mesh)}, kernels: {runtime.kernels(config)}")
+        ops = runtime.ops(config.runtime, runtime.platform_of(self.mesh))
+        precision = models.precision(config, ops)
+        self.progress.message(f"{config.name} on {runtime.describe(self.mesh)}, kernels: {ops.name}")
         if precision != wanted:
             self.progress.warn(f"train.precision={wanted}, but a network with normalisation computes in {precision} where the kernels do: "
                                f"that is faster on a CPU; --config.runtime.kernels=xla computes in {wanted}")  # fmt: skip

@@ -44,7 +44,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: dict | Non
         metadata = saved.metadata(step)
         config = config_lib.from_dict(metadata["config"], overrides)
         mesh = runtime.mesh(config.runtime.devices)
-        network = models.network(config, len(metadata["classes"]))
+        network = models.network(config, len(metadata["classes"]), runtime.ops(config.runtime, runtime.platform_of(mesh)))
         model = evaluated(**saved.load(step, {"model": network.abstract(mesh, ema=bool(config.train.ema_decay))})["model"])
     engine = Engine(compile_logits(network, mesh), model, mesh)
     return RestoredNetwork(engine, config, tuple(metadata["classes"]), metadata["positive"], step)

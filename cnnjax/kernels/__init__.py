@@ -1,5 +1,9 @@
-"""Kernels for the CPU: convolutions, norms, pools, dense layers, sampling and Adam, called through XLA's FFI."""
+"""Operations in plain JAX, and the same by kernels for CPUs: convolutions, norms, pools, dense layers, sampling and Adam."""
 
+from cnnjax.kernels.blocks import Block
+from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, why_not
+from cnnjax.kernels.ops import PLAIN, Ops
+from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
-__all__ = ["available", "instruction_set", "why_not"]
+__all__ = ["FILLS", "INTERPOLATIONS", "PLAIN", "Block", "CpuOps", "Ops", "available", "instruction_set", "why_not"]

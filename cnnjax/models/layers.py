@@ -1,51 +1,14 @@
-"""Layers of networks, and the class of all networks: a list of named layers, applied in turn."""
+"""Layers of the networks, and a network as a list of named layers that are applied in turn."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from cnnjax.kernels import blocks as kernels
-from cnnjax.kernels import normed
-
-WIDE = 1024  # inputs from which on a dense layer is left to the kernels
-
-
-@jax.custom_vjp
-def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Elementwise maximum whose whole gradient goes to one side; at a tie to the first."""
-    return jnp.maximum(a, b)
-
-
-_larger.defvjp(
-    lambda a, b: (jnp.maximum(a, b), a >= b),
-    lambda first, g: (jnp.where(first, g, 0), jnp.where(first, 0, g)),
-)
-
-
-def max_pool(images: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
-    """Max-pool: [b, h, w, c] -> [b, (h + 2 padding - window) // stride + 1, the same of w, c].
-
-    A maximum of shifted slices: on a CPU the whole training step takes a half to a third of the time that it takes
-    with `lax.reduce_window`, whose gradient is a scatter.
-
-    Args:
-        images: floating point.
-        window: pixels, height and width.
-        stride: pixels.
-        padding: pixels of the lowest value on all four sides.
-    """
-    if padding:
-        edge = (padding, padding, 0)
-        images = lax.pad(images, jnp.array(-jnp.inf, images.dtype), ((0, 0, 0), edge, edge, (0, 0, 0)))
-    for axis in (1, 2):
-        last = (images.shape[axis] - window) // stride * stride
-        parts = [lax.slice_in_dim(images, i, i + last + 1, stride, axis) for i in range(window)]
-        images = functools.reduce(_larger, parts)
-    return images
+from cnnjax.config import Model, Preprocessing
+from cnnjax.kernels import PLAIN, Block, Ops
 
 
 class Dropout(nnx.Dropout):
@@ -56,7 +19,7 @@ class Dropout(nnx.Dropout):
     """
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Zero with probability `rate`, else x / (1 - rate); as it is where `deterministic`."""
+        """Returns zero with probability `rate`, else x / (1 - rate); x itself where `deterministic`."""
         if self.deterministic or not self.rate:
             return x
         keys = jax.random.bits(rngs.dropout(), (2,))
@@ -75,7 +38,7 @@ def _mixed(x: jax.Array) -> jax.Array:
 
 
 class Fitted(nnx.Variable):
-    """Numbers computed from the training images; they are not trained."""
+    """Values that are computed from the training images and not trained."""
 
 
 class Whiten(nnx.Module):
@@ -92,32 +55,31 @@ class Whiten(nnx.Module):
 
 
 class Norm(nnx.BatchNorm):
-    """Batch normalisation over the last dimension, with what mostly follows it.
+    """Batch normalisation over the last dimension, and the sum and ReLU that mostly follow it.
 
     Args:
         channels: of the input.
-        dtype: of the result. Statistics are float32; so is what they are computed with, where `exact`.
+        dtype: of the result. Statistics are float32; so is the computation where `exact`.
+        ops: what computes it.
         exact: compute in float32 whatever the type: with bfloat16 the running averages would be rounded, too.
         options: of `nnx.BatchNorm`.
     """
 
-    native: bool = False  # use `cnnjax.kernels` where they fit
-
-    def __init__(self, channels: int, *, dtype, exact: bool = False, **options):
+    def __init__(self, channels: int, *, dtype, ops: Ops = PLAIN, exact: bool = False, **options):
         super().__init__(channels, momentum=0.9, dtype=jnp.float32 if exact else dtype, **options)
-        self.out_dtype = dtype
+        self.out_dtype, self.ops = dtype, ops
 
     def __call__(self, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
-        """The norm of x, plus `more`, through ReLU."""
-        native = self.native and not self.use_running_average and x.dtype == self.dtype == self.out_dtype == jnp.float32
-        if native and normed.supports_norm(x.shape):
-            y, *found = normed.batch_norm(x, self.scale[...], self.bias[...], more, epsilon=self.epsilon, relu=relu)
-            for kept, new in zip((self.mean, self.var), found, strict=True):
-                kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
-            return y
-        y = super().__call__(x).astype(self.out_dtype)
-        y = y if more is None else y + more
-        return nnx.relu(y) if relu else y
+        """Normalises x, adds `more`, and applies ReLU; updates the running averages in training."""
+        options = {"epsilon": self.epsilon, "relu": relu, "dtype": self.dtype, "out_dtype": self.out_dtype}
+        scale, bias = self.scale[...], self.bias[...]
+        if self.use_running_average:
+            mean, var = self.mean[...].astype(self.dtype), self.var[...].astype(self.dtype)
+            return self.ops.normalize(x, mean, var, scale, bias, more, **options)
+        y, *found = self.ops.batch_norm(x, scale, bias, more, **options)
+        for kept, new in zip((self.mean, self.var), found, strict=True):
+            kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
+        return y
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,28 +90,41 @@ class Layer:
     kind: str  # whiten, conv, norm, pool, block, dropout, average, flatten, dense
     module: str = ""
     relu: bool = False
-    window: tuple[int, ...] = ()  # of a pool: `max_pool`'s window, stride and padding
+    window: tuple[int, ...] = ()  # of a pool: window, stride and padding of `Ops.max_pool`
 
 
 class Layered(nnx.Module):
-    """A network. A subclass sets `dtype`, of the computation, and `layers`."""
+    """A network as a list of named layers. The same list gives the table and the picture of `describe`.
 
-    dtype: jnp.dtype
+    A subclass takes (outputs, section, *, preprocessing, dtype, ops, rngs), hands three of them on to `Layered.__init__`, and
+    appends its `Layer`s to `layers`, which then begin with the whitening where there is one. It may have `reads`: the names of
+    the keys of the `model` section that it uses.
+
+    Args:
+        preprocessing: of the images; its last steps are the network's first.
+        dtype: of the computation, float32 or bfloat16; parameters are float32.
+        ops: what computes the layers.
+    """
+
     layers: tuple[Layer, ...]
-    native: bool = False  # use `cnnjax.kernels` where they fit
 
-    def use_kernels(self, native: bool) -> None:
-        """Lets this network, and all that it consists of, use the CPU's own kernels where they fit."""
-        for _, module in nnx.iter_modules(self):
-            if hasattr(module, "native"):
-                module.native = native
+    def __init__(self, preprocessing: Preprocessing, dtype, ops: Ops):
+        self.preprocessing, self.dtype, self.ops = preprocessing, dtype, ops
+        self.layers = ()
+        if preprocessing.zca:
+            self.whiten = Whiten(preprocessing.size, dtype)
+            self.layers = (Layer("whiten", "whiten", "whiten"),)
+
+    @staticmethod
+    def has_norm(section: Model) -> bool:
+        """Returns whether the network of a `model` section has batch normalisation."""
+        return False
 
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """One layer."""
+        """Applies one layer."""
         module = getattr(self, layer.module) if layer.module else None
         if layer.kind == "pool":
-            fits = self.native and x.dtype == jnp.float32 and normed.supports_max_pool(x.shape, layer.window)
-            x = normed.max_pool(x) if fits else max_pool(x, *layer.window)
+            x = self.ops.max_pool(x, *layer.window)
         elif layer.kind == "average":
             x = x.mean((1, 2))
         elif layer.kind == "flatten":
@@ -158,62 +133,60 @@ class Layered(nnx.Module):
             x = module(x, rngs=rngs)
         elif layer.kind == "norm":
             return module(x, relu=layer.relu)
+        elif layer.kind == "dense" and module.bias is not None:
+            x = self.ops.dense(x, module.kernel[...], module.bias[...], dtype=self.dtype)
         else:
             x = module(x).astype(self.dtype)
         return nnx.relu(x) if layer.relu else x
 
     def __call__(self, images: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Images [b, size, size, 3] in [0, 255], uint8 or float32 -> float32 logits [b, outputs].
+        """Computes logits.
 
-        `rngs` feeds dropout in training and comes with each call.
+        Args:
+            images: [b, size, size, 3] in [0, 255], uint8 or float32.
+            rngs: feeds dropout in training; comes with each call.
+
+        Returns:
+            float32 [b, outputs].
         """
         layers = list(self.layers)
-        if self.native and self._fits(layers[0], images.shape):
-            x = self._blocks(layers, images, first=True)
+        scale = 1.0 if self.preprocessing.is_standardized else self.preprocessing.scale
+        if scale != 1 and (blocks := self._take_blocks(layers)):
+            x = self.ops.conv_blocks(images, blocks, dtype=self.dtype, scale=scale, input_grad=False)
         else:
-            # Scaled, and whitened, in float32, then rounded once to the computation's type.
-            x = images.astype(jnp.float32) / 255
-            if layers[0].kind != "whiten":
-                x = x.astype(self.dtype)
+            x = self._prepared(images, jnp.float32 if layers[0].kind == "whiten" else self.dtype)
         while layers:
-            if self.native and self._fits(layers[0], x.shape):
-                x = self._blocks(layers, x) if layers[0].kind == "conv" else self._dense(layers.pop(0), x)
+            if blocks := self._take_blocks(layers):
+                x = self.ops.conv_blocks(x, blocks, dtype=self.dtype)
             else:
                 x = self.apply(layers.pop(0), x, rngs)
         return x.astype(jnp.float32)
 
-    # What the CPU's own kernels take over; see docs/kernels.md.
+    def _prepared(self, images: jax.Array, dtype) -> jax.Array:
+        """Returns scaled images, standardized where the preprocessing says so; computed in float32, then rounded once."""
+        chosen = self.preprocessing
+        x = self.ops.scaled(images, chosen.scale, jnp.float32)
+        if chosen.is_standardized:
+            mean, deviation = (jnp.array(v, jnp.float32)[None, None, None] for v in (chosen.mean, chosen.deviation))
+            x = (x - mean) / deviation
+        return x.astype(dtype)
 
-    def _fits(self, layer: Layer, shape: tuple[int, ...]) -> bool:
-        module = getattr(self, layer.module) if layer.module else None
-        if layer.kind == "dense":
-            kernel = module.kernel.shape
-            return kernel[0] >= WIDE and kernels.supports_dense(shape, kernel)
-        if layer.kind != "conv" or not layer.relu or module.bias is None or module.strides not in (1, (1, 1)):
-            return False
-        return kernels.supports_block(shape, module.kernel.shape, module.padding == "SAME", 0)
-
-    def _blocks(self, layers: list[Layer], x: jax.Array, *, first: bool = False) -> jax.Array:
-        """Convolutions, each with the pool that follows; takes them off the front of `layers`."""
-        shape, blocks = x.shape, []
-        while layers and self._fits(layers[0], shape):
+    def _take_blocks(self, layers: list[Layer]) -> list[Block]:
+        """Takes 3x3 convolutions with ReLU, each with the 2x2 pool that follows, off the front of `layers`."""
+        blocks = []
+        while layers and self._begins_block(layers[0]):
             conv, stride = getattr(self, layers.pop(0).module), 0
-            kernel, padding = conv.kernel[...], int(conv.padding == "SAME")
-            pool = layers[0].window if layers and layers[0].kind == "pool" else ()
-            if len(pool) == 2 and pool[0] == 2 and kernels.supports_block(shape, kernel.shape, padding, pool[1]):
+            if layers and layers[0].kind == "pool" and len(layers[0].window) == 2 and layers[0].window[0] == 2:
                 stride = layers.pop(0).window[1]
-            blocks.append(kernels.Block(kernel, conv.bias[...], padding, stride))
-            shape = kernels.block_output(shape, kernel.shape, padding, stride)
-        if x.dtype != jnp.uint8:
-            x = x.astype(jnp.float32)
-        half = self.dtype == jnp.bfloat16
-        return kernels.conv_blocks(x, blocks, input_grad=not first, scale=1 / 255 if first else 1.0, bfloat16=half,
-                                   rounded=half)  # fmt: skip
+            blocks.append(Block(conv.kernel[...], conv.bias[...], int(conv.padding == "SAME"), stride))
+        return blocks
 
-    def _dense(self, layer: Layer, x: jax.Array) -> jax.Array:
-        dense, half = getattr(self, layer.module), self.dtype == jnp.bfloat16
-        if not kernels.rounds(half, kernels.instruction_set()):
-            x = x.astype(jnp.float32)
-        x = kernels.dense(x, dense.kernel[...], bfloat16=half)
-        x = x + dense.bias[...][None]
-        return nnx.relu(x) if layer.relu else x
+    def _begins_block(self, layer: Layer) -> bool:
+        if layer.kind != "conv" or not layer.relu:
+            return False
+        conv = getattr(self, layer.module)
+        plain = {"strides": (1, 1), "kernel_dilation": (1, 1), "input_dilation": (1, 1)}
+        return (
+            type(conv) is nnx.Conv and conv.bias is not None and conv.kernel_size == (3, 3) and conv.feature_group_count == 1
+            and conv.padding in ("SAME", "VALID") and all(getattr(conv, k) in (1, None, v) for k, v in plain.items())
+        )  # fmt: skip

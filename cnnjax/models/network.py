@@ -8,8 +8,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnnjax import runtime
-from cnnjax.errors import DataError
+from cnnjax.config import Config, Model, Preprocessing, load_own, split_own
+from cnnjax.errors import ConfigError, DataError
+from cnnjax.kernels import Ops
+from cnnjax.models.layers import Layered
 from cnnjax.models.registry import MODELS, outputs_for
+from cnnjax.streams import Stream
+
+CONTRACT = "a subclass of cnnjax.models.Layered that takes (outputs, section, *, preprocessing, dtype, ops, rngs)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +27,7 @@ class Network:
     make: Callable[[], tuple[dict, dict]]  # initial (params, stats)
     model: nnx.Module  # abstract, for tables
     classes: int
+    ops: Ops  # what computes its steps
 
     def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
@@ -38,32 +45,52 @@ def shardings(tree, mesh: jax.sharding.Mesh):
     return jax.tree.map(lambda x: runtime.placed(mesh, x.shape), tree)
 
 
-def precision(config) -> str:
+def find_network(section: Model) -> Callable[..., Layered]:
+    """Returns the network of a `model` section: a row of `MODELS`, or a class of the user's own file.
+
+    Raises:
+        ConfigError: no such file or class, or a class that is not a network.
+    """
+    if not split_own(section.name):
+        return MODELS[section.name]
+    found = load_own(section.name)
+    if not (isinstance(found, type) and issubclass(found, Layered)):
+        raise ConfigError(f"model.name={section.name}: this is not a network; write {CONTRACT}")
+    return found
+
+
+def precision(config: Config, ops: Ops) -> str:
     """Returns the type that the network computes in: `train.precision`, but float32 with batch normalisation in the CPU's kernels.
 
     Of such networks the kernels know float32 alone, and on a CPU XLA's bfloat16 is slow: a step of resnet18 took 2.2 times as
     long, of configs/folder.py 1.4, of configs/digits.py 1.1.
     """
-    normed = config.model.name != "convnet" or config.model.norm == "batch"
-    return "float32" if normed and runtime.kernels(config) != "xla" else config.train.precision
+    made = find_network(config.model)
+    has_norm = getattr(made, "func", made).has_norm(config.model)
+    return "float32" if has_norm and type(ops) is not Ops else config.train.precision
 
 
-def network(config, classes: int) -> Network:
-    """Returns the network of a config for a number of classes; computes nothing yet.
+def network(config: Config, classes: int, ops: Ops | None = None,
+            preprocessing: Preprocessing | None = None) -> Network:  # fmt: skip
+    """Returns the network of a config; computes nothing yet.
+
+    Args:
+        config: its `model` section and seed, and `image` where no preprocessing is given.
+        classes: how many.
+        ops: what computes, from `runtime.ops` for the platform that the steps are compiled for; nothing: for this process's devices.
+        preprocessing: of the images; that of a checkpoint, or nothing.
 
     Raises:
-        DataError: the images are too small for it.
+        DataError: the images are too small for the network.
+        ConfigError: a network of the user's own that does not fit.
     """
-    options = dict(outputs=outputs_for(classes), size=config.image.size, config=config.model,
-                   zca=config.image.zca, dtype=jnp.dtype(precision(config)))  # fmt: skip
-
-    native = runtime.kernels(config) != "xla"
+    ops = runtime.ops(config.runtime) if ops is None else ops
+    section, made = config.model, find_network(config.model)
+    options = dict(preprocessing=preprocessing or Preprocessing.of(config.image), dtype=jnp.dtype(precision(config, ops)),
+                   ops=ops)  # fmt: skip
 
     def build():
-        rngs = nnx.Rngs(jax.random.fold_in(jax.random.key(config.seed), 0))
-        model = MODELS[config.model.name](**options, rngs=rngs)
-        model.use_kernels(native)
-        return model
+        return made(outputs_for(classes), section, **options, rngs=nnx.Rngs(_weights_key(config.seed)))
 
     def make():
         _, params, stats = nnx.split(build(), nnx.Param, ...)
@@ -75,7 +102,16 @@ def network(config, classes: int) -> Network:
 
     try:
         model = nnx.eval_shape(build)
-    except ValueError as error:
-        raise DataError(f"images of {config.image.size} pixels are too small for this network: {error}; enlarge "
+    except Exception as error:
+        said = " ".join(str(error).split())
+        if split_own(section.name):
+            raise ConfigError(f"model.name={section.name}: {type(error).__name__}: {said}; write {CONTRACT}") from error
+        if not isinstance(error, ValueError):
+            raise
+        raise DataError(f"images of {options['preprocessing'].size} pixels are too small for this network: {error}; enlarge "
                         "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
-    return Network(definition(True), definition(False), make, model, classes)
+    return Network(definition(True), definition(False), make, model, classes, ops)
+
+
+def _weights_key(seed: int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(seed), Stream.WEIGHTS)

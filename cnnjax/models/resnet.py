@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from cnnjax.kernels import normed
-from cnnjax.models.layers import Dropout, Layer, Layered, Norm, Whiten
+from cnnjax.config import Model, Preprocessing
+from cnnjax.kernels import PLAIN, Ops
+from cnnjax.models.layers import Dropout, Layer, Layered, Norm
 
 SMALL = 64  # pixels; smaller images keep their size in the stem
 
@@ -29,31 +30,19 @@ class Conv(nnx.Conv):
     [b, h, w, channels] -> [b, ceil(h / stride), ceil(w / stride), out].
     """
 
-    native: bool = False  # use `cnnjax.kernels` where they fit
-
-    def __init__(self, channels: int, out: int, kernel: int, stride: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, out: int, kernel: int, stride: int, dtype, ops: Ops, rngs: nnx.Rngs):
         super().__init__(channels, out, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, dtype=dtype,
                          param_dtype=jnp.float32, rngs=rngs,
                          kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"))  # fmt: skip
+        self.ops = ops
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        (kernel, _), stride, size = self.kernel_size, self.strides, x.shape[1]
-        fits = self.native and x.dtype == self.dtype == jnp.float32 and size > 1
-        if fits and normed.supports_conv(x.shape, self.kernel.shape, stride):
-            return normed.conv(x, self.kernel[...], stride=stride)
-        if kernel == 1 or (size - 1) // stride + 1 > kernel:
-            return super().__call__(x)
-        # A product of matrices: where the image is smaller than the kernel XLA exchanges the two, and a CPU then needs
-        # a hundred times as long; of images as small as the kernel a product is no slower.
-        pad, last = kernel // 2, (size - 1) // stride * stride + 1
-        x = jnp.pad(x.astype(self.dtype), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        parts = [x[:, i : i + last : stride, j : j + last : stride] for i in range(kernel) for j in range(kernel)]
-        weights = self.kernel[...].astype(self.dtype).reshape(-1, self.out_features)
-        return jnp.dot(jnp.concatenate(parts, -1), weights)
+        return self.ops.conv(x, self.kernel[...], stride=self.strides, dtype=self.dtype)
 
 
-def _norm(channels: int, dtype, rngs: nnx.Rngs, scale: float = 1.0) -> Norm:
-    return Norm(channels, dtype=dtype, exact=True, epsilon=1e-5, rngs=rngs, scale_init=nnx.initializers.constant(scale))
+def _norm(channels: int, dtype, ops: Ops, rngs: nnx.Rngs, scale: float = 1.0) -> Norm:
+    return Norm(channels, dtype=dtype, ops=ops, exact=True, epsilon=1e-5, rngs=rngs,
+                scale_init=nnx.initializers.constant(scale))  # fmt: skip
 
 
 class Block(nnx.Module):
@@ -65,19 +54,20 @@ class Block(nnx.Module):
         channels: of the input.
         convs: (channels, kernel, stride) of each convolution of the branch.
         dtype: of the computation.
+        ops: what computes the layers.
         rngs: initial weights.
     """
 
-    def __init__(self, channels: int, convs: Sequence[tuple[int, int, int]], dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, convs: Sequence[tuple[int, int, int]], dtype, ops: Ops, rngs: nnx.Rngs):
         self.strides = tuple(stride for *_, stride in convs)
         out, stride = convs[-1][0], math.prod(self.strides)
         self.projects = stride > 1 or channels != out
         if self.projects:
-            self.projection = Conv(channels, out, 1, stride, dtype, rngs)
-            self.norm_projection = _norm(out, dtype, rngs)
+            self.projection = Conv(channels, out, 1, stride, dtype, ops, rngs)
+            self.norm_projection = _norm(out, dtype, ops, rngs)
         for i, (width, kernel, stride) in enumerate(convs, 1):
-            setattr(self, f"conv{i}", Conv(channels, width, kernel, stride, dtype, rngs))
-            setattr(self, f"norm{i}", _norm(width, dtype, rngs, scale=float(i < len(convs))))
+            setattr(self, f"conv{i}", Conv(channels, width, kernel, stride, dtype, ops, rngs))
+            setattr(self, f"norm{i}", _norm(width, dtype, ops, rngs, scale=float(i < len(convs))))
             channels = width
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -109,29 +99,26 @@ class ResNet(Layered):
 
     Args:
         outputs: logits per image.
-        size: height and width of the images, in pixels.
-        config: the `model` section, of which `dropout_dense` acts, before the last layer.
+        section: the `model` section; `dropout_dense` acts before the last layer.
+        preprocessing: of the images.
         block: (width, stride) -> the convolutions of a block, `basic` or `bottleneck`.
         depths: blocks in each stage.
         widths: of the blocks of each stage.
-        zca: start with ZCA whitening, which is fitted before training.
         dtype: of the computation; parameters and batch statistics are float32.
+        ops: what computes the layers.
         rngs: initial weights.
     """
 
-    reads = ("dropout_dense",)  # of the `model` section
+    reads = ("dropout_dense",)
 
-    def __init__(self, outputs: int, size: int, config, *, block, depths: tuple[int, ...],
-                 widths: tuple[int, ...] = (64, 128, 256, 512), zca: bool = False, dtype=jnp.float32,
-                 rngs: nnx.Rngs):  # fmt: skip
-        self.dtype = dtype
-        layers: list[Layer] = []
-        if zca:
-            self.whiten = Whiten(size, dtype)
-            layers.append(Layer("whiten", "whiten", "whiten"))
+    def __init__(self, outputs: int, section: Model, *, block, depths: tuple[int, ...],
+                 widths: tuple[int, ...] = (64, 128, 256, 512), preprocessing: Preprocessing, dtype=jnp.float32,
+                 ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
+        super().__init__(preprocessing, dtype, ops)
+        layers, size = list(self.layers), preprocessing.size
         channels = widths[0]
-        self.conv1 = Conv(3, channels, 3, 1, dtype, rngs) if size < SMALL else Conv(3, channels, 7, 2, dtype, rngs)
-        self.norm1 = _norm(channels, dtype, rngs)
+        self.conv1 = Conv(3, channels, *((3, 1) if size < SMALL else (7, 2)), dtype, ops, rngs)
+        self.norm1 = _norm(channels, dtype, ops, rngs)
         layers += [Layer("conv1", "conv", "conv1"), Layer("norm1", "norm", "norm1", relu=True)]
         if size >= SMALL:
             layers.append(Layer("pool1", "pool", window=(3, 2, 1)))
@@ -139,14 +126,18 @@ class ResNet(Layered):
             for i in range(depth):
                 convs = block(width, 2 if stage and not i else 1)
                 name = f"block{stage + 1}_{i + 1}"
-                setattr(self, name, Block(channels, convs, dtype, rngs))
+                setattr(self, name, Block(channels, convs, dtype, ops, rngs))
                 layers.append(Layer(name, "block", name))
                 channels = convs[-1][0]
         layers.append(Layer("average", "average"))
-        self.drop_dense = Dropout(config.dropout_dense)
-        if config.dropout_dense:
+        self.drop_dense = Dropout(section.dropout_dense)
+        if section.dropout_dense:
             layers.append(Layer("dropout", "dropout", "drop_dense"))
         self.outputs = nnx.Linear(channels, outputs, dtype=dtype, param_dtype=jnp.float32, rngs=rngs,
                                   kernel_init=nnx.initializers.normal(0.01))  # fmt: skip
         layers.append(Layer("outputs", "dense", "outputs"))
         self.layers = tuple(layers)
+
+    @staticmethod
+    def has_norm(section: Model) -> bool:
+        return True

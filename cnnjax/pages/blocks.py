@@ -119,7 +119,9 @@ def html(page: Page) -> str:
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)  # fmt: skip
     environment.filters["data_uri"] = data_uri
     sections = [section for section in page.sections if section.blocks]
-    return environment.get_template("page.html").render(title=page.title, subtitle=page.subtitle, sections=sections, blue=BLUE)
+    return environment.get_template("page.html").render(
+        title=page.title, subtitle=page.subtitle, sections=sections, blue=BLUE
+    )
 
 
 def check_replaceable(path: Path) -> None:

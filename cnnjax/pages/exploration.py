@@ -139,7 +139,9 @@ def groups_section(data: Dataset, pattern: str, shown: int, pictures: Pictures) 
         blocks.append(Note(f"{counted(both, 'group')} in more than one split: what the network learns about such a group in "
                            "training helps it in the test. --config.split.method=grouped keeps groups apart.", warning=True))  # fmt: skip
     if ungrouped:
-        blocks.append(Note(f"{counted(ungrouped, 'image')} without a group: data.group matches nothing in the name.", warning=True))
+        blocks.append(
+            Note(f"{counted(ungrouped, 'image')} without a group: data.group matches nothing in the name.", warning=True)
+        )
     drawn = plots.histogram("Images per group", {"groups": values}, "images", log=True, count="groups")
     blocks.append(Charts([pictures.chart("groups", drawn)]))
     classes = data.classes[:shown]
@@ -171,7 +173,11 @@ def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) ->
     if len(by_class) > 3:
         by_class = {"all": np.full(len(width), True)}
     charts = []
-    for name, values, unit in (("width", width, "pixels"), ("height", height, "pixels"), ("aspect", ratio, "width / height")):
+    for name, values, unit in (
+        ("width", width, "pixels"),
+        ("height", height, "pixels"),
+        ("aspect", ratio, "width / height"),
+    ):
         series = {c: values[own] for c, own in by_class.items() if own.any()}
         charts.append(pictures.chart(name, plots.histogram(name.capitalize(), series, unit, log=name == "aspect")))
     kinds = collections.Counter((fact["format"], fact["mode"]) for fact in facts)
@@ -191,7 +197,9 @@ def photos_section(samples: Sequence[Sample], more: int, pictures: Pictures) -> 
         ]))  # fmt: skip
     if more:
         blocks.append(Note(f"{more:,} more classes are not shown."))
-    return Section("Photos", [Note("Drawn at random from the training images; each with height × width × channels."), *blocks])
+    return Section(
+        "Photos", [Note("Drawn at random from the training images; each with height × width × channels."), *blocks]
+    )
 
 
 def colours_section(samples: Sequence[Sample], most: int, pictures: Pictures) -> Section:
@@ -204,7 +212,9 @@ def colours_section(samples: Sequence[Sample], most: int, pictures: Pictures) ->
         grey = Photo(original[..., c], f"{name}, as grey", f"mean {original[..., c].mean():.0f}")
         channels += [Photo(alone, name, f"channel {c}"), grey]
     means = [Photo(sample.mean, sample.name, f"of {sample.count:,}") for sample in samples]
-    charts = [pictures.chart(pictures.of("colours", sample.name), plots.colours(sample.name, sample.levels)) for sample in samples]
+    charts = [
+        pictures.chart(pictures.of("colours", sample.name), plots.colours(sample.name, sample.levels)) for sample in samples
+    ]
     text = f"Of up to {most:,} training images. What can be seen here, a linear classifier could use."
     return Section("Colour", [
         pictures.photos("channels", "One image and its channels", channels, columns=7),

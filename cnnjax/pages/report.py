@@ -190,7 +190,9 @@ def _looks(record: Record) -> Section:
         for look in getattr(record.judgement, kind):
             if encoded := record.thumbnail(look):
                 known = "correct" if look.label == look.predicted else f"true: {look.label}"
-                photos.append(Photo(encoded, f"{look.predicted} {look.probability:.3f}", f"{known} · {look.id.rpartition('/')[2]}"))
+                photos.append(
+                    Photo(encoded, f"{look.predicted} {look.probability:.3f}", f"{known} · {look.id.rpartition('/')[2]}")
+                )
         if photos:
             blocks.append(Photos(title, photos, 6, text))
         elif kind == "mistakes" and record.judgement.uncertain and not record.judgement.mistakes:

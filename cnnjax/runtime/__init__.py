@@ -7,9 +7,10 @@ from cnnjax.runtime.devices import (
     describe,
     divide_cpu,
     free_image_bytes,
-    kernels,
     mesh,
+    ops,
     placed,
+    platform_of,
     replicated,
     steps_at_once,
 )  # fmt: skip
@@ -32,6 +33,6 @@ from cnnjax.runtime.processes import (
 __all__ = [
     "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "disconnect",
     "divide_cpu", "end", "free_image_bytes", "from_main", "is_distributed", "is_loss", "is_main", "is_shortage",
-    "keep_compiled", "keep_memory", "kernels", "mesh", "placed", "readable_loss", "readable_shortage", "replicated",
+    "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss", "readable_shortage", "replicated",
     "steps_at_once", "wait_for_all",
 ]  # fmt: skip

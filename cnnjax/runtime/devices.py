@@ -8,7 +8,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cnnjax.errors import ConfigError
-from cnnjax.kernels import available, instruction_set, why_not
+from cnnjax.kernels import CpuOps, Ops, available, why_not
 from cnnjax.runtime import memory
 from cnnjax.runtime.processes import is_distributed
 
@@ -30,19 +30,28 @@ def divide_cpu(config) -> None:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def kernels(config) -> str:
-    """Names the code that computes the layers of `cnnjax.kernels`: its instruction set, or "xla".
+def ops(section, platform: str = "") -> Ops:
+    """Returns the operations for steps that are compiled for a platform, wherever this process runs.
+
+    Args:
+        section: the `runtime` section; its `kernels` is auto, native or xla.
+        platform: of the mesh's devices, cpu, gpu, tpu, ...; "": of this process's devices.
 
     Raises:
-        ConfigError: runtime.kernels=native where they cannot be used.
+        ConfigError: runtime.kernels=native where the kernels cannot be used.
     """
-    chosen = config.runtime.kernels
-    if chosen == "xla" or (chosen == "auto" and jax.default_backend() != "cpu"):
-        return "xla"
-    reason = f"this process runs on {jax.default_backend()}" if jax.default_backend() != "cpu" else why_not()
+    chosen, platform = section.kernels, platform or jax.devices()[0].platform
+    if chosen == "xla" or (chosen == "auto" and platform != "cpu"):
+        return Ops()
+    reason = f"the step is compiled for {platform}" if platform != "cpu" else why_not()
     if reason and chosen == "native":
         raise ConfigError(f"runtime.kernels=native: {reason}; use --config.runtime.kernels=auto")
-    return "xla" if reason else instruction_set()
+    return Ops() if reason else CpuOps()
+
+
+def platform_of(mesh: jax.sharding.Mesh) -> str:
+    """Returns the platform that steps for a mesh are compiled for: cpu, gpu, tpu, ..."""
+    return mesh.devices.flat[0].platform
 
 
 def mesh(devices: int = 0, *, fsdp: int = 1, divides: int = 0) -> jax.sharding.Mesh:
@@ -99,8 +108,8 @@ def placed(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def steps_at_once(mesh: jax.sharding.Mesh) -> int:
-    """Updates per dispatch where the images are stored on the device. Within a loop XLA compiles convolutions badly for a CPU."""
-    return 1 if mesh.devices.flat[0].platform == "cpu" else 32
+    """Updates per dispatch where the images lie on the device. Within a loop XLA compiles convolutions badly for a CPU."""
+    return 1 if platform_of(mesh) == "cpu" else 32
 
 
 def free_image_bytes() -> int:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cnnjax.kernels import adam
+from cnnjax.kernels import PLAIN, Ops
 
 
 def _adam(section) -> list[optax.GradientTransformation]:
@@ -70,18 +70,18 @@ class Optimizer:
         """Returns the optimizer's state before the first update."""
         return self.transformation.init(params)
 
-    def update(self, grads: dict, opt_state: optax.OptState, params: dict, scale: jax.Array, *, native: bool = False
+    def update(self, grads: dict, opt_state: optax.OptState, params: dict, scale: jax.Array, *, ops: Ops = PLAIN
                ) -> tuple[dict, optax.OptState]:  # fmt: skip
         """Returns new parameters, and the optimizer's new state.
 
         Args:
-            grads, opt_state, params: as for optax; the state is the same with and without `native`.
+            grads, opt_state, params: as for optax; the state is the same with all `ops`.
             scale: factor on the learning rate.
-            native: use `cnnjax.kernels` where they fit; on one device.
+            ops: what updates large parameters, where it can; kernels for one device only.
         """
         updates, after = self.transformation.update(grads, opt_state, params)
         new = jax.tree.map(lambda p, u: p + scale * u, params, updates)
-        if not native or self.section.name == "sgd":
+        if not ops.has_adam or self.section.name == "sgd":
             return new, after
         place = next(i for i, part in enumerate(after) if isinstance(part, optax.ScaleByAdamState))
         before, moments, section = opt_state[place], after[place], self.section
@@ -92,12 +92,10 @@ class Optimizer:
                              clip]).astype(jnp.float32)  # fmt: skip
 
         def leaf(done, g, p, m, v):
-            if not adam.supports(p.shape):
-                return done
             decay = section.weight_decay if section.name == "adamw" and p.ndim > 1 else 0.0
-            return adam.update(
-                factors, g, p, m, v, beta1=section.beta1, beta2=section.beta2, epsilon=section.epsilon, decay=decay
-            )
+            updated = ops.adam_update(factors, g, p, m, v, beta1=section.beta1, beta2=section.beta2, epsilon=section.epsilon,
+                                      decay=decay)  # fmt: skip
+            return done if updated is None else updated
 
         # XLA leaves out what optax has for the parameters that are replaced here.
         done = jax.tree.map(lambda *parts: parts, new, moments.mu, moments.nu)

@@ -48,7 +48,7 @@ def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
 
 def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
-    network = models.network(config, classes)
+    network = models.network(config, classes, runtime.ops(config.runtime, runtime.platform_of(mesh)))
     batch = choose_batch_size(config, mesh, images)
     steps_per_epoch = math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)

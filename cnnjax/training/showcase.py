@@ -24,7 +24,10 @@ class Showcase:
     """
 
     def __init__(self, config, data: Dataset, batch_size: int, mesh: jax.sharding.Mesh):
-        self._augment, self._seed = compile_augmentation(config), config.seed
+        self._augment, self._seed = (
+            compile_augmentation(config, runtime.ops(config.runtime, runtime.platform_of(mesh))),
+            config.seed,
+        )
         self._data, self._batch_size, self._mesh = data, batch_size, mesh
 
     def picture(self, step: int) -> np.ndarray:

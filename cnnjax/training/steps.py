@@ -10,8 +10,11 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import runtime
-from cnnjax.augmentation import Targets, augment, mix
+from cnnjax.augmentation import Custom, Targets, augment, mix
+from cnnjax.config import load_own
+from cnnjax.errors import ConfigError
 from cnnjax.inference import compile_logits
+from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, find_loss, predicted
@@ -19,7 +22,7 @@ from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.state import TrainState, initial
 
 
-def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, native: bool = False
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, ops: Ops, custom: Custom | None = None
                     ) -> tuple[jax.Array, Targets]:  # fmt: skip
     """Returns the images of the update after `step` updates; a pure function of the seed, the step and the batch.
 
@@ -28,13 +31,14 @@ def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, 
         batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
         augment_config: the `augment` section.
         seed: of the run.
-        native: use `cnnjax.kernels` where they fit.
+        ops: what samples the images.
+        custom: the user's own operation.
 
     Returns:
         Images [b, size, size, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
     """
     key = jax.random.split(_step_key(step, seed))[0]
-    return mix(key, augment(key, batch["image"], augment_config, native=native), batch["label"], augment_config)
+    return mix(key, augment(key, batch["image"], augment_config, ops=ops, custom=custom), batch["label"], augment_config)
 
 
 def _step_key(step: jax.Array, seed: int) -> jax.Array:
@@ -53,7 +57,7 @@ class Recipe:
             batch normalisation sees one part at a time.
         ema_decay: of the moving average of the parameters; 0: none.
         loss: of logits and probabilities, as `losses.cross_entropy`.
-        native: use `cnnjax.kernels` in augmentation and updates where they fit; of the layers the network knows it.
+        custom: the user's own operation of augmentation.
     """
 
     augment: object
@@ -62,13 +66,27 @@ class Recipe:
     accumulate: int = 1
     ema_decay: float = 0.0
     loss: Loss = cross_entropy
-    native: bool = False
+    custom: Custom | None = None
 
 
 def recipe(config) -> Recipe:
-    """Returns the recipe of a whole config. Raises ConfigError for a loss of the user's own that cannot be imported."""
+    """Returns the recipe of a whole config. Raises ConfigError where code of the user's own cannot be imported."""
     return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
-                  loss=find_loss(config.train.loss), native=runtime.kernels(config) != "xla")  # fmt: skip
+                  loss=find_loss(config.train.loss), custom=find_custom(config.augment.custom))  # fmt: skip
+
+
+def find_custom(text: str) -> Custom | None:
+    """Returns the augmentation that "FILE.py:NAME" names; None for "".
+
+    Raises:
+        ConfigError: no such file or name, or it is not a function.
+    """
+    if not text:
+        return None
+    found = load_own(text)
+    if not callable(found):
+        raise ConfigError(f"augment.custom={text}: this is not a function; write one of (key, images), which returns images")
+    return found
 
 
 def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer, recipe: Recipe, alone: bool = False
@@ -88,7 +106,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     """
     dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
     images, targets = training_images(
-        state.step, batch, augment_config=recipe.augment, seed=recipe.seed, native=recipe.native
+        state.step, batch, augment_config=recipe.augment, seed=recipe.seed, ops=network.ops, custom=recipe.custom
     )
     plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
     shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
@@ -119,7 +137,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
         grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
     if parts > 1:
         grads = jax.tree.map(lambda g: g / parts, grads)
-    params, opt_state = tx.update(grads, state.opt_state, state.params, state.scale, native=alone and recipe.native)
+    params, opt_state = tx.update(grads, state.opt_state, state.params, state.scale, ops=network.ops if alone else PLAIN)
     ema = state.ema
     if recipe.ema_decay:
         # Short memory at first, so that the initial weights do not linger.
@@ -146,10 +164,12 @@ class Steps:
     logits: Callable[[dict, jax.Array], jax.Array]
 
 
-def compile_augmentation(config) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
+def compile_augmentation(config, ops: Ops) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
     """`training_images` of a run's config by itself, to look at and to time: (step, batch) -> images and targets."""
     chosen = recipe(config)
-    return jax.jit(functools.partial(training_images, augment_config=chosen.augment, seed=chosen.seed, native=chosen.native))
+    return jax.jit(
+        functools.partial(training_images, augment_config=chosen.augment, seed=chosen.seed, ops=ops, custom=chosen.custom)
+    )
 
 
 def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: int, step: Callable, mesh: jax.sharding.Mesh
@@ -188,7 +208,7 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
 def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
     """The steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
-    platform = mesh.devices.flat[0].platform
+    platform = runtime.platform_of(mesh)
 
     def make():
         return initial(network, tx, ema=bool(chosen.ema_decay))

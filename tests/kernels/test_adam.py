@@ -10,7 +10,7 @@ import optax
 import pytest
 from training_tools import results_on_threads, settings
 
-from cnnjax.kernels import adam, library
+from cnnjax.kernels import PLAIN, CpuOps, Ops, adam, library
 from cnnjax.kernels import blocks as kernels
 from cnnjax.training import optimizers
 
@@ -30,8 +30,8 @@ def made(**options) -> tuple[optimizers.Optimizer, dict]:
     return optimizers.make_optimizer(section, optimizers.make_schedule(section, 4, 2)), drawn(np.random.default_rng(0))
 
 
-def after(tx: optimizers.Optimizer, params: dict, gradients: list[dict], native: bool) -> tuple[dict, optax.OptState]:
-    step = jax.jit(functools.partial(tx.update, native=native))
+def after(tx: optimizers.Optimizer, params: dict, gradients: list[dict], ops: Ops) -> tuple[dict, optax.OptState]:
+    step = jax.jit(functools.partial(tx.update, ops=ops))
     opt_state = tx.init(params)
     for i, grads in enumerate(gradients):
         params, opt_state = step(grads, opt_state, params, jnp.float32(1 - i / 8))
@@ -52,11 +52,11 @@ def test_four_updates_are_those_of_optax(monkeypatch, options):
     rng = np.random.default_rng(1)
     gradients = [drawn(rng) for _ in range(4)]
     gradients[2]["wide"][:50] = 0
-    wanted = after(tx, params, gradients, native=False)
+    wanted = after(tx, params, gradients, ops=PLAIN)
     for name in SETS:
         library.register(name)
         monkeypatch.setattr(kernels, "instruction_set", lambda name=name: name)
-        found = after(tx, params, gradients, native=True)
+        found = after(tx, params, gradients, ops=CpuOps())
         assert jax.tree.structure(found) == jax.tree.structure(wanted), "a checkpoint of one must be one of the other"
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
             assert a.dtype == b.dtype and a.shape == b.shape
@@ -69,7 +69,7 @@ def test_numbers_that_are_none_stay_where_they_are():
     tx, params = made()
     grads = drawn(np.random.default_rng(1))
     grads["wide"][3, 5] = np.nan
-    found, wanted = (after(tx, params, [grads], native) for native in (True, False))
+    found, wanted = (after(tx, params, [grads], ops) for ops in (CpuOps(), PLAIN))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
     assert np.isnan(found[0]["wide"]).sum() == 1
@@ -79,7 +79,7 @@ def test_nothing_large_is_copied_or_computed_by_xla():
     tx, params = made(name="adamw", weight_decay=0.1)
 
     def update(params, opt_state, grads):
-        return tx.update(grads, opt_state, params, jnp.float32(1), native=True)
+        return tx.update(grads, opt_state, params, jnp.float32(1), ops=CpuOps())
 
     text = jax.jit(update, donate_argnums=(0, 1)).lower(params, tx.init(params), params).compile().as_text()
     large = [line for line in text.splitlines() if re.search(r"= f32\[(300,301|65541)\]", line)]
@@ -89,7 +89,7 @@ def test_nothing_large_is_copied_or_computed_by_xla():
 def test_sgd_has_no_kernel():
     tx, params = made(name="sgd")
     grads = drawn(np.random.default_rng(1))
-    found, wanted = (after(tx, params, [grads], native) for native in (True, False))
+    found, wanted = (after(tx, params, [grads], ops) for ops in (CpuOps(), PLAIN))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
 
 

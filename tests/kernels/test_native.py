@@ -13,6 +13,7 @@ import cnnjax
 from cnnjax import config as config_lib
 from cnnjax import inference, runtime
 from cnnjax.errors import ConfigError, Stopped
+from cnnjax.kernels import PLAIN
 from cnnjax.kernels import blocks as kernels
 from cnnjax.training import state
 from cnnjax.training.losses import cross_entropy_of_labels
@@ -87,12 +88,16 @@ def test_whitening_and_bfloat16_go_together_with_them():
 def test_networks_with_normalisation_compute_in_float32(options, with_kernels):
     for kind, expected in {"native": with_kernels, "auto": with_kernels, "xla": "bfloat16"}.items():
         config = settings(train__precision="bfloat16", runtime__kernels=kind, **options)
-        assert state.precision(config) == expected == str(state.network(config, 3).model.dtype.name)
+        assert (
+            state.precision(config, runtime.ops(config.runtime, "cpu"))
+            == expected
+            == str(state.network(config, 3).model.dtype.name)
+        )
 
 
-def test_on_an_accelerator_the_precision_stays_what_was_asked_for(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert state.precision(settings(model__name="resnet18", train__precision="bfloat16")) == "bfloat16"
+def test_on_an_accelerator_the_precision_stays_what_was_asked_for():
+    config = settings(model__name="resnet18", train__precision="bfloat16")
+    assert state.precision(config, runtime.ops(config.runtime, "gpu")) == "bfloat16"
 
 
 def test_the_kernels_are_in_the_program_of_the_step():
@@ -151,8 +156,8 @@ def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell
 def test_native_where_there_is_none_is_one_line(monkeypatch):
     monkeypatch.setattr("cnnjax.runtime.devices.why_not", lambda: "the kernels are not compiled")
     auto = config_lib.override(config_lib.default(), {"data.path": "unused"})
-    assert runtime.kernels(auto) == "xla"
+    assert runtime.ops(auto.runtime, "cpu") == PLAIN
     with pytest.raises(
         ConfigError, match=r"^runtime.kernels=native: the kernels are not compiled; use --config.runtime.kernels=auto$"
     ):
-        runtime.kernels(config_lib.override(auto, {"runtime.kernels": "native"}))
+        runtime.ops(config_lib.override(auto, {"runtime.kernels": "native"}).runtime, "cpu")

@@ -11,9 +11,8 @@ from jax import lax
 from test_kernels import SETS, each_set, f32, whole_numbers  # noqa: F401
 from training_tools import on_devices, results_on_threads
 
+from cnnjax.kernels import PLAIN, library, normed
 from cnnjax.kernels import blocks as kernels
-from cnnjax.kernels import library, normed
-from cnnjax.models import layers
 
 HIGHEST = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "precision": "highest"}
 
@@ -154,7 +153,7 @@ def test_batch_norm_of_equal_numbers_is_its_bias(each_set):  # noqa: F811
 def test_the_pool_sends_gradients_where_jax_does_at_ties_too(monkeypatch, shape):
     rng = np.random.default_rng(0)
     x = whole_numbers(rng, *shape) - 4  # below zero, where padding with zeros would be seen
-    wanted, pull_wanted = jax.vjp(functools.partial(layers.max_pool, window=3, stride=2, padding=1), x)
+    wanted, pull_wanted = jax.vjp(functools.partial(PLAIN.max_pool, window=3, stride=2, padding=1), x)
     g = whole_numbers(rng, *wanted.shape)
     (dx,) = pull_wanted(g)
     for instructions in SETS:
@@ -169,7 +168,7 @@ def test_the_pool_keeps_nan_and_infinities(each_set):  # noqa: F811
     x = np.zeros((1, 8, 8, 16), np.float32)
     x[0, 2, 2], x[0, 6, 6], x[0, 4:, :4] = np.nan, np.inf, -np.inf
     y, pull = jax.vjp(normed.max_pool, x)
-    np.testing.assert_array_equal(y, layers.max_pool(jnp.asarray(x), 3, 2, 1))
+    np.testing.assert_array_equal(y, PLAIN.max_pool(jnp.asarray(x), 3, 2, 1))
     assert np.asarray(pull(np.ones_like(y))[0]).sum() == (np.isfinite(y) | np.isinf(y)).sum()
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from training_tools import on_devices, settings
 
+from cnnjax import runtime
 from cnnjax.augmentation import geometry
+from cnnjax.kernels import PLAIN, CpuOps, library, sampling
 from cnnjax.kernels import blocks as kernels
-from cnnjax.kernels import library, sampling
 from cnnjax.training import steps
 
 if not kernels.available():
@@ -18,7 +19,7 @@ if not kernels.available():
 
 SETS = library.instruction_sets()
 TARGET = f"cnnjax_{kernels.instruction_set()}_sample"
-sample = jax.jit(geometry.sample, static_argnames=("interpolation", "fill", "native"))
+sample = jax.jit(geometry.sample, static_argnames=("interpolation", "fill", "ops"))
 # One pixel, rows, columns, odd sides, sides of which a row has several blocks of pixels; and other channels.
 SHAPES = (
     (3, 1, 1, 3),
@@ -80,18 +81,18 @@ def test_numbers_that_are_not_finite_spread_no_further_than_with_xla():
     images[0, 3, 4] = np.nan
     images[1, 11, 16] = np.inf
     for fill in sampling.FILLS:
-        found, wanted = (np.asarray(sample(images, matrices_of("random", 2), interpolation="bilinear", fill=fill, native=native))
-                         for native in (True, False))  # fmt: skip
+        found, wanted = (np.asarray(sample(images, matrices_of("random", 2), interpolation="bilinear", fill=fill, ops=ops))
+                         for ops in (CpuOps(), PLAIN))  # fmt: skip
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_it_is_used_where_it_is_asked_for_and_fits():
-    def program(shape, native):
+    def program(shape, ops):
         arrays = [jax.ShapeDtypeStruct(shape, jnp.uint8), jax.ShapeDtypeStruct((shape[0], 2, 3), jnp.float32)]
-        return sample.lower(*arrays, interpolation="bilinear", fill="wrap", native=native).as_text()
+        return sample.lower(*arrays, interpolation="bilinear", fill="wrap", ops=ops).as_text()
 
-    assert TARGET in program((2, 8, 8, 3), True)
-    assert TARGET not in program((2, 8, 8, 3), False)
+    assert TARGET in program((2, 8, 8, 3), CpuOps())
+    assert TARGET not in program((2, 8, 8, 3), PLAIN)
     assert not sampling.supports((1, 2**16, 2**15, 3)) and not sampling.supports((8, 8, 3))
 
 
@@ -99,31 +100,29 @@ def test_it_is_used_where_it_is_asked_for_and_fits():
 def test_the_config_says_what_augments(kind):
     config = settings(runtime__kernels=kind, augment__rotation=20.0)
     batch = {"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.zeros(4, np.int32)}
-    assert steps.recipe(config).native == (kind == "native")
-    assert (TARGET in steps.compile_augmentation(config).lower(0, batch).as_text()) == (kind == "native")
+    ops = runtime.ops(config.runtime, "cpu")
+    assert (TARGET in steps.compile_augmentation(config, ops).lower(0, batch).as_text()) == (kind == "native")
 
 
 def test_gradients_are_those_of_xlas_form():
     images, matrices = images_of((2, 9, 8, 3), "float32"), matrices_of("random", 2)
 
-    def gradient(native):
-        return jax.grad(
-            lambda x, m: (sample(x, m, interpolation="bilinear", fill="reflect", native=native) ** 2).sum(), (0, 1)
-        )
+    def gradient(ops):
+        return jax.grad(lambda x, m: (sample(x, m, interpolation="bilinear", fill="reflect", ops=ops) ** 2).sum(), (0, 1))
 
-    for found, wanted in zip(gradient(True)(images, matrices), gradient(False)(images, matrices), strict=True):
+    for found, wanted in zip(gradient(CpuOps())(images, matrices), gradient(PLAIN)(images, matrices), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
-    assert np.abs(gradient(True)(images, matrices)[0]).max() > 1
+    assert np.abs(gradient(CpuOps())(images, matrices)[0]).max() > 1
 
 
 def test_vmap_takes_one_batch_after_the_other():
     images, matrices = images_of((3, 2, 9, 8, 3), "uint8"), np.stack([matrices_of("random", 2)] * 3)
 
-    def many(native):
-        one = lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", native=native)  # noqa: E731
+    def many(ops):
+        one = lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", ops=ops)  # noqa: E731
         return jax.jit(jax.vmap(one))(images, matrices)
 
-    np.testing.assert_allclose(many(True), many(False), atol=1e-4)
+    np.testing.assert_allclose(many(CpuOps()), many(PLAIN), atol=1e-4)
 
 
 DEVICES = """
@@ -131,10 +130,11 @@ import json
 import jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from cnnjax.augmentation import geometry
+from cnnjax.kernels import CpuOps
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (16, 20, 13, 3), np.uint8)
 matrices = (np.eye(2, 3) + rng.uniform(-0.5, 0.5, (16, 2, 3))).astype(np.float32)
-step = jax.jit(lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", native=True))
+step = jax.jit(lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", ops=CpuOps()))
 alone, same, gathered = np.asarray(step(images, matrices)), [], 0
 for count in (2, 8):
     mesh = jax.make_mesh((count // 2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:count])

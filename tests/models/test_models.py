@@ -9,7 +9,7 @@ from jax import lax
 
 from cnnjax import config as config_lib
 from cnnjax.errors import DataError
-from cnnjax.models import layers
+from cnnjax.kernels import PLAIN
 from cnnjax.models import registry as models
 from cnnjax.training import state
 
@@ -58,14 +58,14 @@ def test_max_pool_is_reduce_window(size, stride):
     @jax.jit
     def both(x):
         return [(f(x), jax.grad(lambda x, f=f: (f(x) * weight).sum())(x))
-                for f in (lambda x: layers.max_pool(x, 2, stride), reference)]  # fmt: skip
+                for f in (lambda x: PLAIN.max_pool(x, 2, stride), reference)]  # fmt: skip
 
     ours, theirs = both(x)
     assert np.array_equal(ours[0], theirs[0]) and np.allclose(ours[1], theirs[1], atol=1e-6)
 
 
 def test_a_tie_sends_the_gradient_to_one_place():
-    assert jax.grad(lambda x: layers.max_pool(x, 2, 2).sum())(jnp.ones((1, 4, 4, 1))).sum() == 4
+    assert jax.grad(lambda x: PLAIN.max_pool(x, 2, 2).sum())(jnp.ones((1, 4, 4, 1))).sum() == 4
 
 
 def tiny(**overrides):

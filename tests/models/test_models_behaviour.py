@@ -14,6 +14,7 @@ from training_tools import CONFIGS, settings
 from cnnjax import config as config_lib
 from cnnjax import inference
 from cnnjax.errors import DataError, UserError
+from cnnjax.kernels import PLAIN
 from cnnjax.models import layers
 from cnnjax.models import registry as models
 from cnnjax.training import optimizers, state, steps
@@ -51,7 +52,7 @@ def test_max_pool_at_ties_chooses_the_first_as_reduce_window_does(stride):
     def reference(x):
         return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, stride, stride, 1), "VALID").sum()
 
-    np.testing.assert_array_equal(jax.grad(lambda x: layers.max_pool(x, 2, stride).sum())(x), jax.grad(reference)(x))
+    np.testing.assert_array_equal(jax.grad(lambda x: PLAIN.max_pool(x, 2, stride).sum())(x), jax.grad(reference)(x))
 
 
 def test_images_are_scaled_to_one():

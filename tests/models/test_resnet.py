@@ -15,8 +15,9 @@ from training_tools import CONFIGS, on_devices, read_rows, settings
 from cnnjax import checkpoints, inference, runtime
 from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError, Stopped
-from cnnjax.models import layers, resnet
+from cnnjax.kernels import PLAIN
 from cnnjax.models import registry as models
+from cnnjax.models import resnet
 from cnnjax.runs import RunDirectory
 from cnnjax.training import optimizers, state, steps
 
@@ -182,7 +183,7 @@ def test_the_network_is_its_definition(monkeypatch, block, strides, size):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_a_convolution_of_a_tiny_image_is_one(size, stride):
-    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: resnet.Conv(6, 5, 3, stride, jnp.float32, nnx.Rngs(0))))
+    graphdef, abstract = nnx.split(nnx.eval_shape(lambda: resnet.Conv(6, 5, 3, stride, jnp.float32, PLAIN, nnx.Rngs(0))))
     out = -(-size // stride)
     shapes = (2, size, size, 6), (3, 3, 6, 5), (2, out, out, 5)
     rng = np.random.default_rng(0)
@@ -207,11 +208,11 @@ def test_the_pool_of_the_stem_is_reduce_window(size, dtype):
     # Below zero, where padding with zeros would be seen; each value once, so that no window has a tie.
     numbers = np.random.default_rng(0).permutation(size[0] * size[1] * 4) - 200
     x = jnp.asarray(numbers.reshape(2, *size, 2), dtype)
-    out = layers.max_pool(x, 3, 2, 1)
+    out = PLAIN.max_pool(x, 3, 2, 1)
     assert out.dtype == x.dtype and np.array_equal(out, pooled(x.astype(jnp.float32)))
     weight = jnp.asarray(np.random.default_rng(1).standard_normal(out.shape), jnp.float32)
     ours, theirs = (jax.jit(jax.grad(lambda x, f=f: (f(x) * weight).sum()))(x.astype(jnp.float32))
-                    for f in (lambda x: layers.max_pool(x, 3, 2, 1), pooled))  # fmt: skip
+                    for f in (lambda x: PLAIN.max_pool(x, 3, 2, 1), pooled))  # fmt: skip
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 

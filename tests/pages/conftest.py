@@ -46,7 +46,9 @@ def explored(two, three, tmp_path_factory):
     out = tmp_path_factory.mktemp("explored")
     changed = {key.replace("__", "."): value for key, value in everything.items()}
     config = config_lib.from_dict(two.config.to_dict(), changed)
-    return SimpleNamespace(config=config, two=cnnjax.explore(config, out / "two"), three=cnnjax.explore(three.config, out / "three"))
+    return SimpleNamespace(
+        config=config, two=cnnjax.explore(config, out / "two"), three=cnnjax.explore(three.config, out / "three")
+    )
 
 
 @pytest.fixture(scope="session")

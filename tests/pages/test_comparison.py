@@ -1,6 +1,5 @@
 """Several runs on one page."""
 
-
 import json
 import shutil
 

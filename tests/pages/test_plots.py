@@ -1,7 +1,5 @@
 """Charts."""
 
-
-
 from cnnjax.pages import plots
 
 

@@ -1,0 +1,45 @@
+"""A network as a table: its layers, their shapes, parameters and operations."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from cnnjax.models.layers import Layered
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer, as `describe` shows it."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]  # of the output for one image
+    parameters: int
+    mflops: float  # millions of multiplications and additions for one image, forward
+
+
+def table(model: Layered, size: int) -> list[Row]:
+    """Returns a row for each layer, for images of `size` pixels; computes nothing."""
+    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
+    graphdef, state = nnx.split(model)
+    rows = []
+    for layer in model.layers:
+        before = x.shape
+        x = jax.eval_shape(lambda state, x, layer=layer: nnx.merge(graphdef, state).apply(layer, x), state, x)
+        module = getattr(model, layer.module) if layer.module else None
+        parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
+        flops = 0
+        if layer.kind == "whiten":
+            flops = 2 * math.prod(x.shape) ** 2
+        elif layer.kind in ("conv", "dense"):
+            kernel = module.kernel.shape
+            places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
+            flops = 2 * places * math.prod(kernel)
+        elif hasattr(module, "operations"):
+            flops = module.operations(before[1])
+        rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6))
+    return rows
