@@ -219,13 +219,14 @@ class Ours:
         return turn
 
     def make_predict(self):
-        from cnnjax import inference as predict
+        from cnnjax import inference
+        from cnnjax.commands.predict import expand
         from cnnjax.commands.train import train
 
         workdir = Path(self.settings.scratch) / "run"
         train(self._config(train__epochs=1), workdir)
-        classifier = predict.load(workdir)
-        paths = predict.expand([self.settings.data])
+        classifier = inference.load(workdir)
+        paths = expand([self.settings.data])
         names = itertools.cycle(paths)
         one = paced(lambda: classifier.predict(next(names)), lambda: None, self.settings.seconds / 2)
         classifier.predict(paths)

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
 from cnnjax.cli.signals import StopFlag
@@ -24,8 +23,7 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
         from cnnjax import pages, runtime
         from cnnjax.commands.train import train as train_run
 
-        runtime.keep_compiled(config.data.cache_dir)
-        runtime.keep_memory(config)
+        runtime.set_up(config)  # before several processes are joined, which starts threads
         if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
             runtime.divide_cpu(config)
         with joined_processes() as main:
@@ -97,11 +95,10 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Evaluates a checkpoint on a split and prints the numbers."""
-    from cnnjax import pages, runtime
+    from cnnjax import pages
     from cnnjax.commands.evaluate import evaluate as evaluated
 
     _stop_anywhere()
-    runtime.keep_compiled(overrides.get("data.cache_dir") or config_lib.default().data.cache_dir)
     with joined_processes() as main:
         result = evaluated(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
     if not main:
@@ -114,8 +111,7 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Classifies files and writes a CSV file with a row for each."""
-    from cnnjax import runtime
-    from cnnjax.inference import predict as predicted
+    from cnnjax.commands.predict import predict as predicted
 
     _stop_anywhere()
     if overrides:
@@ -123,7 +119,6 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    runtime.keep_compiled(config_lib.default().data.cache_dir)
     done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, progress=console)
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")

@@ -1,15 +1,18 @@
-"""One verb: evaluate a finished run, or one under way, on a split."""
+"""Evaluates a checkpoint of a run on one of its splits."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cnnjax import data as data_lib
-from cnnjax import inference, runs, runtime
+from cnnjax import inference, runtime
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
+from cnnjax.runs import Evaluation, RunDirectory
 
 
-def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *, overrides: dict | None = None,
-             progress: Progress | None = None) -> dict:  # fmt: skip
+def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *,
+             overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> Evaluation:  # fmt: skip
     """Evaluates a checkpoint on a split of its run; every image counts once.
 
     Writes `eval/<split>.json` and `eval/<split>.csv`; for a step other than the best, `eval/<split>-<step>.*`.
@@ -22,28 +25,30 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         progress: hears how far it is.
 
     Returns:
-        Loss, accuracy, for two classes auc, sensitivity and specificity, the confusion matrix and numbers per class.
+        The numbers of the split, the confusion matrix, numbers per class, and images that are worth a look.
 
     Raises:
-        CheckpointError, DataError: nothing to evaluate, in one line.
+        CheckpointError: no such run or checkpoint, or a damaged one.
+        DataError: nothing to evaluate, or other images than those of the run.
     """
-    progress, workdir = progress or Progress(), Path(workdir)
+    progress, run = progress or Progress(), RunDirectory(workdir)
     if split not in data_lib.SPLITS:
         raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
-    run = inference.restore(workdir, step, overrides)
-    if not (workdir / "splits.csv").exists():
-        raise DataError(f"{workdir} has no splits.csv, without which a test image cannot be told from a training image")
-    summary = workdir / "summary.json"
-    if not summary.exists() or runs.read_json(summary).get("stopped") not in ("early", "finished"):
-        progress.warn(f"{workdir} has not come to its end; these are its numbers at step {run.step}")
+    restored = inference.restore(workdir, step, overrides)
+    if not run.splits.exists():
+        raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
+    if not run.has_ended():
+        progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
     with runtime.all_or_none():
-        data = data_lib.prepare(run.config, workdir, progress, freeze=False, classes=run.classes)
+        data = data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
     if not len(data.splits[split]):
         has = ", ".join(name for name in data_lib.SPLITS if len(data.splits[name]))
-        raise DataError(f"this run has no {split} split (split.method={run.config.split.method}); use --split=one of {has}")
-    name = split if step == "best" else f"{split}-{run.step}"
-    result = inference.evaluate_split(run.engine, data, split, batch_size=run.config.data.batch_size,
-                                      positive=run.positive, workdir=workdir, name=name, extra={"step": run.step},
-                                      progress=progress)  # fmt: skip
+        raise DataError(
+            f"this run has no {split} split (split.method={restored.config.split.method}); use --split=one of {has}"
+        )
+    name = split if step == "best" else f"{split}-{restored.step}"
+    evaluation = inference.evaluate_split(
+        restored.engine, data, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
+        name=name, step=restored.step, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
-    return result
+    return evaluation

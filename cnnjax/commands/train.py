@@ -20,7 +20,7 @@ SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg
 
 
 def train(config, workdir: str | Path, *, progress: Progress | None = None,
-          stop: Callable[[], bool] = lambda: False, saved: Callable[[], None] = lambda: None) -> runs.Summary:  # fmt: skip
+          stop: Callable[[], bool] = lambda: False, saved: Callable[[], None] = lambda: None) -> inference.Run:  # fmt: skip
     """Trains, or continues the run in `workdir`, or returns the summary of a finished one.
 
     Args:
@@ -31,13 +31,15 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         saved: called, in another thread, whenever a checkpoint is whole.
 
     Returns:
-        The record of `summary.json`: best_step, steps, epochs, stopped, seconds, images_per_second, parameters, and the
-        numbers of train, val and test at the best step (None for a split without images).
+        The run: its history, and its summary with best_step, steps, epochs, stopped, seconds, images_per_second, parameters,
+        and the numbers of train, val and test at the best step (None for a split without images).
 
     Raises:
         UserError: in one line, what cannot work.
         Stopped: `stop` was true; the same call continues.
     """
+    runtime.set_up(config)
+    runtime.set_up(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:
@@ -52,7 +54,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
             advice = (f"use a smaller --config.data.batch_size (now {config.data.batch_size}), --config.train.accumulate "
                       "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
             held.enter_context(runtime.readable_shortage(advice))
-            return _Training(config, run, progress, stop).train(saved)
+            return inference.Run(run.path, _Training(config, run, progress, stop).train(saved))
     if main and not run.report.exists():  # killed between the last number and the page
         pages.write_report(run.path)
     summary, trained = ended
@@ -60,7 +62,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     progress.message(f"{run} is finished ({epochs}, best step {summary.best_step}); nothing to train")
     if trained != config.data.path:
         progress.warn(f"it was trained on {trained}, not on {config.data.path}; for that use another --workdir")
-    return summary
+    return inference.Run(run.path, summary)
 
 
 class _Training:
@@ -180,8 +182,8 @@ class _Training:
                         "stopped while the best checkpoint was evaluated, everything is saved; the same command continues"
                     )
                 result = inference.evaluate_split(
-                    engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, workdir=self.run.path,
-                    name=name, extra={"step": step}, progress=self.progress)  # fmt: skip
+                    engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
+                    name=name, step=step, progress=self.progress)  # fmt: skip
                 found[name] = metrics.summarized(result)
         return found
 

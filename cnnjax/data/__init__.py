@@ -4,7 +4,7 @@ from cnnjax.data.cache import decode_all
 from cnnjax.data.columns import Spool
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
-from cnnjax.data.listings import FileReference
+from cnnjax.data.listings import DataReference, FileReference
 from cnnjax.data.sources import SOURCES, Source, check_path, open_source
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS
@@ -18,7 +18,7 @@ from cnnjax.data.tfds import prepared as is_prepared
 from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
-    "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "Dataset", "FileReference",
+    "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
     "ImageError", "Rows", "Source", "Spool", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
     "fit_whitening", "is_prepared", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "splits_digest",
     "thumbnail",

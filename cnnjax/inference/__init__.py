@@ -1,10 +1,11 @@
 """A trained network at work: restored, run on arrays and files, evaluated on a split."""
 
 from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
-from cnnjax.inference.classifier import Classifier, Prediction, expand, load, predict
+from cnnjax.inference.classifier import Classifier, Prediction, load
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
 from cnnjax.inference.evaluation import evaluate_split
 from cnnjax.inference.restoring import RestoredNetwork, restore
+from cnnjax.inference.run import Run
 
 __all__ = [
     "Classifier",
@@ -12,15 +13,14 @@ __all__ = [
     "EvalBatches",
     "Prediction",
     "RestoredNetwork",
+    "Run",
     "compile_logits",
     "evaluate_split",
     "evaluated",
-    "expand",
     "iterate",
     "load",
     "logits_step",
     "own_part",
-    "predict",
     "put",
     "restore",
 ]

@@ -1,27 +1,37 @@
-"""One verb: predict images that the network has never seen."""
+"""A trained network that takes images: files, PIL images and arrays."""
 
 import dataclasses
-import glob
+import functools
+import io
 import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
+from PIL import Image, ImageOps
 
 from cnnjax import data as data_lib
-from cnnjax import metrics, runs
+from cnnjax import metrics, models, runtime
+from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
+from cnnjax.inference.engine import logits_step
 from cnnjax.inference.restoring import RestoredNetwork, restore
-from cnnjax.progress import Progress, counted
+from cnnjax.kernels import Ops
+
+AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
+
+ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The network's answer to one file.
+    """The network's answer for one image.
 
     Attributes:
-        path: the file.
+        path: the file; "" for an array, and for a PIL image that comes from no file.
         predicted: name of the most probable class; "" where the file cannot be read.
         probabilities: class name -> probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
@@ -32,37 +42,126 @@ class Prediction:
     probabilities: dict[str, float]
     error: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON holds them."""
+        return dataclasses.asdict(self)
+
 
 class Classifier:
-    """A trained network that takes image files; made by `load`."""
+    """A trained network that takes images; made by `load`.
+
+    Attributes:
+        classes: names in the order of the probabilities.
+        preprocessing: the steps from a file to the network's input, those of its training.
+        step: which checkpoint.
+        params: the weights with their statistics, a plain dict of arrays for `apply`.
+    """
 
     def __init__(self, restored: RestoredNetwork):
         self._restored = restored
-        self.classes = restored.classes
-        self.step = restored.step
+        self.classes: tuple[str, ...] = restored.classes
+        self.preprocessing: Preprocessing = restored.preprocessing
+        self.step: int = restored.step
 
-    def predict(self, paths: str | Path | Iterable[str | Path]) -> list[Prediction]:
-        """Predicts image files, decoded and resized as in training; one result per path, in order."""
-        paths = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        return list(self.stream([str(path) for path in paths]))
+    @property
+    def params(self) -> dict[str, Any]:
+        """{"params", "stats"}: plain dicts of float32 arrays."""
+        return self._restored.engine.model
 
-    def stream(self, paths: list[str]) -> Iterator[Prediction]:
-        """Yields the results of `predict` one at a time; memory does not grow with the number of files."""
-        image = self._restored.config.image
-        references = (data_lib.FileReference(path) for path in paths)
+    @functools.cached_property
+    def _plain(self) -> models.Network:
+        """The network in plain JAX, which can be transformed: the CPU's own kernels know neither `vmap` nor forward mode."""
+        config = self._restored.config
+        precision = models.precision(config, runtime.ops(config.runtime))
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
+        return models.network(config, len(self.classes), Ops(), self.preprocessing)
+
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> list[Prediction]:
+        """Predicts images, decoded and resized as in training.
+
+        Args:
+            images: one image or several: paths, PIL images, or uint8 arrays [height, width], or [height, width, 1, 3 or 4].
+
+        Returns:
+            One result per image, in order. A file that cannot be read has an `error`.
+
+        Raises:
+            DataError: an array that is not an image.
+        """
+        images = [images] if isinstance(images, (str, os.PathLike, Image.Image)) or _is_one(images) else list(images)
+        return list(self.stream(images))
+
+    def stream(self, images: Sequence[ImageLike]) -> Iterator[Prediction]:
+        """Predicts as `predict` does, one result at a time; memory does not grow with the number of files."""
+        how, names = self.preprocessing, map(_name, images)
+        references = map(_reference, images)
         workers = self._restored.config.runtime.workers
-        names = iter(paths)
-        for pixels, facts in data_lib.decode_all(references, len(paths), image.size, image.resize, workers):
+        for pixels, facts in data_lib.decode_all(references, len(images), how.size, how.resize, workers):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
-            for path, q, fact in zip(itertools.islice(names, len(facts)), p, facts, strict=True):
-                yield Prediction(path, "", {}, fact["reason"]) if fact["reason"] else self._prediction(path, q)
+            for name, q, fact in zip(itertools.islice(names, len(facts)), p, facts, strict=True):
+                yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q)
 
     def _prediction(self, path: str, p: np.ndarray) -> Prediction:
         return Prediction(path, self.classes[p.argmax()], dict(zip(self.classes, map(float, p), strict=True)))
 
+    def predict_proba(self, images: np.ndarray) -> np.ndarray:
+        """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
+
+        Args:
+            images: uint8 [n, height, width, 3], RGB, of any size; resized as in training.
+
+        Returns:
+            float64 [n, classes].
+
+        Raises:
+            DataError: another type or shape.
+        """
+        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+            raise DataError(
+                f"predict_proba takes an array uint8 [n, height, width, 3] in [0, 255], not {_described(images)}"
+            )
+        if not len(images):
+            return np.empty((0, len(self.classes)))
+        size, method = self.preprocessing.size, self.preprocessing.resize
+        step = max(AT_ONCE // (3 * size * size), 1)
+        parts = []
+        for at in range(0, len(images), step):
+            part = images[at : at + step]
+            if part.shape[1:3] != (size, size):
+                part = np.stack([data_lib.resize(image, size, method) for image in part])
+            parts.append(metrics.probabilities(self._restored.engine.logits(part)))
+        return np.concatenate(parts)
+
+    def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
+        """Computes logits; a pure function for `jax.jit`, `jax.grad` and `jax.vmap`, in plain JAX.
+
+        Args:
+            params: as `self.params`.
+            batch: uint8 or floating point [b, size, size, 3] in [0, 255], RGB, where size is that of `preprocessing`.
+
+        Returns:
+            float32 [b, classes], or [b, 1] for two classes: the logit of the second.
+
+        Raises:
+            DataError: another type, shape or range. Values of a traced batch cannot be looked at.
+        """
+        size = self.preprocessing.size
+        kind, shape = getattr(batch, "dtype", None), getattr(batch, "shape", None)
+        if kind is None or not (kind == np.uint8 or jax.numpy.issubdtype(kind, jax.numpy.floating)) or (
+            len(shape) != 4 or shape[1:] != (size, size, 3)
+        ):  # fmt: skip
+            raise DataError(
+                f"apply takes a batch uint8 or float [b, {size}, {size}, 3] in [0, 255], not {_described(batch)}"
+            )
+        if kind != np.uint8 and not isinstance(batch, jax.core.Tracer):
+            low, high = (float(extreme(batch)) for extreme in (jax.numpy.min, jax.numpy.max)) if len(batch) else (0, 0)
+            if not (low >= 0 and high <= 255):
+                raise DataError(f"apply takes a batch in [0, 255], not in [{low:g}, {high:g}]")
+        return logits_step(params, batch, network=self._plain)
+
 
 def load(workdir: str | Path, step: str | int = "best") -> Classifier:
-    """The classifier of a run directory, on this process's devices.
+    """Loads the classifier of a run directory onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.
@@ -74,61 +173,43 @@ def load(workdir: str | Path, step: str | int = "best") -> Classifier:
     return Classifier(restore(workdir, step))
 
 
-def expand(inputs: Iterable[str]) -> list[str]:
-    """Files, folders (with all below, hidden files left out) and globs -> sorted paths, each once."""
-    found: set[str] = set()
-    for given in inputs:
-        given = os.path.expanduser(given)
-        if os.path.isdir(given):
-            inside = [os.path.join(d, f) for d, _, files in os.walk(given) for f in files if not f.startswith(".")]
-        else:
-            inside = [given] if os.path.isfile(given) else [p for p in glob.glob(given, recursive=True) if os.path.isfile(p)]
-        if not inside:
-            raise DataError(f"--input={given}: no such file, folder with files, or files that match; quote a glob, "
-                            "as in --input='cells/*.png'")  # fmt: skip
-        found.update(inside)
-    return sorted(found)
+def _is_one(images: Any) -> bool:
+    """Returns whether an array is one image: a stack of images has four axes."""
+    return isinstance(images, np.ndarray) and images.ndim < 4
 
 
-def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *,
-            progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
-    """Predicts files and writes a CSV: `path,predicted`, a probability per class, `error`.
+def _name(image: ImageLike) -> str:
+    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else str(getattr(image, "filename", "") or "")
 
-    Args:
-        workdir: the run directory.
-        inputs: files, folders and globs.
-        output: the CSV file; it must not exist.
-        step: which checkpoint.
-        progress: hears how far it is.
 
-    Returns:
-        How many files were predicted, and how many could not be read.
+def _reference(image: ImageLike) -> data_lib.FileReference | data_lib.DataReference:
+    """Returns what a decoding thread reads. Raises DataError for what is not an image."""
+    if isinstance(image, (str, os.PathLike)):
+        return data_lib.FileReference(os.fspath(image))
+    if isinstance(image, Image.Image):
+        return data_lib.DataReference(_bytes(image))
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not (
+        image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3, 4))
+    ) or not image.size:  # fmt: skip
+        raise DataError("predict takes paths, PIL images, and arrays uint8 [height, width] or [height, width, 1, 3 or 4] in [0, 255], "
+                        f"not {_described(image)}")  # fmt: skip
+    return data_lib.DataReference(image)
 
-    Raises:
-        CheckpointError: as `load`.
-        DataError: no file can be read, or `output` exists or cannot be written.
-    """
-    progress, output = progress or Progress(), Path(output)
-    paths = expand(inputs)
-    if output.exists():
-        raise DataError(f"{output} exists and is not overwritten; delete it or name another --output=FILE")
-    classifier = load(workdir, step)
-    bad = 0
 
-    def rows():
-        nonlocal bad
-        with progress.task("predict", len(paths), "images") as advance:
-            for prediction in classifier.stream(paths):
-                bad += bool(prediction.error)
-                p = prediction.probabilities
-                yield (prediction.path, prediction.predicted, *(p.get(c, "") for c in classifier.classes), prediction.error)
-                advance(1)
-        if bad == len(paths):
-            raise DataError(f"of {counted(bad, 'file')} none could be read ({prediction.path}: {prediction.error}); name images with "
-                            "--input=FILE, a folder or a quoted glob; nothing was written")  # fmt: skip
+def _bytes(image: Image.Image) -> np.ndarray | bytes:
+    """Returns the pixels of a PIL image, or a lossless file where a decoder has more to do, such as with 16 bits or a palette."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGB", "L", "RGBA") and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):
+        return np.asarray(image.convert("RGB"))
+    file = io.BytesIO()
+    image.save(file, "png")
+    return file.getvalue()
 
-    try:
-        runs.write_rows(output, ("path", "predicted", *(f"p_{c}" for c in classifier.classes), "error"), rows())
-    except OSError as error:
-        raise DataError(f"cannot write {output} ({error.strerror}); name another --output=FILE") from None
-    return len(paths) - bad, bad
+
+def _described(value: Any) -> str:
+    """Names the type of a wrong argument: "float32 [2, 8, 8, 3]"."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__

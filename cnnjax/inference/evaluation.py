@@ -1,5 +1,6 @@
 """The evaluation of a split: its numbers, a row per image, and the images that are worth a look."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,39 +8,49 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import data as data_lib
-from cnnjax import metrics, runs, runtime
+from cnnjax import metrics, runtime
+from cnnjax.data import Dataset
 from cnnjax.inference.engine import Engine
 from cnnjax.progress import Progress
+from cnnjax.runs import Evaluation, Look, RunDirectory, write_rows
 
 LOOK_AT = 12
 
 
-def evaluate_split(engine: Engine, data: data_lib.Dataset, split: str, *, batch_size: int, positive: int, workdir: Path,
-                   name: str, extra: dict, progress: Progress) -> dict:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json` and `.csv`, and thumbnails to `eval/<name>-images`.
+def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, run: RunDirectory,
+                   name: str, step: int, progress: Progress) -> Evaluation:  # fmt: skip
+    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`.
 
-    Thumbnails are of the most confident mistakes and, of the others, those whose two best classes are closest, `LOOK_AT` each,
-    made from the files as they are; their names are in the JSON file, which is also returned.
+    Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
+    each. They are made from the files as they are. Only the main process writes.
+
+    Args:
+        engine: network and weights.
+        data: images, labels and splits.
+        split: train, val or test.
+        batch_size: that of training.
+        positive: index of the positive class of two; -1 for more classes.
+        run: where to write.
+        name: of the files.
+        step: of the checkpoint.
+        progress: gets a bar.
     """
     rows = data.splits[split]
     with progress.task(f"evaluate {split}", len(rows), "images") as advance:
         logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
-    labels = data.labels[rows]
-    result = {"split": split, **extra, **metrics.detailed(logits, labels, data.classes, positive)}
+    numbers = metrics.detailed(logits, data.labels[rows], data.classes, positive)
+    evaluation = Evaluation.from_dict({"split": split, "step": step, **numbers})
     if not runtime.is_main():
-        return result
-    runs.write_rows(
-        workdir / "eval" / f"{name}.csv",
-        ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes)),
-        _predictions(data, rows, logits),
-    )
-    result |= _thumbnails(data, rows, logits, workdir / "eval" / f"{name}-images")
-    runs.write_json(workdir / "eval" / f"{name}.json", result)
-    return result
+        return evaluation
+    header = ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes))
+    write_rows(run.predictions(name), header, _predictions(data, rows, logits))
+    evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
+    run.write_evaluation(name, evaluation)
+    return evaluation
 
 
-def _predictions(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
-    """Id, group, label, predicted class and probabilities of each of `rows`."""
+def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
+    """Yields id, group, label, predicted class and probabilities of each of `rows`."""
     for part in metrics.slices(logits):
         own, p = rows[part], metrics.probabilities(logits[part])
         told = data.ids.take(own), data.groups.take(own), data.labels[own], p.argmax(1), p.tolist()
@@ -47,9 +58,9 @@ def _predictions(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray) -
             yield id, group, data.classes[label], data.classes[best], *q
 
 
-def _thumbnails(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, list[dict]]:
-    """Writes the images that are worth a look; {"mistakes", "uncertain"} as they stand in the JSON file."""
-    highest = np.empty((len(rows), 2))  # the two probabilities that are
+def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, tuple[Look, ...]]:
+    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}."""
+    highest = np.empty((len(rows), 2))  # probabilities of the two best classes
     metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
     second, best = highest.T
     labels, called = data.labels[rows], metrics.called(logits)
@@ -69,11 +80,11 @@ def _thumbnails(data: data_lib.Dataset, rows: np.ndarray, logits: np.ndarray, di
             suffix = ".png" if image.startswith(data_lib.PNG_SIGNATURE) else ".jpg"
             file = directory / f"{kind}-{place + 1:02}{suffix}"
             file.write_bytes(image)
-            looks[kind].append({
-                "id": data.ids[rows[i]],
-                "label": data.classes[labels[i]],
-                "predicted": data.classes[called[i]],
-                "probability": float(best[i]),
-                "file": f"{directory.name}/{file.name}",
-            })  # fmt: skip
-    return looks
+            looks[kind].append(Look(
+                id=data.ids[rows[i]],
+                label=data.classes[labels[i]],
+                predicted=data.classes[called[i]],
+                probability=float(best[i]),
+                file=f"{directory.name}/{file.name}",
+            ))  # fmt: skip
+    return {kind: tuple(some) for kind, some in looks.items()}

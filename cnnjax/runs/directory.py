@@ -89,7 +89,11 @@ class RunDirectory:
 
     def read_summary(self) -> Summary | None:
         """Returns the summary; None where there is none. Raises CheckpointError for a damaged one."""
-        return Summary.from_dict(read_json(self.summary)) if self.summary.exists() else None
+        return self.expect_summary() if self.summary.exists() else None
+
+    def expect_summary(self) -> Summary:
+        """Returns the summary. Raises CheckpointError where there is none, or a damaged one."""
+        return _record(Summary, self.summary)
 
     def write_summary(self, summary: Summary) -> None:
         """Writes `summary.json`."""
@@ -98,7 +102,7 @@ class RunDirectory:
     def read_evaluation(self, name: str) -> Evaluation | None:
         """Returns an evaluation; None where there is none. Raises CheckpointError for a damaged one."""
         path = self.evaluation(name)
-        return Evaluation.from_dict(read_json(path)) if path.exists() else None
+        return _record(Evaluation, path) if path.exists() else None
 
     def write_evaluation(self, name: str, evaluation: Evaluation) -> None:
         """Writes `eval/<name>.json`."""
@@ -113,6 +117,10 @@ class RunDirectory:
     def is_run(self) -> bool:
         """Returns whether a run has claimed the directory."""
         return self.config.exists()
+
+    def has_ended(self) -> bool:
+        """Returns whether a run has come to its end here."""
+        return self.summary.exists() and read_json(self.summary).get("stopped") in ENDED
 
     def claim(self, config) -> None:
         """Makes the directory this config's, once its data is there."""
@@ -136,7 +144,7 @@ class RunDirectory:
                 more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise CheckpointError(f"{self} holds a {kind} with another config ({'; '.join(changed[:10])}{more}); "
                                       f"use another --workdir{same}")  # fmt: skip
-        return (Summary.from_dict(summary), held) if ended else None
+        return (self.expect_summary(), held) if ended else None
 
     def check_apart(self, config) -> None:
         """Raises ConfigError where the directory is, or is in, the folder of the images: it would become part of the data."""
@@ -206,6 +214,14 @@ class RunDirectory:
             file.write(f"process {os.getpid()} on {platform.node()}\n")
             file.flush()
             yield
+
+
+def _record(kind, path: Path):
+    tree = read_json(path)
+    try:
+        return kind.from_dict(tree)
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from cnnjax.runtime.devices import (
     platform_of,
     replicated,
     steps_at_once,
-)  # fmt: skip
+)
 from cnnjax.runtime.memory import is_shortage, keep_memory, readable_shortage
 from cnnjax.runtime.processes import (
     AGAIN,
@@ -28,11 +28,12 @@ from cnnjax.runtime.processes import (
     is_main,
     readable_loss,
     wait_for_all,
-)  # fmt: skip
+)
+from cnnjax.runtime.speed import set_up
 
 __all__ = [
     "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "disconnect",
     "divide_cpu", "end", "free_image_bytes", "from_main", "is_distributed", "is_loss", "is_main", "is_shortage",
     "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss", "readable_shortage", "replicated",
-    "steps_at_once", "wait_for_all",
+    "set_up", "steps_at_once", "wait_for_all",
 ]  # fmt: skip

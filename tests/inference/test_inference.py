@@ -1,6 +1,5 @@
 """A finished run at work: its evaluation repeated, wherever it was moved, and predictions of files."""
 
-import importlib
 import os
 import shutil
 
@@ -10,13 +9,10 @@ from training_tools import one_line, read_rows, tiny
 
 import cnnjax
 from cnnjax import inference, runtime
+from cnnjax.commands.evaluate import evaluate
+from cnnjax.commands.predict import expand, predict
+from cnnjax.commands.train import train
 from cnnjax.errors import DataError
-
-predict_module = importlib.import_module(
-    "cnnjax.inference.classifier"
-)  # the attributes `cnnjax.train` ... are the functions
-train = importlib.import_module("cnnjax.commands.train").train
-evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
 
 # Evaluation
 
@@ -54,7 +50,7 @@ def test_data_that_was_moved_is_named_with_an_override(plain, cell_folder, tmp_p
 def test_eval_predict_and_the_classifier_agree_on_every_image(plain, cell_folder, tmp_path):
     expected = {row["id"]: row for row in read_rows(plain.workdir / "eval" / "test.csv")}
     paths = [str(cell_folder / id) for id in expected]
-    done, bad = predict_module.predict(plain.workdir, paths, tmp_path / "out.csv")
+    done, bad = predict(plain.workdir, paths, tmp_path / "out.csv")
     assert (done, bad) == (len(paths), 0)
     rows = {row["path"]: row for row in read_rows(tmp_path / "out.csv")}
     assert list(next(iter(rows.values()))) == ["path", "predicted", "p_Parasitized", "p_Uninfected", "error"]
@@ -79,7 +75,7 @@ def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
     (inputs / "c.png").write_bytes(b"")
     (inputs / "d.txt").write_text("no image")
     (inputs / "e.png").write_bytes(good.read_bytes())
-    assert predict_module.predict(plain.workdir, [str(inputs)], tmp_path / "out.csv") == (2, 3)
+    assert predict(plain.workdir, [str(inputs)], tmp_path / "out.csv") == (2, 3)
     rows = read_rows(tmp_path / "out.csv")
     assert [os.path.basename(row["path"]) for row in rows] == ["a.png", "b.png", "c.png", "d.txt", "e.png"]
     for row in rows[1:4]:
@@ -93,7 +89,7 @@ def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_pa
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
     with pytest.raises(DataError, match=r"of 2 files none could be read \(.*b\.png: .*--input=") as error:
-        predict_module.predict(plain.workdir, [str(tmp_path)], tmp_path / "out.csv")
+        predict(plain.workdir, [str(tmp_path)], tmp_path / "out.csv")
     one_line(error)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "b.png"]
 
@@ -102,20 +98,20 @@ def test_an_output_that_exists_is_not_overwritten(plain, cell_folder, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
     with pytest.raises(DataError, match="exists and is not overwritten") as error:
-        predict_module.predict(plain.workdir, [str(cell_folder)], output)
+        predict(plain.workdir, [str(cell_folder)], output)
     one_line(error)
     assert output.read_text() == "mine"
     with pytest.raises(DataError, match="--input=none: no such file"):  # which is to be put right first
-        predict_module.predict(plain.workdir, ["none"], output)
+        predict(plain.workdir, ["none"], output)
 
 
 def test_inputs_are_files_folders_and_globs_each_file_once(cell_folder, tmp_path):
     files = sorted(map(str, cell_folder.rglob("*.png")))
-    assert predict_module.expand([str(cell_folder)]) == files
-    assert predict_module.expand([f"{cell_folder}/*/*.png", files[0]]) == files
-    assert predict_module.expand([f"{cell_folder}/**/*.png"]) == files
+    assert expand([str(cell_folder)]) == files
+    assert expand([f"{cell_folder}/*/*.png", files[0]]) == files
+    assert expand([f"{cell_folder}/**/*.png"]) == files
     with pytest.raises(DataError, match="no such file, folder with files, or files that match"):
-        predict_module.expand([str(tmp_path / "none*.png")])
+        expand([str(tmp_path / "none*.png")])
 
 
 def test_no_predictions_of_no_files(plain):
