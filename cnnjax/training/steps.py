@@ -22,7 +22,7 @@ from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.state import TrainState, initial
 
 
-def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, ops: Ops, custom: Custom | None = None
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, ops: Ops = PLAIN, custom: Custom | None = None
                     ) -> tuple[jax.Array, Targets]:  # fmt: skip
     """Returns the images of the update after `step` updates; a pure function of the seed, the step and the batch.
 

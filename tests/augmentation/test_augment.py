@@ -66,7 +66,7 @@ def independent(values):
 
 
 def test_the_settings_of_these_tests_switch_everything_on(drawn):
-    assert EVERYTHING.keys() | PAIRS.keys() | OPTIONS == set(section())
+    assert EVERYTHING.keys() | PAIRS.keys() | OPTIONS | {"custom"} == set(section())
     assert augment.active(section(**EVERYTHING)) == tuple(augment.NUMBERS)
     assert drawn.keys() == {*augment.NUMBERS, "place"} == {*UNIFORM, *WHOLE, *CHANCE, "gamma", "cutout", "place"}
 

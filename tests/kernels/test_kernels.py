@@ -10,9 +10,8 @@ import pytest
 from jax import lax
 from training_tools import on_devices, results_on_threads
 
+from cnnjax.kernels import PLAIN, library
 from cnnjax.kernels import blocks as kernels
-from cnnjax.kernels import library
-from cnnjax.models.layers import max_pool
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
@@ -54,7 +53,7 @@ def pure_block(x, w, b, *, padding: int, pool_stride: int, scale: float = 1.0):
     """Computes in plain JAX what `conv_block` computes."""
     y = lax.conv_general_dilated(scale * x.astype(jnp.float32), w, (1, 1), [(padding, padding)] * 2, **HIGHEST)
     y = jax.nn.relu(y + b[None, None, None])
-    return max_pool(y, 2, pool_stride) if pool_stride else y
+    return PLAIN.max_pool(y, 2, pool_stride) if pool_stride else y
 
 
 def with_gradients(block, x, w, b, g, **options):

@@ -8,9 +8,9 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import config as config_lib
+from cnnjax import models
 from cnnjax.errors import DataError
 from cnnjax.kernels import PLAIN
-from cnnjax.models import registry as models
 from cnnjax.training import state
 
 FLOWERS = [("conv1", (180, 180, 16), 448), ("pool1", (90, 90, 16), 0), ("conv2", (90, 90, 32), 4640),

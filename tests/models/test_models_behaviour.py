@@ -12,11 +12,10 @@ from jax import lax
 from training_tools import CONFIGS, settings
 
 from cnnjax import config as config_lib
-from cnnjax import inference
+from cnnjax import inference, models
 from cnnjax.errors import DataError, UserError
 from cnnjax.kernels import PLAIN
 from cnnjax.models import layers
-from cnnjax.models import registry as models
 from cnnjax.training import optimizers, state, steps
 
 

@@ -12,11 +12,10 @@ from flax import nnx
 from jax import lax
 from training_tools import CONFIGS, on_devices, read_rows, settings
 
-from cnnjax import checkpoints, inference, runtime
+from cnnjax import checkpoints, inference, models, runtime
 from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import PLAIN
-from cnnjax.models import registry as models
 from cnnjax.models import resnet
 from cnnjax.runs import RunDirectory
 from cnnjax.training import optimizers, state, steps
@@ -280,7 +279,7 @@ def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices():
 import functools, json
 import jax, numpy as np
 from training_tools import settings
-from cnnjax.models import registry as models
+from cnnjax import models
 from cnnjax.models import resnet
 from cnnjax import runtime
 from cnnjax.training import optimizers, state
@@ -363,7 +362,10 @@ def test_a_setting_without_effect_is_refused_where_it_was_typed():
 
 
 def test_a_name_that_is_not_a_network_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match="use one of convnet, resnet18, resnet34, resnet50; did you mean 'resnet50'"):
+    with pytest.raises(
+        ConfigError,
+        match="use one of convnet, resnet18, resnet34, resnet50, or FILE.py:NAME of your own; did you mean 'resnet50'",
+    ):
         settings(model__name="resnet5")
 
 

@@ -13,12 +13,11 @@ from sklearn.decomposition import PCA
 from training_tools import tiny
 
 import cnnjax
-from cnnjax import checkpoints, inference, runtime
+from cnnjax import checkpoints, inference, models, runtime
 from cnnjax.commands.evaluate import evaluate
 from cnnjax.commands.train import train
 from cnnjax.data import dataset, whitening
 from cnnjax.errors import Stopped, UserError
-from cnnjax.models import registry as models
 from cnnjax.progress import Progress
 from cnnjax.runs import RunDirectory
 from cnnjax.training import start, state

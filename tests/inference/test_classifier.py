@@ -1,0 +1,85 @@
+"""A classifier from Python: files, PIL images and arrays in; probabilities, or a pure function of plain arrays."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import cnnjax
+from cnnjax import inference
+from cnnjax.config import Preprocessing
+from cnnjax.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def cells(plain):
+    return cnnjax.load(plain.workdir)
+
+
+@pytest.fixture(scope="module")
+def path(cell_folder):
+    return sorted(cell_folder.rglob("*.png"))[0]
+
+
+def test_a_file_an_image_and_an_array_of_the_same_pixels_agree(cells, path):
+    image = Image.open(path)
+    found = cells.predict([path, image, np.asarray(image.convert("RGB"))])
+    assert [p.path for p in found] == [str(path), str(path), ""]
+    for other in found[1:]:
+        assert other.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)
+    assert cells.predict(np.asarray(image.convert("RGB")))[0].predicted == found[2].predicted
+    assert found[0].to_dict()["predicted"] == found[0].predicted
+
+
+def test_probabilities_are_by_the_contract_of_scikit_learn(cells):
+    images = np.random.default_rng(0).integers(0, 256, (5, 20, 24, 3), dtype=np.uint8)
+    p = cells.predict_proba(images)
+    assert p.dtype == np.float64 and p.shape == (5, len(cells.classes))
+    np.testing.assert_allclose(p.sum(1), 1)
+    one = cells.predict(images[1])[0]
+    np.testing.assert_allclose([one.probabilities[name] for name in cells.classes], p[1], atol=1e-5)
+    assert cells.predict_proba(images[:0]).shape == (0, len(cells.classes))
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8), [1]])
+def test_wrong_arrays_are_one_line(cells, images):
+    with pytest.raises(DataError, match=r"predict_proba takes an array uint8 \[n, height, width, 3\]"):
+        cells.predict_proba(images)
+
+
+def test_what_is_no_image_is_one_line(cells):
+    with pytest.raises(DataError, match=r"not float32 \[8, 8, 3\]$"):
+        cells.predict(np.zeros((8, 8, 3), np.float32))
+
+
+def test_apply_is_a_pure_function_of_plain_arrays(cells):
+    size = cells.preprocessing.size
+    batch = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    logits = jax.jit(cells.apply)(cells.params, batch)
+    assert logits.dtype == np.float32 and logits.shape[0] == 3
+    z = np.concatenate([np.zeros_like(logits), logits], 1) if logits.shape[1] == 1 else np.asarray(logits)
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    np.testing.assert_allclose(p, cells.predict_proba(batch), atol=1e-5)
+    floats = batch.astype(np.float32)
+    slope = jax.grad(lambda x: cells.apply(cells.params, x).sum())(floats)
+    assert slope.shape == floats.shape and np.isfinite(slope).all()
+    each = jax.vmap(lambda x: cells.apply(cells.params, x[None])[0])(floats)
+    np.testing.assert_allclose(each, logits, atol=1e-4)
+    with pytest.raises(DataError, match=r"not in \[0, 510\]"):
+        cells.apply(cells.params, np.clip(floats * 2 + 255, 0, 510) * (floats > 0))
+    with pytest.raises(DataError, match=r"apply takes a batch"):
+        cells.apply(cells.params, batch[0])
+
+
+def test_a_checkpoint_predicts_with_its_own_preprocessing(plain, path, monkeypatch):
+    """Not with what the config says: here they differ in the resize."""
+    own = inference.restore(plain.workdir)
+    other = "nearest" if own.preprocessing.resize != "nearest" else "bilinear"
+    expected = cnnjax.load(plain.workdir).predict(path)[0]
+    changed = dataclasses.replace(own.preprocessing, resize=other)
+    monkeypatch.setattr(Preprocessing, "from_dict", lambda fields: changed)
+    restored = inference.restore(plain.workdir)
+    assert restored.preprocessing.resize == restored.config.image.resize == other
+    assert inference.Classifier(restored).predict(path)[0].probabilities != expected.probabilities
