@@ -33,7 +33,7 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
-from conftest import write_folder
+from drawn_images import write_folder
 from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
 
 from cnnjax import checkpoints, runtime
