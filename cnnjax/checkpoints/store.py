@@ -2,6 +2,8 @@
 
 A checkpoint holds trees of arrays by name, such as {"model", "optimizer"}, the index of the next batch, and metadata: a tree of JSON.
 Evaluation and prediction load `model` alone. Once a checkpoint is whole, its checksums are written; see `seals`.
+
+Longer than 350 lines: Orbax has no common error for saving or loading, so each call is beside its one-line error.
 """
 
 import contextlib

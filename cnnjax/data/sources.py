@@ -131,14 +131,7 @@ def _listed(config, place: str, files: Files) -> Source:
     depth, split_depth = _depths(parts)
     start = depth + split_depth
     found = sorted({p[start] for p in parts if len(p) > start})
-    classes = tuple(config.classes) or tuple(found)
-    missing = [name for name in classes if name not in found]
-    if missing:
-        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
-                        "set --config.data.classes")  # fmt: skip
-    if len(classes) < 2:
-        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
-        raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
+    classes = _classes(config, place, found)
     label = {name: i for i, name in enumerate(classes)}
     above = "".join(f"{part}/" for part in parts[0][:depth])
     pattern = config.group
@@ -188,6 +181,17 @@ def _depths(parts: list[list[str]]) -> tuple[int, int]:
             break
         depth += 1
     return depth, int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
+def _classes(config, place: str, found: list[str]) -> tuple[str, ...]:
+    """Returns the classes in label order: those of `data.classes`, or the folders found."""
+    classes = tuple(config.classes) or tuple(found)
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
+                        "set --config.data.classes")  # fmt: skip
+    if len(classes) < 2:
+        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
+        raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
+    return classes
 
 
 def _placed(ids: Texts, places: np.ndarray) -> Iterator[tuple]:

@@ -1,3 +1,4 @@
+// Longer than 400 lines: the forward pass and both gradients of a convolution share their tiles and their scratch memory.
 #include "plain.h"
 
 #include <mutex>

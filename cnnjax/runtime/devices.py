@@ -108,7 +108,7 @@ def placed(mesh: jax.sharding.Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def steps_at_once(mesh: jax.sharding.Mesh) -> int:
-    """Updates per dispatch where the images lie on the device. Within a loop XLA compiles convolutions badly for a CPU."""
+    """Returns the updates per dispatch for images stored on the device. Within a loop XLA compiles convolutions badly for a CPU."""
     return 1 if platform_of(mesh) == "cpu" else 32
 
 
