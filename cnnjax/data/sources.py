@@ -181,6 +181,8 @@ def _depths(parts: list[list[str]]) -> tuple[int, int]:
             break
         depth += 1
     return depth, int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
+
+
 def _classes(config, place: str, found: list[str]) -> tuple[str, ...]:
     """Returns the classes in label order: those of `data.classes`, or the folders found."""
     classes = tuple(config.classes) or tuple(found)

@@ -1,7 +1,4 @@
-"""TFDS image-classification sets, prepared and read without TensorFlow (as array_record files).
-
-Longer than 350 lines: all that stands in for TensorFlow while TFDS prepares a set is here, and nowhere else.
-"""
+"""TFDS image-classification sets, prepared and read without TensorFlow (as array_record files)."""
 
 from __future__ import annotations
 
