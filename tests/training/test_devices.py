@@ -19,7 +19,7 @@ options = dict(model__norm="batch", augment__rotation=20.0, model__dropout_dense
 try:
     path = workdir / "metrics.jsonl"
     stop = lambda: bool(rest) and path.exists() and len(path.read_text().splitlines()) >= int(str(rest[0]))
-    print(json.dumps(cnnjax.train(tiny(folder, cache, **options), workdir, stop=stop)))
+    print(json.dumps(cnnjax.train(tiny(folder, cache, **options), workdir, stop=stop).to_dict()))
 except cnnjax.Stopped as stopped:
     print(json.dumps(str(stopped)))
 """
@@ -29,7 +29,7 @@ import cnnjax
 from cnnjax import inference
 workdir = sys.argv[1]
 on = inference.restore(workdir).engine.mesh.size
-print(json.dumps({"on": on, **{split: cnnjax.evaluate(workdir, split) for split in ("train", "val", "test")}}))
+print(json.dumps({"on": on, **{split: cnnjax.evaluate(workdir, split).to_dict() for split in ("train", "val", "test")}}))
 """
 
 
