@@ -276,7 +276,7 @@ def server():
         running.shutdown()
 
 
-@pytest.mark.parametrize("digest", [DIGEST, ""])
+@pytest.mark.parametrize("digest", [DIGEST, ""], ids=["digest", "none"])
 def test_transfer_that_breaks_off_leaves_nothing_with_and_without_a_digest(server, tmp_path, digest):
     with pytest.raises(DataError) as error:
         download.fetch(f"{server[0]}/short.zip", digest, tmp_path, Progress())
