@@ -34,9 +34,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 from drawn_images import write_folder
-from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment
+from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment, network_of
 
-from cnnjax import checkpoints, runtime
+from cnnjax import checkpoints, models, runtime
 from cnnjax import config as config_lib
 from cnnjax.runs import RunDirectory
 from cnnjax.training import optimizers, state
@@ -258,12 +258,12 @@ def outcome(workdir: Path) -> dict[str, str]:
 def abstract(config: str):
     """The training state of a config.json, without numbers."""
     config = config_lib.from_dict(json.loads(config))
-    network = state.network(config, 2)
+    network = network_of(config, 2)
     tx = optimizers.make_optimizer(
         config.optimizer, optimizers.make_schedule(config.optimizer, STEPS // 4, config.train.epochs)
     )
     shapes = jax.eval_shape(lambda: state.initial(network, tx, ema=bool(config.train.ema_decay)))
-    return state.with_shardings(shapes, runtime.mesh(1))
+    return models.with_shardings(shapes, runtime.mesh(1))
 
 
 def contents(workdir: Path, saved: checkpoints.Checkpoints, step: int) -> dict[str, str]:

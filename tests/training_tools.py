@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 
 from cnnjax import config as config_lib
+from cnnjax import models, runtime
 from cnnjax.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +53,11 @@ def tiny(folder: Path, cache: Path, **overrides) -> config_lib.Config:
         "runtime__workers": 1,
     }
     return settings(**{**values, **overrides})
+
+
+def network_of(config: config_lib.Config, classes: int) -> models.Network:
+    """The network of a config for this machine's CPU."""
+    return models.network(config, classes, runtime.ops(config.runtime, "cpu"))
 
 
 def child(arguments: list[str], devices: int = 1, timeout: float = 240, **environment) -> subprocess.CompletedProcess:

@@ -91,9 +91,11 @@ class Ours:
 
     def _start(self, config, most: int = 1):
         """Compiled steps, and a state with the weights of the package's own initialisation."""
-        from cnnjax.training import optimizers, state, steps
+        from cnnjax import models, runtime
+        from cnnjax.training import optimizers, steps
 
-        network = state.network(config, self.settings.classes)
+        ops = runtime.ops(config.runtime, runtime.platform_of(self.mesh))
+        network = models.network(config, self.settings.classes, ops)
         tx = optimizers.make_optimizer(
             config.optimizer, optimizers.make_schedule(config.optimizer, 100, config.train.epochs)
         )
@@ -243,7 +245,7 @@ class Ours:
 
         more = {f"augment__{key}": value for key, value in GEOMETRY.items()}
         augment, batch, count = (
-            steps.compile_augmentation(self._config(**more), runtime.ops(self.config.runtime)),
+            steps.compile_augmentation(self._config(**more), runtime.ops(self.config.runtime, "cpu")),
             self._batch(),
             itertools.count(),
         )

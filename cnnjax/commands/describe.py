@@ -34,7 +34,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     source, data = _data(config, mesh, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
-        network = models.network(config, len(classes))
+        network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
         table = models.table(network.model, config.image.size)
         picture = run.network_picture
         if drawn := not run.is_run():  # a run has its own picture

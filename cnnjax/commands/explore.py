@@ -91,9 +91,10 @@ def collect_samples(data: data_lib.Dataset, seed: int) -> list[Sample]:
 def collect_augmented(config: config_lib.Config, data: data_lib.Dataset, samples: Sequence[Sample]) -> Augmented:
     """Runs augmentation as step 0 of a training run does, on its first batch and on the samples."""
     rows = data.splits["train"]
-    batch_size = training.choose_batch_size(config, runtime.mesh(config.runtime.devices), len(rows))
+    mesh = runtime.mesh(config.runtime.devices)
+    batch_size = training.choose_batch_size(config, mesh, len(rows))
     first = training.TrainBatches(data.images, data.labels, rows, batch_size=batch_size, seed=config.seed)[0]
-    augment = training.compile_augmentation(config, runtime.ops(config.runtime))
+    augment = training.compile_augmentation(config, runtime.ops(config.runtime, runtime.platform_of(mesh)))
     images, targets = augment(np.int32(0), first)
     weight = np.asarray(targets.weight)
     photos = []

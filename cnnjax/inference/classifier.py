@@ -72,7 +72,7 @@ class Classifier:
     def _plain(self) -> models.Network:
         """The network in plain JAX, which can be transformed: the CPU's own kernels know neither `vmap` nor forward mode."""
         config = self._restored.config
-        precision = models.precision(config, runtime.ops(config.runtime))
+        precision = models.precision(config, runtime.ops(config.runtime, runtime.platform_of(self._restored.engine.mesh)))
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=precision))
         return models.network(config, len(self.classes), Ops(), self.preprocessing)
 

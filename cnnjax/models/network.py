@@ -70,21 +70,19 @@ def precision(config: Config, ops: Ops) -> str:
     return "float32" if has_norm and type(ops) is not Ops else config.train.precision
 
 
-def network(config: Config, classes: int, ops: Ops | None = None,
-            preprocessing: Preprocessing | None = None) -> Network:  # fmt: skip
+def network(config: Config, classes: int, ops: Ops, preprocessing: Preprocessing | None = None) -> Network:
     """Returns the network of a config; computes nothing yet.
 
     Args:
         config: its `model` section and seed, and `image` where no preprocessing is given.
         classes: how many.
-        ops: what computes, from `runtime.ops` for the platform that the steps are compiled for; nothing: for this process's devices.
+        ops: what computes, from `runtime.ops` for the platform that the steps are compiled for.
         preprocessing: of the images; that of a checkpoint, or nothing.
 
     Raises:
         DataError: the images are too small for the network.
         ConfigError: a network of the user's own that does not fit.
     """
-    ops = runtime.ops(config.runtime) if ops is None else ops
     section, made = config.model, find_network(config.model)
     options = dict(preprocessing=preprocessing or Preprocessing.of(config.image), dtype=jnp.dtype(precision(config, ops)),
                    ops=ops)  # fmt: skip

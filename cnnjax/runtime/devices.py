@@ -30,17 +30,17 @@ def divide_cpu(config) -> None:
         jax.config.update("jax_num_cpu_devices", count)
 
 
-def ops(section, platform: str = "") -> Ops:
+def ops(section, platform: str) -> Ops:
     """Returns the operations for steps that are compiled for a platform, wherever this process runs.
 
     Args:
         section: the `runtime` section; its `kernels` is auto, native or xla.
-        platform: of the mesh's devices, cpu, gpu, tpu, ...; "": of this process's devices.
+        platform: of the mesh's devices: cpu, gpu, tpu, ...; see `platform_of`.
 
     Raises:
         ConfigError: runtime.kernels=native where the kernels cannot be used.
     """
-    chosen, platform = section.kernels, platform or jax.devices()[0].platform
+    chosen = section.kernels
     if chosen == "xla" or (chosen == "auto" and platform != "cpu"):
         return Ops()
     reason = f"the step is compiled for {platform}" if platform != "cpu" else why_not()

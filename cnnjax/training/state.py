@@ -9,7 +9,7 @@ import optax
 from flax import struct
 
 from cnnjax import runtime
-from cnnjax.models import Network, network, precision, shardings, with_shardings  # noqa: F401
+from cnnjax.models import Network
 from cnnjax.training.optimizers import Optimizer
 
 
@@ -42,7 +42,7 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
     return sum(parts)
 
 
-def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:  # noqa: F811
+def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:
     """The state before the first step; jit it with shardings."""
     params, stats = network.make()
     average = jax.tree.map(jnp.copy, params) if ema else {}

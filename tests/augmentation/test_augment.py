@@ -328,14 +328,14 @@ def test_an_image_is_augmented_by_its_position_whatever_the_others_are(augmented
 
 CODE = """
 import json, sys, jax, numpy as np
-from training_tools import settings
+from training_tools import settings, network_of
 from cnnjax.training import feeds as pipeline
 from cnnjax import runtime
 from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 config = settings(image__size=16, image__zca=True, model__channels=(3,), model__dense=(4,), model__dropout_dense=0.2,
                   train__label_smoothing=0.1, optimizer__name="sgd", **json.loads(sys.argv[1]))
-network = state.network(config, 3)
+network = network_of(config, 3)
 tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
 mesh = runtime.mesh()
 whole = runtime.replicated(mesh)

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 from scipy import stats
-from training_tools import settings
+from training_tools import network_of, settings
 
 from cnnjax.augmentation import mixing
 from cnnjax.augmentation import operations as augment
@@ -189,7 +189,7 @@ SETTINGS = {
 def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
     config = settings(image__size=8, model__channels=(3,), model__dense=(4,), **SETTINGS[name])
     smoothing = config.train.label_smoothing
-    network = state.network(config, classes)
+    network = network_of(config, classes)
     tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
     batch = {
         "image": RNG.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8),

@@ -57,7 +57,7 @@ def test_explore_shows_the_tensors_of_step_0(explored, tmp_path):
     shown = explore_module.collect_augmented(config, data, samples)
     batch = training.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=config.data.batch_size,
                                   seed=config.seed)[0]  # fmt: skip
-    images, targets = training.compile_augmentation(config, runtime.ops(config.runtime))(np.int32(0), batch)
+    images, targets = training.compile_augmentation(config, runtime.ops(config.runtime, "cpu"))(np.int32(0), batch)
     for i, photo in enumerate(shown.first_batch):
         assert np.abs(photo.pixels.astype(float) - np.asarray(images[i])).max() <= 0.5001
         assert photo.caption == data.classes[int(targets.labels[i])]

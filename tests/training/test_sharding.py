@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
-from training_tools import on_devices, read_rows, tiny
+from training_tools import network_of, on_devices, read_rows, tiny
 
 import cnnjax
-from cnnjax import checkpoints, inference, metrics, runtime
+from cnnjax import checkpoints, inference, metrics, models, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
 from cnnjax.runs import RunDirectory
@@ -32,11 +32,11 @@ DIVIDED = """
 import json, sys
 from pathlib import Path
 import jax, numpy as np
-from training_tools import tiny
+from training_tools import tiny, network_of
 import cnnjax
-from cnnjax import checkpoints
+from cnnjax import checkpoints, models
 from cnnjax.runs import RunDirectory
-from cnnjax import runtime
+from cnnjax import runtime, models
 from cnnjax.training import optimizers, state
 folder, cache, place, options = *map(Path, sys.argv[1:4]), json.loads(sys.argv[4])
 def lines(workdir, count):
@@ -51,10 +51,10 @@ except cnnjax.Stopped:
 # What lies where, after it was made and after it was restored.
 config = tiny(folder, cache, **options, mesh__fsdp=4)
 mesh = runtime.mesh(fsdp=4)
-network, tx = state.network(config, 2), optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
+network, tx = network_of(config, 2), optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
 make = lambda: state.initial(network, tx, ema=True)
-abstract = state.with_shardings(jax.eval_shape(make), mesh)
-made = jax.jit(make, out_shardings=state.shardings(abstract, mesh))()
+abstract = models.with_shardings(jax.eval_shape(make), mesh)
+made = jax.jit(make, out_shardings=models.shardings(abstract, mesh))()
 with checkpoints.Checkpoints(RunDirectory(place / "4")) as saved:
     restored = state.TrainState.of(saved.restore(saved.latest(), abstract.trees()).trees)
 def shapes(tree):
@@ -152,11 +152,11 @@ def after_steps(parts: int, **options) -> dict:
     """Losses of some steps on random images, the parameters after them as one list, and how often the step was compiled."""
     config = tiny("unused", "unused", optimizer__name="sgd", data__batch_size=32, train__accumulate=parts, **options)
     mesh = runtime.mesh()
-    network = state.network(config, 2)
+    network = network_of(config, 2)
     tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 4, 1))
     compiled = steps.compile_steps(network, tx, mesh, config)
     initial = functools.partial(state.initial, network, tx, ema=bool(config.train.ema_decay))
-    current = jax.jit(initial, out_shardings=state.shardings(jax.eval_shape(initial), mesh))()
+    current = jax.jit(initial, out_shardings=models.shardings(jax.eval_shape(initial), mesh))()
     rng = np.random.default_rng(0)
     losses, params, averages = [], [jax.device_get(current.params)], [jax.device_get(current.ema)]
     for _ in range(6):
@@ -233,7 +233,7 @@ def test_the_history_of_averaged_weights_has_the_others_beside(averaged):
 def test_evaluation_and_prediction_use_the_averaged_weights(averaged, make, cell_folder):
     workdir, config = averaged / "averaged", make(train__ema_decay=0.9, train__epochs=2)
     mesh = runtime.mesh()
-    network = state.network(config, 2)
+    network = network_of(config, 2)
     with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
         step = saved.resolve("best")
         weights = saved.load(step, {"model": network.abstract(mesh, ema=True)})["model"]

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from training_tools import child, on_devices, settings, tiny
+from training_tools import child, network_of, on_devices, settings, tiny
 
 from cnnjax import pages, runtime
 from cnnjax.commands.train import train
@@ -33,7 +33,7 @@ def a_batch(classes, count=8, size=8):
 
 
 def compiled(config, classes):
-    network = state.network(config, classes)
+    network = network_of(config, classes)
     tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
     mesh = runtime.mesh()
     first = jax.jit(lambda: state.initial(network, tx), out_shardings=runtime.replicated(mesh))()
@@ -121,7 +121,7 @@ def test_scale_is_a_factor_on_the_update():
 
 
 def test_randomness_is_a_function_of_seed_and_step():
-    weights = jax.device_get(state.network(tiny_net(), 2).make()[0])
+    weights = jax.device_get(network_of(tiny_net(), 2).make()[0])
 
     def losses(seed, at):
         run, current, mesh = compiled(tiny_net(seed=seed, model__dropout_features=0.5, augment__rotation=30.0), 2)
@@ -159,7 +159,7 @@ def test_two_steps_on_fixed_images_give_the_golden_numbers():
     and the optimizer.
     """
     config = settings(**GOLDEN)
-    network = state.network(config, 3)
+    network = network_of(config, 3)
     tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
     quick = runtime.compiler_options("cpu", once=True)
     step = jax.jit(
@@ -182,7 +182,7 @@ def test_two_steps_on_fixed_images_give_the_golden_numbers():
 
 CODE = """
 import json, jax, numpy as np
-from training_tools import settings
+from training_tools import settings, network_of
 from cnnjax.training import feeds as pipeline
 from cnnjax import runtime
 from cnnjax.training import optimizers, state
@@ -192,7 +192,7 @@ from cnnjax.errors import TrainingError
 config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
                   model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
                   augment__flip_horizontal=True, optimizer__name="sgd", optimizer__learning_rate=0.1)
-network = state.network(config, 3)
+network = network_of(config, 3)
 tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
 mesh = runtime.mesh()
 current = jax.jit(lambda: state.initial(network, tx), out_shardings=runtime.replicated(mesh))()

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
-from training_tools import LOSS_COLUMNS, Said, losses, on_devices, one_line, read_rows, tiny
+from training_tools import LOSS_COLUMNS, Said, losses, network_of, on_devices, one_line, read_rows, tiny
 
 import cnnjax
 from cnnjax import checkpoints, runtime
@@ -18,7 +18,6 @@ from cnnjax.commands.evaluate import evaluate
 from cnnjax.commands.train import train
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped, TrainingError
 from cnnjax.runs import RunDirectory
-from cnnjax.training import state
 from cnnjax.training.validation import Validation
 
 pytestmark = pytest.mark.usefixtures("without_pictures")  # but for the runs that several tests share
@@ -53,7 +52,7 @@ def log(workdir):
 def weights(workdir, config, step="latest"):
     """{"params", "stats"} of a checkpoint as NumPy arrays."""
     with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
-        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        abstract = {"model": network_of(config, 2).abstract(runtime.mesh())}
         return jax.device_get(saved.load(saved.resolve(step), abstract)["model"])
 
 

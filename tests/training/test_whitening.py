@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from sklearn.decomposition import PCA
-from training_tools import tiny
+from training_tools import network_of, tiny
 
 import cnnjax
 from cnnjax import checkpoints, inference, models, runtime
@@ -20,7 +20,7 @@ from cnnjax.data import dataset, whitening
 from cnnjax.errors import Stopped, UserError
 from cnnjax.progress import Progress
 from cnnjax.runs import RunDirectory
-from cnnjax.training import start, state
+from cnnjax.training import start
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 RNG = np.random.default_rng(0)
@@ -137,7 +137,7 @@ def run(cell_folder, cache, tmp_path_factory):
 def saved(workdir, config, step="latest"):
     """{"mean", "matrix"} and the parameters of a checkpoint."""
     with checkpoints.Checkpoints(RunDirectory(workdir)) as there:
-        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        abstract = {"model": network_of(config, 2).abstract(runtime.mesh())}
         model = jax.device_get(there.load(there.resolve(step), abstract)["model"])
     return model["stats"]["whiten"], model["params"]
 
