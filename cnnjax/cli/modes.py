@@ -63,7 +63,9 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     with StopFlag(leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
         page = explored(config, workdir, progress=console, stop=stop)
-    console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
+    console.message(
+        f"\nwritten  {page} (open it in a browser), and each picture as PNG in {RunDirectory(workdir).exploration_pictures}"
+    )
     chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
     place = FLAGS.workdir or str(workdir)
     try:

@@ -39,6 +39,8 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
     if not run.has_ended():
         progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
+    if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
+        progress.warn(warning)
     with runtime.all_or_none():
         data = data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
     if not len(data.splits[split]):

@@ -54,6 +54,8 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
     if output.exists():
         raise DataError(f"{output} exists and is not overwritten; delete it or name another --output=FILE")
     classifier = inference.load(workdir, step)
+    if warning := classifier.warning:
+        progress.warn(warning)
     bad = 0
 
     def rows() -> Iterator[tuple]:

@@ -107,7 +107,8 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if classes is not None and source.classes != classes:
         raise DataError(f"the data has the classes {', '.join(source.classes)}, the checkpoint {', '.join(classes)}; "
                         "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
-    path = workdir / "splits.csv"
+    run = runs.RunDirectory(workdir)
+    path = run.splits
 
     def begin() -> None:
         named = np.flatnonzero(np.fromiter((id.lower().endswith(NAMES) for id in source.examples.ids), bool))
@@ -122,10 +123,10 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
-        runs.write_rows(workdir / "quarantine.csv", ("id", "reason"), quarantine)
+        runs.write_rows(run.quarantine, ("id", "reason"), quarantine)
     if quarantine:
         kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
-        where = f"; see {workdir / 'quarantine.csv'}" if freeze else ""
+        where = f"; see {run.quarantine}" if freeze else ""
         reasons = ", ".join(f"{n} {r}" for r, n in kinds.most_common())
         progress.warn(f"{counted(len(quarantine), 'file')} left out ({reasons}){where}")
     files = len(source.examples) + len(source.rejected)

@@ -64,6 +64,11 @@ class Classifier:
         self.step: int = restored.step
 
     @property
+    def warning(self) -> str:
+        """One line where this process makes other pixels than the network was trained on; "" where they are the same."""
+        return self.preprocessing.maker_differs(data_lib.preprocessing(self._restored.config.image))
+
+    @property
     def params(self) -> dict[str, Any]:
         """{"params", "stats"}: plain dicts of float32 arrays."""
         return self._restored.engine.model

@@ -1,16 +1,21 @@
 """A classifier from Python: files, PIL images and arrays in; probabilities, or a pure function of plain arrays."""
 
 import dataclasses
+import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from training_tools import Said, one_line
 
 import cnnjax
-from cnnjax import inference
+from cnnjax import checkpoints
+from cnnjax.commands.evaluate import evaluate
+from cnnjax.commands.predict import predict
 from cnnjax.config import Preprocessing
-from cnnjax.errors import DataError
+from cnnjax.errors import DataError, UserError
 
 
 @pytest.fixture(scope="module")
@@ -73,13 +78,49 @@ def test_apply_is_a_pure_function_of_plain_arrays(cells):
         cells.apply(cells.params, batch[0])
 
 
-def test_a_checkpoint_predicts_with_its_own_preprocessing(plain, path, monkeypatch):
-    """Not with what the config says: here they differ in the resize."""
-    own = inference.restore(plain.workdir)
-    other = "nearest" if own.preprocessing.resize != "nearest" else "bilinear"
-    expected = cnnjax.load(plain.workdir).predict(path)[0]
-    changed = dataclasses.replace(own.preprocessing, resize=other)
-    monkeypatch.setattr(Preprocessing, "from_dict", lambda fields: changed)
-    restored = inference.restore(plain.workdir)
-    assert restored.preprocessing.resize == restored.config.image.resize == other
-    assert inference.Classifier(restored).predict(path)[0].probabilities != expected.probabilities
+CHANGES = {
+    "size": 20,
+    "resize": "nearest",
+    "colour": "BGR",
+    "scale": 0.001,
+    "mean": (0.3, 0.2, 0.1),
+    "deviation": (0.5, 0.5, 0.4),
+    "zca": True,
+    "library": "Other",
+    "version": "0.1",
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Preprocessing)])
+def test_each_field_of_a_checkpoints_preprocessing_is_read_in_evaluation_and_prediction(
+    plain, path, tmp_path, monkeypatch, name
+):
+    """Not what the config says, which stays: a changed field changes the numbers, is refused, or warned of."""
+
+    def outcome() -> tuple:
+        said = Said()
+        try:
+            predict(plain.workdir, [str(path)], tmp_path / f"{len(list(tmp_path.iterdir()))}.csv", progress=said)
+            predicted = cnnjax.load(plain.workdir).predict(path)[0].probabilities
+            return predicted, evaluate(copy, "val", progress=said)["loss"], [line for line in said.lines if "pixels" in line]
+        except UserError as error:
+            return (one_line(SimpleNamespace(value=error)),)
+
+    copy = shutil.copytree(plain.workdir, tmp_path / "copy")
+    before = outcome()
+    real = checkpoints.Checkpoints.metadata
+
+    def changed(self, step):
+        metadata = real(self, step)
+        assert metadata["preprocessing"][name] != CHANGES[name]
+        return {**metadata, "preprocessing": {**metadata["preprocessing"], name: CHANGES[name]}}
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "metadata", changed)
+    after = outcome()
+    if len(after) == 1:
+        assert name in ("size", "colour", "zca"), after
+    elif name in ("library", "version"):
+        assert after[:2] == before[:2] and before[2] == []
+        assert len(after[2]) == 2 and all(str(CHANGES[name]) in line for line in after[2])  # of predict and of evaluate
+    else:
+        assert after[0] != before[0] and after[1] != before[1]
