@@ -3,14 +3,23 @@
 At the number that is named as the identity every operation returns its input.
 """
 
+import math
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+from cnnjax.augmentation.numbers import Change, Number, Numbers, Setting, around, chance, up_to
 
 # ITU-R BT.601 luma, as in Pillow and torchvision.
 LUMA = (0.299, 0.587, 0.114)
 # Rows: haematoxylin, eosin and DAB as optical densities of red, green and blue.
 # Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23:291; the values are scikit-image's.
 RGB_FROM_HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+WIDEST_BLUR = 1.5  # pixels; what a policy adds at magnitude 1
+# Random erasing, Zhong et al. 2020, AAAI 34:13001: fractions of the area, and height / width.
+ERASED_AREA, ERASED_RATIO = (0.02, 0.33), 3.3
+PLACE = 6  # uniform numbers that place what is erased: area, ratio, y, x of a box; y, x of a hole's centre
 
 
 def _each(values: jax.Array) -> jax.Array:
@@ -139,3 +148,62 @@ def in_boxes(boxes: jax.Array, height: int, width: int) -> jax.Array:
     top, left, bottom, right = (boxes[:, i, None, None, None] for i in range(4))
     y, x = jnp.arange(height)[None, :, None, None], jnp.arange(width)[None, None, :, None]
     return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+
+def _boxes(name: str, numbers: Numbers, height: int, width: int) -> jax.Array:
+    """int32 [b, 4]: what `erase` (whole inside the image) or `cutout` (its centre inside) covers."""
+    u = numbers["place"]
+    if name == "cutout":  # DeVries and Taylor 2017, arXiv:1708.04552
+        tall, wide = jnp.round(numbers["cutout"] * height), jnp.round(numbers["cutout"] * width)
+        top, left = jnp.floor(u[:, 4] * height) - tall // 2, jnp.floor(u[:, 5] * width) - wide // 2
+    else:
+        area = ERASED_AREA[0] + u[:, 0] * (ERASED_AREA[1] - ERASED_AREA[0])
+        most = jnp.minimum(math.log(ERASED_RATIO), -jnp.log(area))
+        ratio = jnp.exp((2 * u[:, 1] - 1) * most)
+        tall = jnp.round(jnp.sqrt(area * ratio) * height) * numbers["erase"]
+        wide = jnp.round(jnp.sqrt(area / ratio) * width) * numbers["erase"]
+        top, left = jnp.floor(u[:, 2] * (height - tall + 1)), jnp.floor(u[:, 3] * (width - wide + 1))
+    return jnp.stack([top, left, top + tall, left + wide], -1).astype(jnp.int32)
+
+
+def _alone(function: Callable[[jax.Array, jax.Array], jax.Array], name: str) -> Change:
+    """A function of images and the number of that name."""
+    return lambda images, numbers, setting: function(images, numbers[name])
+
+
+def _saturation(images: jax.Array, numbers: Numbers, setting: Setting) -> jax.Array:
+    factors = numbers.get("saturation", 1.0)
+    return saturation(images, factors * (1 - numbers["grey"]) if "grey" in numbers else factors)
+
+
+def _blur(images: jax.Array, numbers: Numbers, setting: Setting) -> jax.Array:
+    config = setting.config
+    most = config.blur + WIDEST_BLUR * (config.rand_augment * config.rand_augment_magnitude or config.trivial_augment)
+    return blur(images, numbers["blur"], max(1, math.ceil(3 * most)))
+
+
+def _noise(images: jax.Array, numbers: Numbers, setting: Setting) -> jax.Array:
+    return noise(images, numbers["noise"], setting.key)
+
+
+def _erasing(name: str) -> Change:
+    return lambda images, numbers, setting: erase(images, _boxes(name, numbers, *images.shape[1:3]))
+
+
+# In the order of their draws, and of their changes.
+PIXELS: dict[str, Number] = {
+    "brightness": around("brightness", 1.0, change=_alone(brightness, "brightness")),
+    "contrast": around("contrast", 1.0, change=_alone(contrast, "contrast")),
+    "saturation": around("saturation", 1.0, change=_saturation),
+    "grey": chance("grey", change=_saturation),
+    "hue": around("hue", 0.0, unit=" turns", change=_alone(hue, "hue")),
+    "gamma": Number("gamma", 1.0, lambda v: 1 / (1 + v), lambda v: 1 + v, "log", change=_alone(gamma, "gamma")),
+    "stain": around("stain", 0.0, size=6, parts=("haematoxylin", "eosin", "DAB"), change=_alone(stain, "stain")),
+    "channel_shift": around(
+        "channel_shift", 0.0, size=3, parts=("red", "green", "blue"), change=_alone(channel_shift, "channel_shift")
+    ),
+    "blur": up_to("blur", unit=" px", change=_blur),
+    "noise": up_to("noise", unit=" levels", change=_noise),
+    "erase": chance("erase", change=_erasing("erase")),
+    "cutout": Number("cutout", 0.0, float, float, unit=" of the side", change=_erasing("cutout")),
+}

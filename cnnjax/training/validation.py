@@ -38,6 +38,6 @@ class Validation:
     def _numbers(self, model: dict, step: jax.Array) -> dict:
         logits = Engine(self._logits, model, self._mesh).logits_of_rows(self._images, self._rows, self._batch_size)
         if not np.isfinite(logits).all():
-            raise TrainingError(f"val_loss is not finite after step {int(step)}; start again in another --workdir with a lower "
+            raise TrainingError(f"val_loss is not a number after step {int(step)}; start again in another --workdir with a lower "
                                 "--config.optimizer.learning_rate")  # fmt: skip
         return metrics.headline(logits, self._labels, self._positive)

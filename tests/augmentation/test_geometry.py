@@ -30,7 +30,7 @@ def section(**values):
 def warp(images, fill="reflect", interpolation="bilinear", config=None, **numbers):
     """Images at numbers that are the same for all of them."""
     numbers = {name: jnp.full(len(images), value, jnp.float32) for name, value in numbers.items()}
-    matrices = augment.compose(numbers, images.shape[1:3], config or section())
+    matrices = geometry.compose(numbers, images.shape[1:3], config or section())
     return np.asarray(sample(images, matrices, interpolation=interpolation, fill=fill))
 
 
@@ -101,7 +101,7 @@ def test_what_is_outside_is_black_only_where_the_fill_is_constant():
 
 # Each operation
 
-GEOMETRY = {name: number for name, number in augment.NUMBERS.items() if name in augment.GEOMETRY}
+GEOMETRY = geometry.GEOMETRY
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -170,7 +170,7 @@ def test_a_crop_is_pillows_crop_and_enlargement(area, ratio, y, x):
 
 
 def positions(numbers, size):
-    """The chain of `augment.compose` as in its docstring, step by step on pixel positions [size, size] in float64."""
+    """The chain of `geometry.compose` as in its docstring, step by step on pixel positions [size, size] in float64."""
     half = (size - 1) / 2
     y, x = np.meshgrid(np.arange(size) - half, np.arange(size) - half, indexing="ij")
     y, x = y * (1 - 2 * numbers["mirror_y"]), x * (1 - 2 * numbers["mirror_x"])
