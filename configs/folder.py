@@ -4,10 +4,10 @@
 
 Where several images show one patient, animal or place, keep these together, or the test numbers are too good:
 
-    python launch.py --config=configs/folder.py --config.data.path=DIR \\
-        --config.split.method=grouped --config.data.group='^[^_]+'
+    python launch.py --config=configs/folder.py --config.data.path=DIR --config.data.group='^[^_]+'
 
-Folders train/, val/ and test/ around the class folders are used with --config.split.method=official.
+Folders such as train/, valid/ and Testing/ around the class folders are used as they are. --config.split.method=stratified divides all
+images anew.
 
 Measured on two cores of an AMD EPYC (Zen 5), float32, 155 images/s, on 2,560 photos of five flowers:
     10:41, 50 epochs; validation accuracy 0.776, test 0.833

@@ -1,6 +1,8 @@
 """Fixtures of several test files: small generated image folders, a cache of their own, the real data where it is."""
 
 import importlib
+import os
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +10,13 @@ import pytest
 from drawn_images import write_folder
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# The tests compile the same few programs over and over: the second time they are read from here, in the processes of pytest-xdist and
+# in those that a test starts as well.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    COMPILED = tempfile.TemporaryDirectory(prefix="cnnjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = COMPILED.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.0"
 
 
 @pytest.fixture(scope="session")

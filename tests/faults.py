@@ -34,7 +34,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 from drawn_images import write_folder
-from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment, network_of
+from training_tools import ROOT, child_environment, network_of
 
 from cnnjax import checkpoints, models, runtime
 from cnnjax import config as config_lib
@@ -43,6 +43,8 @@ from cnnjax.training import optimizers, state
 
 # Everything that has state. With these numbers the best epoch is the first, the learning rate drops twice and patience
 # ends the run after the fourth, so that none of the three may be forgotten on the way.
+# Apart from those of other tests: a process that is killed may leave half a file.
+COMPILED = tempfile.TemporaryDirectory(prefix="cnnjax-faults-")
 SETTINGS = {
     "data.batch_size": 8,
     "data.group": r"^C\d+",
@@ -132,8 +134,7 @@ class Trial:
         with open(self.root / f"{number}.out", "w") as out, open(self.root / f"{number}.err", "w") as err:
             process = subprocess.Popen(
                 [sys.executable, "launch.py", "--config=configs/folder.py", *flags, f"--workdir={self.workdir}"],
-                env={**child_environment(), **COMPILED_ENVIRONMENT, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                     **self.environment},
+                env={**child_environment(), "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **self.environment},
                 cwd=ROOT, stdout=out, stderr=err, start_new_session=True)  # fmt: skip
         self.processes.append(process)
         return process

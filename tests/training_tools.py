@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import jax
@@ -19,13 +18,6 @@ CONFIGS = ROOT / "configs"
 
 # Shapes that only fit by broadcasting are mistakes until somebody writes that they are meant.
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-# The tests compile the same few programs over and over: the second time they are read from here.
-COMPILED = tempfile.TemporaryDirectory(prefix="cnnjax-tests-")
-COMPILED_ENVIRONMENT = {"JAX_COMPILATION_CACHE_DIR": COMPILED.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0"}
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else a child process, which has it from `on_devices`
-    jax.config.update("jax_compilation_cache_dir", COMPILED.name)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def settings(**overrides) -> config_lib.Config:
@@ -75,7 +67,7 @@ def child_environment(devices: int = 1) -> dict[str, str]:
 
 def on_devices(devices: int, code: str, *arguments) -> dict:
     """Runs `code` with `arguments` on virtual devices; returns the JSON value of its last line."""
-    done = child(["-c", code, *map(str, arguments)], devices, **COMPILED_ENVIRONMENT)
+    done = child(["-c", code, *map(str, arguments)], devices)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -91,7 +83,7 @@ print(digest.hexdigest())
 """
     found = set()
     for threads in ("1", "2", "7"):
-        done = child(["-c", code], NPROC=threads, **COMPILED_ENVIRONMENT)
+        done = child(["-c", code], NPROC=threads)
         assert done.returncode == 0, done.stderr
         found.add(done.stdout.splitlines()[-1])
     return found

@@ -11,6 +11,8 @@ from cnnjax.config.settings import default, finish, override
 FREE_TO_CHANGE = ("data.path", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
                   "runtime.devices", "runtime.keep_memory", "runtime.kernels", "runtime.workers",
                   "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
+# Leaves the decision to the program, which has decided when the run began: `splits.csv` is not made again.
+DECIDED = (("split.method", "auto"),)
 
 
 def to_json(config: Config) -> str:
@@ -38,5 +40,5 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in {**old, **new}
-        if old.get(key) != new.get(key) and key not in FREE_TO_CHANGE
+        if old.get(key) != new.get(key) and key not in FREE_TO_CHANGE and (key, new.get(key)) not in DECIDED
     ]

@@ -69,8 +69,9 @@ class Image(Section):
 class Split(Section):
     """Division of the images into train, val and test."""
 
-    method: str = key("stratified", "stratified by class; grouped: no group on two sides; tutorial: first names of each class "
-                      "are validation; tutorial_shuffled: all names shuffled; official: what the data set brings",
+    method: str = key("auto", "auto: official where the set brings parts, grouped where data.group is set, else stratified; "
+                      "stratified by class; grouped: no group on two sides; tutorial: first names of each class are validation; "
+                      "tutorial_shuffled: all names shuffled; official: what the data set brings",
                       choices="cnnjax.data:SPLIT_METHODS")
     train: float = key(0.70, "fraction of the images", least=0, most=1)
     val: float = key(0.15, "fraction; chooses the best epoch", least=0, most=1)

@@ -41,6 +41,38 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
     return splits
 
 
+def resolved(method: str, examples: Sequence[Example]) -> str:
+    """Returns the method that "auto" stands for: the parts of the set itself, else whole groups, else by class."""
+    if method != "auto":
+        return method
+    if len(examples) and all(example.split for example in examples):  # ends at the first where there are none
+        return "official"
+    groups = getattr(examples, "groups", None) or (example.group for example in examples)
+    return "grouped" if any(groups) else "stratified"
+
+
+def reason(config, examples: Sequence[Example], splits: Sequence[str]) -> str:
+    """Returns one line about how images were divided, and why so.
+
+    Args:
+        config: the `split` section.
+        examples: that were divided.
+        splits: of each, from `assign`.
+    """
+    method = resolved(config.method, examples)
+    given = {example.split for example in examples} - {""}
+    if method != "official":
+        ignored = "; the set's own parts are not used, --config.split.method=official uses them" if given else ""
+        how = {"stratified": "by class", "grouped": "by whole groups"}.get(method, method)
+        why = " (split.method=auto)" if config.method == "auto" else ""
+        return f"the images are divided {how}{why}{ignored}"
+    cut = [name for name in NAMES[1:] if name not in given and name in {*splits}]
+    more = (
+        f"; {' and '.join(cut)}, which it does not bring, {'is' if len(cut) == 1 else 'are'} cut from train" if cut else ""
+    )
+    return f"the images are divided by the set's own parts, {', '.join(name for name in NAMES if name in given)}{more}"
+
+
 def _order(seed: int, names: Iterable[str]) -> np.ndarray:
     """Positions of names in the seed's order."""
     (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "S32")
@@ -181,7 +213,11 @@ def _official(examples: Sequence[Example], config) -> list[str]:
     return splits
 
 
-METHODS = {"stratified": _stratified, "grouped": _grouped, "tutorial": _tutorial,
+def _auto(examples: Sequence[Example], config) -> list[str]:
+    return METHODS[resolved("auto", examples)](examples, config)
+
+
+METHODS = {"auto": _auto, "stratified": _stratified, "grouped": _grouped, "tutorial": _tutorial,
            "tutorial_shuffled": _tutorial_shuffled, "official": _official}  # fmt: skip
 
 

@@ -13,6 +13,9 @@ from training_tools import ROOT, child, child_environment, read_rows
 
 SMALL = ("model.channels=4", "model.convs=1", "model.padding=same", "model.dense=8", "image.size=16", "log.every=1",
          "runtime.workers=1", "data.batch_size=8")  # fmt: skip
+OWN_COMPILED = {
+    "JAX_COMPILATION_CACHE_DIR": ""
+}  # not shared with other tests: a process that is killed may leave half a file
 
 
 def flags(cache, *values):
@@ -192,7 +195,7 @@ def interrupt(arguments, workdir, number):
 
     before = max(lines(), 1)  # with the names of the columns
     process = subprocess.Popen([sys.executable, "launch.py", *arguments, f"--workdir={workdir}"], cwd=ROOT, text=True,
-                               env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                               env={**child_environment(), **OWN_COMPILED}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     try:
         while lines() <= before:
             assert process.poll() is None, process.communicate()[1]
@@ -227,7 +230,7 @@ def test_a_signal_before_the_first_step_is_told_and_loses_nothing(cache, tmp_pat
     workdir = tmp_path / "run"
     fresh = flags(tmp_path / "fresh", "data.demo_cells=20000", "train.epochs=1")
     process = subprocess.Popen([sys.executable, "launch.py", *fresh, f"--workdir={workdir}"], cwd=ROOT, text=True,
-                               env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                               env={**child_environment(), **OWN_COMPILED}, stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
     try:
         process.stdout.readline()  # the first line comes before the decoding
         time.sleep(1.0)

@@ -18,7 +18,7 @@ import time
 import faults
 import numpy as np
 import pytest
-from training_tools import COMPILED_ENVIRONMENT, ROOT, child_environment, read_rows, tiny
+from training_tools import ROOT, child_environment, read_rows, tiny
 
 import cnnjax
 from cnnjax.data import dataset
@@ -83,7 +83,7 @@ def free_port() -> int:
 
 def environment(devices=1):
     """Environment of a process, without the level of messages that JAX set in this one when it was imported."""
-    whole = {**child_environment(devices), **COMPILED_ENVIRONMENT}
+    whole = child_environment(devices)
     whole.pop("TF_CPP_MIN_LOG_LEVEL", None)
     return whole
 
