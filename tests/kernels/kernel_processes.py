@@ -1,4 +1,4 @@
-"""What `test_contract.py` asks of other processes: all rows of the table on the threads and devices that these have."""
+"""Processes of `test_contract.py`: all rows of the table, on the threads and devices that a process has."""
 
 import functools
 import hashlib
@@ -36,7 +36,7 @@ def mesh_of(count: int) -> jax.sharding.Mesh:
 
 
 def spec(kernel: Kernel, i: int) -> PartitionSpec:
-    """Of an array that is drawn; the last is the gradient of the result."""
+    """Returns the division of a drawn array; the last is the gradient of the result."""
     is_batch = i in kernel.batch or i == len(kernel.many.shapes)
     return BATCH if is_batch else PartitionSpec("fsdp") if i in kernel.sharded else PartitionSpec()
 

@@ -47,6 +47,12 @@ def draw_normal(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
     return [rng.standard_normal(shape).astype(np.float32) for shape in case.shapes]
 
 
+def draw_shifted(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    """Images whose mean and deviation are 1 and 2."""
+    images, *more = draw_normal(rng, case)
+    return [2 * images + 1, *more]
+
+
 def draw_whole(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
     return [whole_numbers(rng, *shape, most=2) - 4 * (len(case.shapes) == 1) for shape in case.shapes]
 
@@ -77,7 +83,7 @@ class Kernel:
     Args:
         call: ops, arrays and options -> results; gradients are those of the first.
         handlers: of the library, which a program with gradients calls.
-        cases: with ever smaller and odder shapes; none of a composition.
+        cases: small and odd shapes; a composition has none.
         many: a batch of 16 that fills several threads and 8 devices.
         other: a case that plain JAX computes.
         batch: arguments whose first dimension is the batch. Empty: it runs on one device.
@@ -86,7 +92,7 @@ class Kernel:
         is_exact: small whole numbers give exactly what float64 gives.
         tolerance: of the difference from float64, as a part of the largest number.
         spread: how many numbers may become NaN for each one that plain JAX makes NaN.
-        is_alone: what an image gives does not depend on other images, bit by bit.
+        is_alone: the result of an image does not depend on other images, bit by bit.
         sharded: arguments whose first dimension is divided along fsdp on several devices.
     """
 
@@ -138,7 +144,7 @@ def dense(ops, x, w, b):
 
 
 def conv(ops, x, w, *, stride):
-    if type(ops) is Ops:  # whose product of matrices, of images no larger than the kernel, is for square images
+    if type(ops) is Ops:  # of images no larger than the kernel it takes square ones only
         edges = ((w.shape[0] // 2,) * 2,) * 2
         return (lax.conv_general_dilated(x, w, (stride,) * 2, edges, dimension_numbers=("NHWC", "HWIO", "NHWC")),)
     return (ops.conv(x, w, stride=stride, dtype=x.dtype),)
@@ -209,8 +215,8 @@ def adam_case(*shape: int, decay: float = 0.0) -> Case:
     return Case(((4,), *(shape,) * 4), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "decay": decay})
 
 
-NORM = {"handlers": ("norm_sums", "norm_forward", "norm_gradient_sums", "norm_backward"), "is_exact": False, "tolerance": 2e-5,
-        "is_alone": False}  # fmt: skip
+NORM = {"handlers": ("norm_sums", "norm_forward", "norm_gradient_sums", "norm_backward"), "draw": draw_shifted, "is_exact": False,
+        "tolerance": 2e-5, "is_alone": False}  # fmt: skip
 CONV = ("plain_forward", "plain_backward")
 BLOCK = ("conv_forward", "conv_backward")
 
