@@ -72,23 +72,6 @@ def on_devices(devices: int, code: str, *arguments) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def results_on_threads(code: str) -> set[str]:
-    """Digests of the results of `code`, which leaves `step`, `params` and `images`, on 1, 2 and 7 threads."""
-    code += """
-import hashlib
-digest = hashlib.sha256()
-for array in jax.tree.leaves(step(params, images)):
-    digest.update(np.asarray(array).tobytes())
-print(digest.hexdigest())
-"""
-    found = set()
-    for threads in ("1", "2", "7"):
-        done = child(["-c", code], NPROC=threads)
-        assert done.returncode == 0, done.stderr
-        found.add(done.stdout.splitlines()[-1])
-    return found
-
-
 LOSS_COLUMNS = ["epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy"]
 
 

@@ -62,15 +62,16 @@ class Ops:
             stride: pixels, along rows and columns.
             dtype: of the computation and of the result, [n, ceil(h / stride), ceil(w / stride), co].
         """
-        kernel, size, edge = w.shape[0], x.shape[1], w.shape[0] // 2
+        kernel, edge = w.shape[0], w.shape[0] // 2
         x, w = x.astype(dtype), w.astype(dtype)
-        if kernel == 1 or (size - 1) // stride + 1 > kernel:
+        height, width = ((size - 1) // stride + 1 for size in x.shape[1:3])
+        if kernel == 1 or min(height, width) > kernel:
             return lax.conv_general_dilated(x, w, (stride,) * 2, ((edge, edge),) * 2, dimension_numbers=NHWC)
         # A product of matrices: where the image is smaller than the kernel XLA exchanges the two, and a CPU then needs
         # a hundred times as long; of images as small as the kernel a product is no slower.
-        last = (size - 1) // stride * stride + 1
+        rows, columns = ((size - 1) * stride + 1 for size in (height, width))
         x = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
-        parts = [x[:, i : i + last : stride, j : j + last : stride] for i in range(kernel) for j in range(kernel)]
+        parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
         return jnp.dot(jnp.concatenate(parts, -1), w.reshape(-1, w.shape[3]))
 
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,

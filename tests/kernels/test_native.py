@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from training_tools import on_devices, read_rows, settings, tiny
+from training_tools import network_of, on_devices, read_rows, settings, tiny
 
 import cnnjax
 from cnnjax import config as config_lib
-from cnnjax import inference, runtime
+from cnnjax import inference, models, runtime
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import PLAIN
 from cnnjax.kernels import blocks as kernels
-from cnnjax.training import state
 from cnnjax.training.losses import cross_entropy_of_labels
 
 pytestmark = pytest.mark.skipif(not kernels.available(), reason=kernels.why_not())
@@ -31,7 +30,7 @@ NETWORKS = {
 
 
 def network(kernels, name, classes=5, **options):
-    return state.network(settings(runtime__kernels=kernels, **NETWORKS[name], **options), classes)
+    return network_of(settings(runtime__kernels=kernels, **NETWORKS[name], **options), classes)
 
 
 def results(network, images, labels):
@@ -89,20 +88,20 @@ def test_networks_with_normalisation_compute_in_float32(options, with_kernels):
     for kind, expected in {"native": with_kernels, "auto": with_kernels, "xla": "bfloat16"}.items():
         config = settings(train__precision="bfloat16", runtime__kernels=kind, **options)
         assert (
-            state.precision(config, runtime.ops(config.runtime, "cpu"))
+            models.precision(config, runtime.ops(config.runtime, "cpu"))
             == expected
-            == str(state.network(config, 3).model.dtype.name)
+            == str(network_of(config, 3).model.dtype.name)
         )
 
 
 def test_on_an_accelerator_the_precision_stays_what_was_asked_for():
     config = settings(model__name="resnet18", train__precision="bfloat16")
-    assert state.precision(config, runtime.ops(config.runtime, "gpu")) == "bfloat16"
+    assert models.precision(config, runtime.ops(config.runtime, "gpu")) == "bfloat16"
 
 
 def test_the_kernels_are_in_the_program_of_the_step():
     config = settings(runtime__kernels="native", **NETWORKS["malaria"])
-    net = state.network(config, 2)
+    net = network_of(config, 2)
     compiled = inference.compile_logits(net, runtime.mesh())
     params, stats = jax.eval_shape(net.make)
     images = jax.ShapeDtypeStruct((4, 32, 32, 3), np.uint8)
@@ -113,7 +112,7 @@ def test_the_kernels_are_in_the_program_of_the_step():
 RUN = """
 import json, sys
 import jax
-from training_tools import tiny
+from training_tools import tiny, network_of
 import cnnjax
 summary = cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__batch_size=16, model__channels=(16, 16)), sys.argv[3])
 print(json.dumps([jax.device_count(), summary["kernels"]]))

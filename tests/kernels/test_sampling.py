@@ -6,18 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_tools import on_devices, settings
+from kernel_table import SETS, instructions
+from training_tools import settings
 
 from cnnjax import runtime
 from cnnjax.augmentation import geometry
-from cnnjax.kernels import PLAIN, CpuOps, library, sampling
+from cnnjax.kernels import PLAIN, CpuOps, sampling
 from cnnjax.kernels import blocks as kernels
 from cnnjax.training import steps
 
 if not kernels.available():
     pytest.skip(kernels.why_not(), allow_module_level=True)
 
-SETS = library.instruction_sets()
 TARGET = f"cnnjax_{kernels.instruction_set()}_sample"
 sample = jax.jit(geometry.sample, static_argnames=("interpolation", "fill", "ops"))
 # One pixel, rows, columns, odd sides, sides of which a row has several blocks of pixels; and other channels.
@@ -61,7 +61,7 @@ def images_of(shape: tuple[int, ...], dtype: str) -> np.ndarray:
     ],
     ids=str,
 )
-def test_pixels_are_those_of_xla(monkeypatch, shape, interpolation, fill):
+def test_pixels_are_those_of_xla(shape, interpolation, fill):
     dtype = ("uint8", "float32")[(SHAPES.index(shape) + sampling.FILLS.index(fill)) % 2]
     images, options = images_of(shape, dtype), {"interpolation": interpolation, "fill": fill}
     for kind in ("identity", "mirror", "random", "far", "strange"):
@@ -69,9 +69,8 @@ def test_pixels_are_those_of_xla(monkeypatch, shape, interpolation, fill):
         wanted = np.asarray(sample(images, matrices, **options))
         factors, fraction = geometry._factors(jnp.asarray(matrices), *shape[1:3])
         for name in SETS:
-            library.register(name)
-            monkeypatch.setattr(kernels, "instruction_set", lambda name=name: name)
-            found = np.asarray(sampling.sample(images, factors, bits=fraction + 1, **options))
+            with instructions(name):
+                found = np.asarray(sampling.sample(images, factors, bits=fraction + 1, **options))
             atol = 0 if interpolation == "nearest" or kind in ("identity", "mirror") else 1e-4  # of 255: rounding
             np.testing.assert_allclose(found, wanted, rtol=0, atol=atol, err_msg=f"{dtype}, {kind}, {name}")
 
@@ -93,7 +92,6 @@ def test_it_is_used_where_it_is_asked_for_and_fits():
 
     assert TARGET in program((2, 8, 8, 3), CpuOps())
     assert TARGET not in program((2, 8, 8, 3), PLAIN)
-    assert not sampling.supports((1, 2**16, 2**15, 3)) and not sampling.supports((8, 8, 3))
 
 
 @pytest.mark.parametrize("kind", ["native", "xla"])
@@ -113,69 +111,3 @@ def test_gradients_are_those_of_xlas_form():
     for found, wanted in zip(gradient(CpuOps())(images, matrices), gradient(PLAIN)(images, matrices), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-3)
     assert np.abs(gradient(CpuOps())(images, matrices)[0]).max() > 1
-
-
-def test_vmap_takes_one_batch_after_the_other():
-    images, matrices = images_of((3, 2, 9, 8, 3), "uint8"), np.stack([matrices_of("random", 2)] * 3)
-
-    def many(ops):
-        one = lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", ops=ops)  # noqa: E731
-        return jax.jit(jax.vmap(one))(images, matrices)
-
-    np.testing.assert_allclose(many(CpuOps()), many(PLAIN), atol=1e-4)
-
-
-DEVICES = """
-import json
-import jax, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from cnnjax.augmentation import geometry
-from cnnjax.kernels import CpuOps
-rng = np.random.default_rng(0)
-images = rng.integers(0, 256, (16, 20, 13, 3), np.uint8)
-matrices = (np.eye(2, 3) + rng.uniform(-0.5, 0.5, (16, 2, 3))).astype(np.float32)
-step = jax.jit(lambda x, m: geometry.sample(x, m, interpolation="bilinear", fill="reflect", ops=CpuOps()))
-alone, same, gathered = np.asarray(step(images, matrices)), [], 0
-for count in (2, 8):
-    mesh = jax.make_mesh((count // 2, 2), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:count])
-    place = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
-    arrays = jax.device_put(images, place), jax.device_put(matrices, place)
-    found = step(*arrays)
-    same.append(bool((np.asarray(found) == alone).all()) and found.sharding.is_equivalent_to(place, 4))
-    gathered += step.lower(*arrays).compile().as_text().count(" all-gather(")
-print(json.dumps([same, gathered]))
-"""
-
-
-def test_a_batch_that_is_divided_among_devices_stays_divided():
-    assert on_devices(8, DEVICES) == [[True, True], 0]
-
-
-REFUSED = {
-    "rank": (((8, 8, 3), "uint8", (8, 2, 3)), {}, r"images are \[8, 8, 3\]; give \[b, h, w, c\]"),
-    "type": (((2, 8, 8, 3), "int32", (2, 2, 3)), {}, "images is int32; give float32 or uint8"),
-    "factors": (((2, 8, 8, 3), "uint8", (3, 2, 3)), {}, r"factors are int32 \[3, 2, 3\]; give int32 \[2, 2, 3\]"),
-    "bits": (((2, 8, 8, 3), "uint8", (2, 2, 3)), {"bits": 28}, "bits=28; give at least 1"),
-    "fill": (((2, 8, 8, 3), "uint8", (2, 2, 3)), {"fill": "mirror"}, "fill=mirror; give one of reflect, nearest"),
-    "interpolation": (((2, 8, 8, 3), "uint8", (2, 2, 3)), {"interpolation": "cubic"}, "give one of bilinear, nearest"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused_when_it_is_traced(name):
-    (shape, dtype, factors), options, message = REFUSED[name]
-    options = {"bits": 20, "interpolation": "nearest", "fill": "wrap"} | options
-    with pytest.raises(ValueError, match=f"^sample: .*{message}"):
-        jax.eval_shape(lambda x, f: sampling.sample(x, f, **options), jax.ShapeDtypeStruct(shape, dtype),
-                       jax.ShapeDtypeStruct(factors, jnp.int32))  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"bits": 0}, {"bits": 28}, {"fill": 4}, {"factors": (3, 2, 3)}, {"out": (2, 8, 8, 4)}, {"images": (2, 8, 8)}]
-)
-def test_the_library_checks_shapes_itself(wrong):
-    given = {"bits": 20, "fill": 0, "factors": (2, 2, 3), "out": (2, 8, 8, 3), "images": (2, 8, 8, 3)} | wrong
-    call = jax.ffi.ffi_call(f"cnnjax_{kernels.instruction_set()}_sample", jax.ShapeDtypeStruct(given["out"], jnp.float32))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="cnnjax kernels: "):
-        jax.block_until_ready(call(jnp.zeros(given["images"]), jnp.zeros(given["factors"], jnp.int32), bits=np.int64(given["bits"]),
-                                   nearest=np.bool_(False), fill=np.int64(given["fill"])))  # fmt: skip

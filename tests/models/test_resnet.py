@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from training_tools import CONFIGS, on_devices, read_rows, settings
+from training_tools import network_of, on_devices, read_rows, settings
 
 from cnnjax import checkpoints, inference, models, runtime
-from cnnjax import config as config_lib
-from cnnjax.errors import ConfigError, Stopped
+from cnnjax.errors import Stopped
 from cnnjax.kernels import PLAIN
 from cnnjax.models import resnet
 from cnnjax.runs import RunDirectory
@@ -22,7 +21,6 @@ from cnnjax.training import optimizers, state, steps
 
 train = importlib.import_module("cnnjax.commands.train").train
 evaluate = importlib.import_module("cnnjax.commands.evaluate").evaluate
-describe = importlib.import_module("cnnjax.commands.describe").describe
 
 FIRST = [("conv1", (112, 112, 64), 9408), ("norm1", (112, 112, 64), 128), ("pool1", (56, 56, 64), 0)]
 BLOCKS = [("block1_1", (56, 56, 64), 73_984), ("block1_2", (56, 56, 64), 73_984), ("block2_1", (28, 28, 128), 230_144),
@@ -34,8 +32,8 @@ SMALL = {"depths": (2, 1, 1, 1), "widths": (4, 6, 8, 10)}
 TINY = {"depths": (1,), "widths": (4,)}
 
 
-def network_of(name, size, classes=3, **model):
-    return state.network(settings(model__name=name, image__size=size, **model), classes)
+def residual(name, size, classes=3, **model):
+    return network_of(settings(model__name=name, image__size=size, **model), classes)
 
 
 def random_images(count, size):
@@ -50,7 +48,7 @@ def random_images(count, size):
     [("resnet18", 11_689_512, 1.814), ("resnet34", 21_797_672, 3.664), ("resnet50", 25_557_032, 4.089)],
 )
 def test_parameters_and_work_are_those_of_torchvision(name, parameters, gigaflops):
-    network = network_of(name, 224, 1000)
+    network = residual(name, 224, 1000)
     rows = models.table(network.model, 224)
     params, _ = jax.eval_shape(network.make)
     assert sum(row.parameters for row in rows) == parameters == sum(p.size for p in jax.tree.leaves(params))
@@ -59,7 +57,7 @@ def test_parameters_and_work_are_those_of_torchvision(name, parameters, gigaflop
 
 
 def test_resnet18_layer_by_layer():
-    rows = models.table(network_of("resnet18", 224, 1000).model, 224)
+    rows = models.table(residual("resnet18", 224, 1000).model, 224)
     assert [(row.name, row.shape, row.parameters) for row in rows] == FIRST + BLOCKS + LAST
 
 
@@ -69,7 +67,7 @@ def test_resnet18_layer_by_layer():
      ("resnet50", 4, (4, 4, 1)), ("resnet50", 97, (49, 25, 4))],
 )  # fmt: skip
 def test_below_64_pixels_the_stem_keeps_the_size(name, size, stem):
-    network = network_of(name, size, 3, model__dropout_dense=0.2)
+    network = residual(name, size, 3, model__dropout_dense=0.2)
     rows = models.table(network.model, size)
     by_name = {row.name: row.shape[0] for row in rows}
     last = [row.shape[0] for row in rows if row.kind == "block"][-1]
@@ -83,12 +81,8 @@ def test_below_64_pixels_the_stem_keeps_the_size(name, size, stem):
 
 
 def test_whitening_comes_first():
-    rows = models.table(network_of("resnet18", 8, image__zca=True).model, 8)
+    rows = models.table(residual("resnet18", 8, image__zca=True).model, 8)
     assert [row.name for row in rows[:2]] == ["whiten", "conv1"]
-
-
-def test_every_network_can_be_chosen():
-    assert set(config_lib.keys.names(config_lib.KEYS["model.name"].choices)) == set(models.MODELS)
 
 
 # What it computes
@@ -159,7 +153,7 @@ def put_in_place(monkeypatch, block=resnet.basic, **shape):
 )
 def test_the_network_is_its_definition(monkeypatch, block, strides, size):
     put_in_place(monkeypatch, block)
-    network = network_of("resnet18", size)
+    network = residual("resnet18", size)
     params, stats = drawn(network)
     images = random_images(8, size)
 
@@ -199,28 +193,12 @@ def test_a_convolution_of_a_tiny_image_is_one(size, stride):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected)
 
 
-@pytest.mark.parametrize(
-    ("size", "dtype"),
-    [((4, 4), "float32"), ((5, 7), "float32"), ((6, 3), "float32"), ((2, 1), "float32"), ((6, 6), "bfloat16")],
-)
-def test_the_pool_of_the_stem_is_reduce_window(size, dtype):
-    # Below zero, where padding with zeros would be seen; each value once, so that no window has a tie.
-    numbers = np.random.default_rng(0).permutation(size[0] * size[1] * 4) - 200
-    x = jnp.asarray(numbers.reshape(2, *size, 2), dtype)
-    out = PLAIN.max_pool(x, 3, 2, 1)
-    assert out.dtype == x.dtype and np.array_equal(out, pooled(x.astype(jnp.float32)))
-    weight = jnp.asarray(np.random.default_rng(1).standard_normal(out.shape), jnp.float32)
-    ours, theirs = (jax.jit(jax.grad(lambda x, f=f: (f(x) * weight).sum()))(x.astype(jnp.float32))
-                    for f in (lambda x: PLAIN.max_pool(x, 3, 2, 1), pooled))  # fmt: skip
-    np.testing.assert_allclose(ours, theirs, atol=1e-6)
-
-
 def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistics_exact(monkeypatch):
     put_in_place(monkeypatch)
     images = random_images(8, 32)
     logits, kept = [], []
     for precision in ("float32", "bfloat16"):
-        network = network_of("resnet18", 32, train__precision=precision, runtime__kernels="xla")
+        network = residual("resnet18", 32, train__precision=precision, runtime__kernels="xla")
 
         @jax.jit
         def trained(params, stats, network=network):
@@ -237,7 +215,7 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistic
 
 def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):
     put_in_place(monkeypatch, depths=(1, 1), widths=(32, 64))
-    network = network_of("resnet18", 32, 100)
+    network = residual("resnet18", 32, 100)
     params, stats = jax.jit(network.make)()
     block = params["block2_1"]
     assert float(block["conv2"]["kernel"].std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
@@ -254,7 +232,7 @@ def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):
 
 def step_of(config, count=16):
     """State before and after an update that leaves the weights, and the batch."""
-    network = state.network(config, 2)
+    network = network_of(config, 2)
     tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
     before = jax.jit(functools.partial(state.initial, network, tx))()
     batch = {"image": random_images(count, config.image.size), "label": jnp.arange(count, dtype=jnp.int32) % 2}
@@ -278,7 +256,7 @@ def test_statistics_are_those_of_the_whole_batch_on_any_number_of_devices():
     code = """
 import functools, json
 import jax, numpy as np
-from training_tools import settings
+from training_tools import settings, network_of
 from cnnjax import models
 from cnnjax.models import resnet
 from cnnjax import runtime
@@ -286,7 +264,7 @@ from cnnjax.training import optimizers, state
 from cnnjax.training import steps
 models.MODELS["resnet18"] = functools.partial(resnet.ResNet, block=resnet.basic, depths=(1,), widths=(4,))
 config = settings(model__name="resnet18", image__size=8, data__batch_size=8)
-network = state.network(config, 2)
+network = network_of(config, 2)
 tx = optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
 rng = np.random.default_rng(0)
 batch = {"image": rng.integers(0, 256, (8, 8, 8, 3), np.uint8), "label": np.arange(8, dtype=np.int32) % 2}
@@ -294,7 +272,7 @@ found = []
 for devices in (1, 4):
     mesh = runtime.mesh(devices)
     make = functools.partial(state.initial, network, tx)
-    begin = jax.jit(make, out_shardings=state.shardings(jax.eval_shape(make), mesh))()
+    begin = jax.jit(make, out_shardings=models.shardings(jax.eval_shape(make), mesh))()
     after, values = steps.compile_steps(network, tx, mesh, config).train(begin, jax.device_put(batch, runtime.batched(mesh)))
     found.append([np.asarray(leaf).tolist() for leaf in jax.tree.leaves((values["loss"], after.stats))])
 print(json.dumps(found))
@@ -316,7 +294,7 @@ def small_run(make, tmp_path_factory):
 
 def weights(workdir, config):
     with checkpoints.Checkpoints(RunDirectory(workdir)) as saved:
-        abstract = {"model": state.network(config, 2).abstract(runtime.mesh())}
+        abstract = {"model": network_of(config, 2).abstract(runtime.mesh())}
         return jax.device_get(saved.load(saved.latest(), abstract)["model"])
 
 
@@ -330,7 +308,7 @@ def test_four_epochs_lower_the_loss_and_evaluation_repeats_its_numbers(small_run
     assert any(leaf.any() for leaf in jax.tree.leaves(weights(workdir, config)["stats"]["block1_1"]["norm1"]["mean"]))
 
 
-def test_a_stopped_run_ends_as_the_undisturbed_one_bit_for_bit(small_run, monkeypatch, tmp_path):
+def test_a_stopped_run_of_a_residual_network_ends_as_the_undisturbed_one(small_run, monkeypatch, tmp_path):
     put_in_place(monkeypatch, **TINY)
     config, workdir, summary = small_run
     log = tmp_path / "run" / "metrics.jsonl"
@@ -340,39 +318,3 @@ def test_a_stopped_run_ends_as_the_undisturbed_one_bit_for_bit(small_run, monkey
     assert again["test"] == summary["test"]
     pairs = zip(*(jax.tree.leaves(weights(place, config)) for place in (workdir, tmp_path / "run")), strict=True)
     assert all(np.array_equal(a, b) for a, b in pairs)
-
-
-# The config
-
-
-@pytest.mark.parametrize("name", ["flowers.py", "malaria.py:demo", "folder.py", "digits.py", "tfds.py:cifar10"])
-def test_every_config_file_can_be_had_with_a_residual_network(name):
-    config = config_lib.load_config(CONFIGS / name, {"model.name": "resnet18", "data.path": "x"})
-    assert config_lib.from_dict(json.loads(config_lib.to_json(config))) == config
-
-
-def test_a_setting_without_effect_is_refused_where_it_was_typed():
-    given = {"model.name": "resnet50", "model.channels": "16,32", "model.norm": "batch", "model.dropout_dense": "0.2"}
-    with pytest.raises(ConfigError) as error:
-        config_lib.load_config(CONFIGS / "malaria.py", given)
-    assert str(error.value).splitlines() == [
-        "model.channels=(16, 32): has no effect with model.name=resnet50; leave it out, or use convnet",
-        "model.norm='batch': has no effect with model.name=resnet50; leave it out, or use convnet",
-    ]
-
-
-def test_a_name_that_is_not_a_network_is_refused_with_the_nearest():
-    with pytest.raises(
-        ConfigError,
-        match="use one of convnet, resnet18, resnet34, resnet50, or FILE.py:NAME of your own; did you mean 'resnet50'",
-    ):
-        settings(model__name="resnet5")
-
-
-def test_describe_marks_what_has_no_effect(cell_folder, tmp_path):
-    config = config_lib.load_config(CONFIGS / "folder.py", {"model.name": "resnet18", "data.path": str(cell_folder)})
-    lines = describe(config, tmp_path).splitlines()
-    assert lines[0] == "config (* differs from the default, - has no effect with resnet18)"
-    assert "  - model.channels = (32, 64, 128, 128)" in lines and "  * model.name = 'resnet18'" in lines
-    assert any(line.split()[:6] == ["block4_2", "3", "x", "3", "x", "512"] for line in lines)
-    assert (tmp_path / "network.png").exists()

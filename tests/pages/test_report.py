@@ -101,7 +101,7 @@ def test_a_run_that_was_stopped_has_a_report_too(cell_folder, cache, tmp_path):
     assert "has not come to its end" in text(path) and "Test in detail" not in text(path)
 
 
-def test_a_directory_without_a_run_is_one_line(tmp_path):
+def test_a_report_of_a_directory_without_a_run_is_one_line(tmp_path):
     with pytest.raises(CheckpointError, match="holds no run; train first, or name a run directory with --workdir"):
         cnnjax.write_report(tmp_path)
     with pytest.raises(CheckpointError, match="two or more different run directories"):

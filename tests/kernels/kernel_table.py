@@ -1,0 +1,292 @@
+"""The kernels, a row each: the operation of `Ops`, shapes, draws and tolerances. `test_contract.py` checks every row alike."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+from cnnjax.kernels import Block, Ops, available, library
+from cnnjax.kernels import blocks as kernels
+
+SETS = library.instruction_sets() if available() else ()  # of this CPU, best first
+
+
+class Case(NamedTuple):
+    """Arguments of one call."""
+
+    shapes: tuple[tuple[int, ...], ...]
+    options: dict
+
+    def __str__(self) -> str:
+        shapes = ["x".join(map(str, shape)) for shape in self.shapes[:2]]
+        return " ".join([*shapes, *(f"{key}={value}" for key, value in self.options.items())])
+
+
+@contextlib.contextmanager
+def instructions(name: str) -> Iterator[None]:
+    """Within it, calls that are traced go to the library of this instruction set."""
+    library.register(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "instruction_set", lambda: name)
+        yield
+
+
+def whole_numbers(rng: np.random.Generator, *shape: int, most: int = 3) -> np.ndarray:
+    """Float32 in [-most, most]; sums of products of so small ones are exact, and ties are frequent."""
+    return rng.integers(-most, most + 1, shape).astype(np.float32)
+
+
+def draw_normal(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    return [rng.standard_normal(shape).astype(np.float32) for shape in case.shapes]
+
+
+def draw_shifted(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    """Images whose mean and deviation are 1 and 2."""
+    images, *more = draw_normal(rng, case)
+    return [2 * images + 1, *more]
+
+
+def draw_whole(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    return [whole_numbers(rng, *shape, most=2) - 4 * (len(case.shapes) == 1) for shape in case.shapes]
+
+
+def draw_samples(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    images, matrices = case.shapes
+    matrix = np.eye(2, 3) + rng.uniform(-0.5, 0.5, matrices)
+    factors = np.rint(matrix * 2 ** case.options["fraction"]).astype(np.int32)
+    return [rng.integers(0, 256, images).astype(np.float32), factors]
+
+
+def draw_moments(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    """Factors of the third update, with gradients that are halved."""
+    _, *arrays = draw_normal(rng, case)
+    corrections = (1 / (1 - case.options[beta] ** 3) for beta in ("beta1", "beta2"))
+    return [np.array([0.01, *corrections, 0.5], np.float32), *arrays[:3], np.abs(arrays[3])]
+
+
+def draw_bytes(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    images, *weights = draw_normal(rng, case)
+    return [rng.integers(0, 256, images.shape, np.uint8), *weights]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A row of the table.
+
+    Args:
+        call: ops, arrays and options -> results; gradients are those of the first.
+        handlers: of the library, which a program with gradients calls.
+        cases: small and odd shapes; a composition has none.
+        many: a batch of 16 that fills several threads and 8 devices.
+        other: a case that plain JAX computes.
+        batch: arguments whose first dimension is the batch. Empty: it runs on one device.
+        grads: arguments that have gradients.
+        draw: rng, case -> arrays.
+        is_exact: small whole numbers give exactly what float64 gives.
+        tolerance: of the difference from float64, as a part of the largest number.
+        spread: how many numbers may become NaN for each one that plain JAX makes NaN.
+        is_alone: the result of an image does not depend on other images, bit by bit.
+        sharded: arguments whose first dimension is divided along fsdp on several devices.
+    """
+
+    call: Callable
+    handlers: tuple[str, ...]
+    cases: tuple[Case, ...]
+    many: Case
+    other: Case | None = None
+    batch: tuple[int, ...] = (0,)
+    grads: tuple[int, ...] = (0, 1)
+    draw: Callable = draw_normal
+    is_exact: bool = True
+    tolerance: float = 5e-6
+    spread: int = 1
+    is_alone: bool = True
+    sharded: tuple[int, ...] = ()
+
+    def drawn(self, case: Case, *, whole: bool = False) -> list[np.ndarray]:
+        """Arrays of a case, each time the same, and last the gradient of the first result."""
+        rng = np.random.default_rng(sum(case.shapes, ()))
+        arrays = draw_whole(rng, case) if whole else self.draw(rng, case)
+        y = jax.eval_shape(lambda *arrays: self.call(Ops(), *arrays, **case.options)[0], *arrays)
+        return [*arrays, whole_numbers(rng, *y.shape) if whole else rng.standard_normal(y.shape).astype(np.float32)]
+
+    def results(self, ops: Ops, case: Case, *drawn: jax.Array) -> list[jax.Array]:
+        """All results, then the gradients of `grads`."""
+        *arrays, g = drawn
+
+        def call(*chosen):
+            full = [*arrays]
+            for i, array in zip(self.grads, chosen, strict=True):
+                full[i] = array
+            y, *more = self.call(ops, *full, **case.options)
+            return y, more
+
+        if not self.grads:
+            y, more = call()
+            return [y, *more]
+        y, pull, more = jax.vjp(call, *(arrays[i] for i in self.grads), has_aux=True)
+        return [y, *more, *pull(g.astype(y.dtype))]
+
+
+def block(ops, x, w, b, *, padding, pool_stride):
+    return (ops.conv_blocks(x, [Block(w, b, padding, pool_stride)], dtype=x.dtype),)
+
+
+def dense(ops, x, w, b):
+    return (ops.dense(x, w, b, dtype=x.dtype),)
+
+
+def conv(ops, x, w, *, stride):
+    if type(ops) is Ops:  # of images no larger than the kernel it takes square ones only
+        edges = ((w.shape[0] // 2,) * 2,) * 2
+        return (lax.conv_general_dilated(x, w, (stride,) * 2, edges, dimension_numbers=("NHWC", "HWIO", "NHWC")),)
+    return (ops.conv(x, w, stride=stride, dtype=x.dtype),)
+
+
+def norm(ops, x, scale, bias, *more, relu):
+    return ops.batch_norm(x, scale, bias, *more, epsilon=1e-5, relu=relu, dtype=x.dtype, out_dtype=x.dtype)
+
+
+def pool(ops, x):
+    return (ops.max_pool(x, 3, 2, 1),)
+
+
+def sample(ops, images, factors, **options):
+    return (ops.sample(images, factors, **options),)
+
+
+def adam(ops, factors, g, p, m, v, *, beta1, beta2, epsilon, decay):
+    """The third update; by optax where `ops` leaves it to that."""
+    found = ops.adam_update(factors, g, p, m, v, beta1=beta1, beta2=beta2, epsilon=epsilon, decay=decay)
+    if found is not None:
+        return found
+    before = optax.ScaleByAdamState(jnp.int32(2), m, v)
+    updates, after = optax.scale_by_adam(beta1, beta2, epsilon).update(factors[3] * g, before)
+    return p - factors[0] * (updates + decay * p), after.mu, after.nu
+
+
+def blocks_and_dense(ops, images, w1, b1, w2, b2, w3, b3):
+    """A small ConvNet on bytes."""
+    blocks = [Block(w1, b1, 1, 2), Block(w2, b2, 1, 0)]
+    x = ops.conv_blocks(images, blocks, dtype=w1.dtype, scale=1 / 255, input_grad=False)
+    return (ops.dense(x.reshape(x.shape[0], -1), w3, b3, dtype=w1.dtype),)
+
+
+def residual(ops, x, w1, s1, b1, w2, s2, b2, w3, s3, b3):
+    """The stem of a small ResNet and a block."""
+    x, mean, _ = norm(ops, *conv(ops, x, w1, stride=2), s1, b1, relu=True)
+    x, *_ = norm(ops, *conv(ops, *pool(ops, x), w2, stride=2), s2, b2, relu=True)
+    x, *_ = norm(ops, *conv(ops, x, w3, stride=1), s3, b3, x, relu=True)
+    return x, mean
+
+
+def weights(kernel: int, ci: int, co: int) -> tuple[int, ...]:
+    return kernel, kernel, ci, co
+
+
+def conv_case(x: tuple[int, ...], co: int, kernel: int, stride: int) -> Case:
+    return Case((x, weights(kernel, x[3], co)), {"stride": stride})
+
+
+def block_case(x: tuple[int, ...], co: int, padding: int, pool_stride: int) -> Case:
+    return Case((x, weights(3, x[3], co), (co,)), {"padding": padding, "pool_stride": pool_stride})
+
+
+def norm_case(x: tuple[int, ...], relu: bool, adds: bool) -> Case:
+    return Case((x, x[-1:], x[-1:], *((x,) if adds else ())), {"relu": relu})
+
+
+def dense_case(m: int, k: int, n: int) -> Case:
+    return Case(((m, k), (k, n), (n,)), {})
+
+
+def sample_case(shape: tuple[int, ...], interpolation: str, fill: str) -> Case:
+    return Case((shape, (shape[0], 2, 3)), {"fraction": 12, "interpolation": interpolation, "fill": fill})
+
+
+def adam_case(*shape: int, decay: float = 0.0) -> Case:
+    return Case(((4,), *(shape,) * 4), {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7, "decay": decay})
+
+
+NORM = {"handlers": ("norm_sums", "norm_forward", "norm_gradient_sums", "norm_backward"), "draw": draw_shifted, "is_exact": False,
+        "tolerance": 2e-5, "is_alone": False}  # fmt: skip
+CONV = ("plain_forward", "plain_backward")
+BLOCK = ("conv_forward", "conv_backward")
+
+KERNELS = {
+    "block": Kernel(
+        block, BLOCK, (block_case((2, 6, 7, 16), 16, 1, 0), block_case((2, 7, 6, 3), 32, 0, 2)),
+        many=block_case((16, 40, 13, 3), 16, 1, 2), other=block_case((2, 6, 7, 16), 24, 1, 2), grads=(0, 1, 2), spread=16,
+    ),
+    "dense": Kernel(
+        dense, ("dense_forward", "dense_backward"),
+        (*(dense_case(*case) for case in ((1, 16, 80), (7, 48, 16), (13, 1040, 96), (64, 2064, 64), (33, 512, 128))),),
+        many=dense_case(16, 3840, 64), other=dense_case(5, 1032, 16), grads=(0, 1, 2),
+    ),
+    "conv": Kernel(  # in tiles
+        conv, CONV,
+        (conv_case((2, 2, 2, 64), 64, 3, 1),  # fewer tiles than channels: weights are laid out where they are used
+         conv_case((3, 5, 7, 16), 32, 3, 1),
+         conv_case((1, 4, 1, 48), 16, 3, 1),
+         conv_case((70, 6, 5, 32), 16, 3, 1),
+         conv_case((3, 38, 41, 96), 32, 3, 1),  # several chunks of what the gradient of the weights is summed over
+         conv_case((2, 6, 6, 5), 16, 3, 1)),  # channels that fill no vector, and no gradient of the images but XLA's
+        many=conv_case((16, 10, 7, 16), 32, 3, 1), other=conv_case((2, 6, 7, 16), 24, 3, 1), spread=8,
+    ),
+    "strided conv": Kernel(
+        conv, CONV,
+        (conv_case((3, 5, 8, 16), 48, 3, 2),
+         conv_case((9, 4, 4, 32), 16, 3, 2),
+         conv_case((1, 30, 31, 64), 32, 3, 2),
+         conv_case((2, 9, 12, 3), 16, 7, 2),
+         conv_case((2, 3, 4, 16), 16, 7, 2),  # an image smaller than the kernel
+         conv_case((2, 7, 6, 16), 16, 5, 3),
+         conv_case((5, 6, 3, 32), 16, 1, 1),
+         conv_case((2, 7, 6, 16), 64, 1, 2)),
+        many=conv_case((16, 20, 26, 16), 16, 7, 2), other=conv_case((2, 7, 6, 16), 8, 1, 2), spread=2,
+    ),
+    "norm": Kernel(
+        norm, cases=tuple(norm_case(x, relu, False) for x in ((9, 1, 1, 16), (3, 5, 7, 48), (70, 3, 3, 16), (5, 160))
+                          for relu in (False, True)),
+        many=norm_case((16, 10, 7, 32), True, False), other=norm_case((5, 24), True, False), grads=(0, 1, 2), **NORM,
+    ),
+    "norm of a sum": Kernel(
+        norm, cases=tuple(norm_case(x, relu, True) for x in ((9, 1, 1, 16), (3, 5, 7, 48), (70, 3, 3, 16), (5, 160))
+                          for relu in (False, True)),
+        many=norm_case((16, 10, 7, 32), True, True), other=norm_case((5, 24), True, True), batch=(0, 3),
+        grads=(0, 1, 2, 3), **NORM,
+    ),
+    "pool": Kernel(
+        pool, ("max_pool_forward", "max_pool_backward"),
+        tuple(Case((x,), {}) for x in ((2, 1, 1, 16), (1, 1, 6, 48), (3, 5, 4, 16), (2, 8, 9, 32))),
+        many=Case(((16, 20, 13, 16),), {}), other=Case(((2, 4, 4, 8),), {}), grads=(0,),
+    ),
+    "sample": Kernel(
+        sample, ("sample",), tuple(sample_case((2, 9, 8, 3), kind, fill) for kind, fill in
+                                   (("bilinear", "reflect"), ("nearest", "wrap"), ("bilinear", "constant"))),
+        many=sample_case((16, 20, 13, 3), "bilinear", "reflect"), draw=draw_samples, batch=(0, 1), grads=(0,),
+        is_exact=False, tolerance=4e-7,
+    ),
+    "adam": Kernel(
+        adam, ("adam",), (adam_case(256, 257), adam_case(2**16 + 5, decay=0.1)), many=adam_case(400, 401), other=adam_case(8, 9),
+        draw=draw_moments, batch=(), grads=(), is_exact=False,
+    ),
+}  # fmt: skip
+COMPOSITIONS = {
+    "blocks and dense": Kernel(
+        blocks_and_dense, (*BLOCK, "dense_forward"), (), draw=draw_bytes, grads=(1, 2, 3, 4, 5, 6), sharded=(5,),
+        many=Case(((16, 40, 13, 3), weights(3, 3, 16), (16,), weights(3, 16, 32), (32,), (20 * 6 * 32, 64), (64,)), {}),
+    ),
+    "residual": Kernel(
+        residual, (*CONV, "norm_forward"), (), grads=tuple(range(1, 10)), is_alone=False,
+        many=Case(((16, 40, 26, 3), weights(7, 3, 16), (16,), (16,), weights(3, 16, 32), (32,), (32,), weights(3, 32, 32),
+                   (32,), (32,)), {}),
+    ),
+}  # fmt: skip

@@ -1,0 +1,184 @@
+"""Arrays that do not fit are refused when a kernel is traced, and again by the library that is called with them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.kernels import adam, available, library, normed, sampling, why_not
+from cnnjax.kernels import blocks as kernels
+
+if not available():
+    pytest.skip(why_not(), allow_module_level=True)
+
+
+def array(*shape: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+X, W, B = (2, 8, 8, 3), (3, 3, 3, 16), (16,)
+SAME = {"padding": 1, "pool_stride": 0}
+VECTOR = array(9)
+DENSE = r"give \[n, k\] and \[k, units\]"
+NORM = {"epsilon": 1e-5, "relu": True}
+ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
+BITS = {"bits": 20, "interpolation": "nearest", "fill": "wrap"}
+BYTES = array(*X, dtype="uint8")
+FACTORS = array(2, 2, 3, dtype="int32")
+REFUSED = {  # what is wrong: arrays, options, what the error says
+    kernels.conv_block: {
+        "channels": ((X, (3, 3, 3, 24), (24,)), SAME, "24 output channels; give a multiple of 16"),
+        "window": ((X, (5, 5, 3, 16), B), SAME, r"give \[n, h, w, ci\] and \[3, 3, ci, co\]"),
+        "other channels": (((2, 8, 8, 4), W, B), SAME, r"x is \[2, 8, 8, 4\]"),
+        "rank": (((8, 8, 3), W, B), SAME, r"x is \[8, 8, 3\]"),
+        "padding": ((X, W, B), {"padding": 2, "pool_stride": 0}, "padding is 0 or 1"),
+        "stride": ((X, W, B), {"padding": 1, "pool_stride": 3}, "pool_stride 0, 1 or 2"),
+        "small": (((2, 3, 3, 3), W, B), {"padding": 0, "pool_stride": 2}, "nothing is left of images of 3x3 pixels"),
+        "empty": (((0, 8, 8, 3), W, B), SAME, "dimensions go from 1"),
+        "huge": (((2**22, 2**12, 2**12, 3), W, B), SAME, "dimensions go from 1"),
+        "images of bfloat16": ((array(*X, dtype="bfloat16"), W, B), SAME, "x is bfloat16; give float32 or uint8"),
+        "weights of int32": ((X, array(*W, dtype="int32"), B), SAME, "w is int32; give float32"),
+        "bias": ((X, W, (8,)), SAME, r"b is \[8\]; make it \[16\]"),
+    },
+    kernels.dense: {
+        "inputs": (((5, 30), (30, 16)), {}, r"w is \[30, 16\]; give multiples of 16"),
+        "units": (((5, 32), (32, 5)), {}, r"w is \[32, 5\]; give multiples of 16"),
+        "other inputs": (((5, 32), (48, 16)), {}, DENSE),
+        "empty": (((0, 32), (32, 16)), {}, "dimensions go from 1"),
+        "rank": (((5, 32, 1), (32, 16)), {}, DENSE),
+        "type": ((array(5, 32, dtype="bfloat16"), (32, 16)), {}, "x is bfloat16; give float32"),
+    },
+    normed.conv: {
+        "channels": ((X, (3, 3, 3, 24)), {"stride": 1}, "24 output channels; give a multiple of 16"),
+        "even": ((X, (2, 2, 3, 16)), {"stride": 1}, r"give \[n, h, w, ci\] and \[k, k, ci, co\] with an odd k"),
+        "other channels": (((2, 8, 8, 4), W), {"stride": 1}, r"x is \[2, 8, 8, 4\]"),
+        "stride": ((X, W), {"stride": 0}, "stride=0; give 1 or more"),
+        "empty": (((0, 8, 8, 3), W), {"stride": 1}, "dimensions go from 1"),
+    },
+    normed.batch_norm: {
+        "channels": (((2, 8), (8,), (8,)), NORM, r"x is \[2, 8\]; give \[n, ..., channels\]"),
+        "rank": ((B, B, B), NORM, r"x is \[16\]; give \[n, ..., channels\]"),
+        "sum": (((2, 16), B, B, (3, 16)), NORM, r"more is \[3, 16\]; give scale and bias \[16\], and more as x"),
+    },
+    normed.max_pool: {
+        "channels": (((1, 4, 4, 8),), {}, r"x is \[1, 4, 4, 8\]"),
+        "rank": (((4, 4, 16),), {}, r"x is \[4, 4, 16\]; give \[n, h, w, channels\]"),
+    },
+    sampling.sample: {
+        "rank": ((array(8, 8, 3, dtype="uint8"), array(8, 2, 3, dtype="int32")), BITS,
+                 r"images are \[8, 8, 3\]; give \[b, h, w, c\]"),
+        "type": ((array(*X, dtype="int32"), FACTORS), BITS, "images is int32; give float32 or uint8"),
+        "factors": ((BYTES, array(3, 2, 3, dtype="int32")), BITS, r"factors are int32 \[3, 2, 3\]; give int32 \[2, 2, 3\]"),
+        "bits": ((BYTES, FACTORS), BITS | {"bits": 28}, "bits=28; give at least 1"),
+        "fill": ((BYTES, FACTORS), BITS | {"fill": "mirror"}, "fill=mirror; give one of reflect, nearest"),
+        "interpolation": ((BYTES, FACTORS), BITS | {"interpolation": "cubic"}, "give one of bilinear, nearest"),
+    },
+    adam.update: {
+        "shape": (((4,), (5,), (9,), (9,), (9,)), ADAM, "give four that are equal"),
+        "type": (((4,), VECTOR, VECTOR, array(9, dtype="bfloat16"), VECTOR), ADAM, "m is bfloat16; give float32"),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"), [(function, wrong) for function, entries in REFUSED.items() for wrong in entries],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)  # fmt: skip
+def test_arrays_that_do_not_fit_are_refused_when_they_are_traced(function, wrong):
+    arrays, options, message = REFUSED[function][wrong]
+    arrays = [array(*given) if isinstance(given, tuple) else given for given in arrays]
+    with pytest.raises(ValueError, match=f"^{'adam' if function is adam.update else function.__name__}: .*{message}"):
+        jax.eval_shape(functools.partial(function, **options), *arrays)
+
+
+def test_shapes_are_supported_that_are_not_refused():
+    supports = {kernels.conv_block: kernels.supports_block, kernels.dense: kernels.supports_dense,
+                normed.conv: normed.supports_conv}  # fmt: skip
+    for function, supported in supports.items():
+        for wrong, (arrays, options, _) in REFUSED[function].items():
+            if all(isinstance(given, tuple) for given in arrays) and wrong != "bias":
+                assert not supported(*arrays[:2], **options), wrong
+    assert (
+        kernels.supports_block(X, W, **SAME) and kernels.supports_dense((5, 32), (32, 16)) and normed.supports_conv(X, W, 1)
+    )
+    assert normed.supports_norm((2, 16)) and not normed.supports_norm((2, 8)) and not normed.supports_norm((16,))
+    assert normed.supports_max_pool((1, 4, 4, 16), (3, 2, 1))
+    for shape, window in (((1, 4, 4, 8), (3, 2, 1)), ((4, 4, 16), (3, 2, 1)), ((1, 4, 4, 16), (2, 2))):
+        assert not normed.supports_max_pool(shape, window)
+    assert sampling.supports(X) and not sampling.supports((1, 2**16, 2**15, 3)) and not sampling.supports((8, 8, 3))
+
+
+CONV = {"paddings": np.int64([1]), "pool_strides": np.int64([0]), "scale": np.float32(1), "bfloat16": np.bool_(False)}
+PRODUCT, RELU, PLAIN = {"bfloat16": np.bool_(False)}, {"relu": np.bool_(True)}, {"stride": np.int64(1)}
+SAMPLE = {"bits": np.int64(20), "nearest": np.bool_(False), "fill": np.int64(0)}
+UPDATE = {name: np.float32(0.5) for name in ("beta1", "beta2", "epsilon", "decay")}
+Y, BATCH = (2, 8, 8, 16), (2, 16)
+POOLED = (2, 4, 4, 16)
+WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
+    "conv_forward": {
+        "output": (((2, 8, 8, 32),), (X, W, B), CONV),
+        "bias": ((Y,), (X, W, (8,)), CONV),
+        "code": ((Y, Y), (X, W, B), CONV),
+        "layers": ((Y,), (X, W, B, (3, 3, 16, 16), B), CONV),
+        "rank": (((2, 8, 16),), ((2, 8, 3), W, B), CONV),
+        "multiple": (((2, 8, 8, 8),), (X, (3, 3, 3, 8), (8,)), CONV),
+    },
+    "conv_backward": {
+        "kept": ((W, B), (X, W, (2, 7, 8, 16), Y), CONV),
+        "gradient": (((3, 3, 3, 8), B), (X, W, Y, Y), CONV),
+        "images": ((W, B, (2, 8, 8, 4)), (X, W, Y, Y), CONV),
+    },
+    "dense_forward": {"output": (((4, 32),), ((4, 32), (32, 16)), PRODUCT)},
+    "dense_backward": {"gradient": (((4, 32), (16, 32)), ((4, 32), (32, 16), (4, 16)), PRODUCT)},
+    "plain_forward": {
+        "output": (((2, 8, 8, 32),), (X, W), PLAIN),
+        "multiple": (((2, 8, 8, 8),), (X, (3, 3, 3, 8)), PLAIN),
+        "square": ((Y,), (X, (3, 1, 3, 16)), PLAIN),
+    },
+    "plain_backward": {
+        "weights": (((3, 3, 16, 32),), (Y, (3, 3, 16, 16), Y), PLAIN),
+        "images": ((W, X), (X, W, Y), PLAIN),
+    },
+    "norm_sums": {"sums": ((B, (8,)), (BATCH,), {}), "channels": (((8,), (8,)), ((2, 8),), {})},
+    "norm_forward": {
+        "bias": ((BATCH,), (BATCH, B, B, (8,)), RELU),
+        "added": ((BATCH,), (BATCH, B, B, B, (3, 16)), RELU),
+    },
+    "norm_gradient_sums": {"input": ((B, B), (BATCH, BATCH, (3, 16), B), RELU)},
+    "norm_backward": {"gradient": ((BATCH, (1, 16)), (BATCH, BATCH, BATCH, B, B, B, B), RELU)},
+    "max_pool_forward": {
+        "output": ((POOLED,), ((2, 9, 8, 16),), {}),
+        "code": ((POOLED, POOLED), (Y,), {}),
+    },
+    "max_pool_backward": {"code": ((Y,), (array(2, 4, 5, 16, dtype="uint8"), POOLED), {})},
+    "sample": {
+        "no bits": ((X,), (X, FACTORS), SAMPLE | {"bits": np.int64(0)}),
+        "bits": ((X,), (X, FACTORS), SAMPLE | {"bits": np.int64(28)}),
+        "fill": ((X,), (X, FACTORS), SAMPLE | {"fill": np.int64(4)}),
+        "factors": ((X,), (X, array(3, 2, 3, dtype="int32")), SAMPLE),
+        "output": (((2, 8, 8, 4),), (X, FACTORS), SAMPLE),
+        "rank": ((X,), ((2, 8, 8), FACTORS), SAMPLE),
+    },
+    "adam": {
+        "factors": (((9,),) * 3, ((3,), *((9,),) * 4), UPDATE),
+        "size": (((9,),) * 3, ((4,), (8,), *((9,),) * 3), UPDATE),
+        "in place": (((9,),) * 3, ((4,), *((9,),) * 4), UPDATE),
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("handler", "wrong"), [(handler, wrong) for handler, entries in WRONG_CALLS.items() for wrong in entries]
+)
+def test_the_library_checks_shapes_itself(handler, wrong):
+    results, operands, attributes = WRONG_CALLS[handler][wrong]
+    call = jax.ffi.ffi_call(f"cnnjax_{library.instruction_set()}_{handler}", tuple(array(*shape) for shape in results))
+    arrays = [jnp.zeros(given) if isinstance(given, tuple) else jnp.zeros(given.shape, given.dtype) for given in operands]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="cnnjax kernels: "):
+        jax.block_until_ready(call(*arrays, **attributes))
+
+
+def test_no_handler_of_the_library_is_left_out():
+    assert WRONG_CALLS.keys() == library.HANDLERS.keys()
