@@ -12,14 +12,14 @@ from PIL import Image, ImageOps
 from cnnjax.data import pixels as pixels_lib
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
-RESIZES = ("bilinear", "nearest", "pad")  # the methods of `resize`
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 Image.init()  # `formats=` fails with a KeyError for plugins that are not loaded yet
-MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and still no danger to memory
+MAX_PIXELS = pixels_lib.MAX_PIXELS
+_room = pixels_lib.Room()
 
 # Pillow's own limit would only warn up to twice its value; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,7 +53,7 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        return np.ascontiguousarray(_decoded(data)[0])
+        return _decoded(data)[0].copy()
 
 
 def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.ndarray | None = None
@@ -87,11 +87,12 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
     Returns:
         The facts of each; None for those that are left to `decode_resized`.
     """
-    plain = [file if isinstance(file, bytes) and file.startswith(PNG_SIGNATURE) else b"" for file in files]
-    if method == "nearest" or not pixels_lib.available() or not any(plain):
-        return [None] * len(files)
-    return [_plain_facts(height, width, "PNG") if height else None
-            for height, width in pixels_lib.decode_resized(plain, out, method == "pad")]  # fmt: skip
+    facts: list[dict | None] = [None] * len(files)
+    for i, pixels in enumerate(pixels_lib.decode(files, pixels_lib.LARGE)):
+        if pixels is not None:
+            resize(pixels, out.shape[1], method, out[i])
+            facts[i] = _plain_facts(*pixels.shape[:2], "PNG")
+    return facts
 
 
 def _plain_facts(height: int, width: int, kind: str) -> dict:
@@ -99,15 +100,13 @@ def _plain_facts(height: int, width: int, kind: str) -> dict:
 
 
 def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
-    """Pixels and facts of an encoded file or of pixels."""
+    """Pixels and facts of an encoded file or of pixels; the thread's next image overwrites the pixels."""
     if not isinstance(data, bytes):
         return _from_pixels(data)
     if data.startswith(JPEG_SIGNATURE):
         pixels, kind = _plain_jpeg(data), "JPEG"
-    elif data.startswith(PNG_SIGNATURE) and pixels_lib.available():
-        pixels, kind = pixels_lib.decode(data), "PNG"
     else:
-        pixels = None
+        (pixels,), kind = pixels_lib.decode([data]), "PNG"
     if pixels is None:
         return _open(data)
     return pixels, _plain_facts(*pixels.shape[:2], kind)
@@ -117,20 +116,29 @@ def _plain_jpeg(data: bytes) -> np.ndarray | None:
     """Decodes a JPEG file of three colours that nothing turns by libjpeg-turbo, which Pillow has inside as well.
 
     Returns:
-        uint8 [height, width, 3]; None: another kind, damage or any doubt.
+        uint8 [height, width, 3], which this thread's next call overwrites; None: another kind, damage or any doubt.
     """
-    # A segment that may turn the image, or say that it is one of several: Pillow reads it. Compressed pixels have no such bytes.
-    if (b"\xff\xe1" in data and (b"Exif\0" in data or b"ns.adobe.com/xap" in data)) or (
-        b"\xff\xe2" in data and b"MPF\0" in data
-    ):
+    # Pillow reads the segments that may turn an image, or say that it is one of several.
+    header = _jpeg_header(data)
+    if not header or any(name in header for name in (b"Exif\0", b"ns.adobe.com/xap", b"MPF\0")):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if colours != "YCbCr" or not 0 < width * height <= MAX_PIXELS:
             return None
-        return simplejpeg.decode_jpeg(data, "RGB")
+        return simplejpeg.decode_jpeg(data, "RGB", buffer=_room.bytes(3 * height * width))
     except (ValueError, MemoryError):
         return None
+
+
+def _jpeg_header(data: bytes) -> bytes:
+    """The segments of a JPEG file up to its compressed pixels; b"" where they do not follow each other."""
+    at = 2
+    while len(data) >= at + 4 and data[at] == 0xFF != data[at + 1]:
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at : at + 2] == b"\xff\xda":
+            return data[:at]
+    return b""
 
 
 def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
@@ -147,19 +155,8 @@ def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
 
 def resize(pixels: np.ndarray, size: int, method: str, out: np.ndarray | None = None) -> np.ndarray:
     """Resizes uint8 [height, width, 3] to uint8 [size, size, 3], `out` where given; methods as in `decode_resized`."""
-    height, width = pixels.shape[:2]
     out = np.empty((size, size, 3), np.uint8) if out is None else out
-    if method == "nearest":
-        out[:] = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.NEAREST))
-        return out
-    if method == "bilinear":
-        _bilinear(pixels, out)
-        return out
-    scale = size / max(height, width)
-    height, width = max(round(height * scale), 1), max(round(width * scale), 1)
-    top, left = (size - height) // 2, (size - width) // 2
-    out[:] = 0
-    _bilinear(pixels, out[top : top + height, left : left + width])
+    RESIZES[method](pixels, out)
     return out
 
 
@@ -171,6 +168,22 @@ def _bilinear(pixels: np.ndarray, out: np.ndarray) -> None:
     (height, width), own_height = out.shape[:2], pixels.shape[0]
     rows = Image.fromarray(pixels).resize((width, own_height), Image.Resampling.BILINEAR)
     out[:] = np.asarray(rows.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def _nearest(pixels: np.ndarray, out: np.ndarray) -> None:
+    out[:] = np.asarray(Image.fromarray(pixels).resize(out.shape[1::-1], Image.Resampling.NEAREST))
+
+
+def _pad(pixels: np.ndarray, out: np.ndarray) -> None:
+    """Bilinear with the aspect kept, centred on black."""
+    scale = len(out) / max(pixels.shape[:2])
+    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
+    top, left = (len(out) - height) // 2, (len(out) - width) // 2
+    out[:] = 0
+    _bilinear(pixels, out[top : top + height, left : left + width])
+
+
+RESIZES = {"bilinear": _bilinear, "nearest": _nearest, "pad": _pad}  # uint8 [h, w, 3] -> all of uint8 [size, size, 3]
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:

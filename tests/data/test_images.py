@@ -65,6 +65,16 @@ def test_exif_orientation_is_applied(orientation):
     assert np.array_equal(images.decode(encoded(np.ascontiguousarray(stored), "PNG", exif=exif)), upright)
 
 
+@pytest.mark.parametrize(
+    "before", [b"\xff\xfe\0\6\xff\xda\0\2", b"\xff\xff"], ids=["start of pixels in a comment", "fill bytes"]
+)
+def test_exif_orientation_is_found_behind_other_bytes(before):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(smooth(32, 48), "JPEG", exif=exif)
+    assert images.decode(data[:2] + before + data[2:]).shape == (48, 32, 3)
+
+
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><x tiff:Orientation="6"/></x:xmpmeta>'
 
 

@@ -8,11 +8,18 @@ import ctypes
 import functools
 import hashlib
 import importlib.util
+import itertools
+import struct
+import threading
 from pathlib import Path
 
 import numpy as np
 
 FOLDER = Path(__file__).parent
+MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and still no danger to memory
+LARGE = 2**25  # bytes that a thread does not keep from one image to the next
+BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+RGB = b"\x08\x02\0\0\0"  # 8 bits, red, green and blue, without interlace
 
 
 class _Inflater(ctypes.Structure):
@@ -27,37 +34,63 @@ def available() -> bool:
     return _library() is not None
 
 
-def decode(file: bytes) -> np.ndarray | None:
-    """Decodes a plain file: PNG of 8-bit RGB, without chunks that could change a pixel.
+def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
+    """Decodes plain files: PNG of 8-bit RGB, without chunks that could change a pixel.
 
-    Returns:
-        uint8 [height, width, 3], equal to Pillow's; None: another kind, damage or any doubt.
-    """
-    size, inflater = (ctypes.c_int32 * 2)(), _inflater()
-    if inflater is None or not _library().cnnjax_decode(file, len(file), inflater, size):
-        return None
-    out = np.empty((*size, 3), np.uint8)
-    _library().cnnjax_copy(_address(out))
-    return out
-
-
-def decode_resized(files: list[bytes], out: np.ndarray, pad: bool) -> list[list[int]]:
-    """Decodes and resizes plain files in one call, because threads that return to the interpreter for each file wait for it.
+    One call for many, because threads that return to the interpreter for each file wait for it.
 
     Args:
-        files: n files, encoded; b"" is left out.
-        out: uint8 [n, size, size, 3], contiguous; gets the pixels.
-        pad: keeps the aspect, centred on black.
+        files: encoded files, or anything else.
+        most: bytes of all pixels together; what has no room is left out.
 
     Returns:
-        Height and width of each file; zeros where it is left to others.
+        uint8 [height, width, 3] of each, equal to Pillow's; None: another kind, damage or any doubt. This thread's next call
+        overwrites them.
     """
-    assert out.flags.c_contiguous and out.dtype == np.uint8 and out.shape[0] == len(files) and out.shape[3] == 3
-    count, found = len(files), np.zeros((len(files), 2), np.int32)
-    if (inflater := _inflater()) is not None:
-        starts, sizes = (ctypes.c_char_p * count)(*files), (ctypes.c_long * count)(*map(len, files))
-        _library().cnnjax_decode_resized(count, starts, sizes, inflater, out.shape[1], pad, _address(out), _address(found))
-    return found.tolist()
+    found: list[np.ndarray | None] = [None] * len(files)
+    shapes = [(i, *_shape(file)) for i, file in enumerate(files)] if available() and _inflater() else []
+    ends = list(itertools.accumulate(3 * height * width for _, height, width in shapes))
+    # A size that deflate cannot give so few bytes is a mere claim.
+    chosen = [(*shape, end) for shape, end in zip(shapes, ends, strict=True)
+              if shape[1] and end <= most and 3 * shape[1] * shape[2] < 1100 * len(files[shape[0]])]  # fmt: skip
+    if not chosen:
+        return found
+    memory, count = _room.bytes(max(end for *_, end in chosen) + 1), len(chosen)
+    outs = [memory[end - 3 * height * width : end].reshape(height, width, 3) for _, height, width, end in chosen]
+    starts = (ctypes.c_char_p * count)(*(files[i] for i, *_ in chosen))
+    sizes = (ctypes.c_long * count)(*(len(files[i]) for i, *_ in chosen))
+    sides = (ctypes.c_long * (2 * count))(*itertools.chain.from_iterable(out.shape[:2] for out in outs))
+    done = (ctypes.c_bool * count)()
+    _library().cnnjax_decode(count, starts, sizes, _inflater(), sides, (ctypes.c_void_p * count)(*map(_address, outs)), done)
+    for (i, *_), out, whole in zip(chosen, outs, done, strict=True):
+        found[i] = out if whole else None
+    return found
+
+
+def _shape(file: bytes) -> tuple[int, int]:
+    """Height and width of a file that begins as a plain one does; zeros of others, and of more pixels than `MAX_PIXELS`."""
+    if not isinstance(file, bytes) or file[:16] != BEGINNING or file[24:29] != RGB:
+        return 0, 0
+    width, height = struct.unpack(">II", file[16:24])
+    return (height, width) if 0 < width * height <= MAX_PIXELS else (0, 0)
+
+
+class Room(threading.local):
+    """Memory of each thread for one image after the other: new memory costs a fifth of decoding into it."""
+
+    _kept = np.empty(0, np.uint8)
+
+    def bytes(self, size: int) -> np.ndarray:
+        """At least `size` bytes, uint8. The thread's next call gives them again."""
+        if len(self._kept) >= size:
+            return self._kept
+        room = np.empty(size, np.uint8)
+        if size <= LARGE:
+            self._kept = room
+        return room
+
+
+_room = Room()
 
 
 def resize(pixels: np.ndarray, out: np.ndarray) -> None:
@@ -103,10 +136,7 @@ def _library() -> ctypes.CDLL | None:
         if library.cnnjax_sources().decode() != hashlib.sha256(sources).hexdigest():
             return None
         pointer, number = ctypes.c_void_p, ctypes.c_long
-        library.cnnjax_decode.argtypes = [ctypes.c_char_p, number, pointer, pointer]
-        library.cnnjax_decode_resized.argtypes = [number, *[pointer] * 3, number, ctypes.c_int, pointer, pointer]
-        library.cnnjax_decode_resized.restype = None
-        library.cnnjax_copy.argtypes, library.cnnjax_copy.restype = [pointer], None
+        library.cnnjax_decode.argtypes, library.cnnjax_decode.restype = [number, *[pointer] * 6], None
         library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number, number]
     except (OSError, AttributeError):  # none, or none of ours
         return None

@@ -5,109 +5,65 @@
 namespace pixels {
 namespace {
 
-constexpr int ROWS = 4;  // that are unfiltered together, each one pixel behind the one above it
-using Lanes = int16_t __attribute__((vector_size(32)));  // a pixel of each: red, green, blue and something
-using Words = uint32_t __attribute__((vector_size(16)));
-using Bytes = uint8_t __attribute__((vector_size(16)));
+using Levels = int16_t __attribute__((vector_size(16)));  // of a pixel: red, green, blue and something
+using Bytes = uint8_t __attribute__((vector_size(8)));
 
-INLINE Lanes widened(Words pixels) { return __builtin_convertvector((Bytes)pixels, Lanes); }
-
-INLINE Words narrowed(Lanes lanes) { return (Words)__builtin_convertvector(lanes, Bytes); }
-
-// What the filter of each row takes of the left, upper and upper left pixel: all bits or none. With the others zero, Paeth's
-// choice among the three is what None, Sub and Up mean as well.
-struct Taken {
-  Lanes left{}, up{}, corner{}, average{};
-
-  void set(int row, int filter) {
-    for (int i = 4 * row; i < 4 * row + 4; i++) {
-      left[i] = filter == 1 || filter >= 3 ? -1 : 0;
-      up[i] = filter >= 2 ? -1 : 0;
-      corner[i] = filter == 4 ? -1 : 0;
-      average[i] = filter == 3 ? -1 : 0;
-    }
-  }
-};
-
-INLINE Lanes unfiltered(Lanes raw, Lanes left, Lanes up, Lanes corner, const Taken& taken) {
-  left &= taken.left, up &= taken.up, corner &= taken.corner;
-  // Paeth: the nearest to left + up - corner, in this order where two are as near. Comparisons alone, none of them on distances:
-  // the next pixel waits for this one.
-  const Lanes low = left < up ? left : up, high = left < up ? up : left, limit = 3 * corner - up - left;
-  Lanes guess = high <= limit ? low : corner;
-  guess = limit <= low ? high : guess;
-  guess = taken.average ? (left + up) >> 1 : guess;
-  return (raw + guess) & 255;
+inline Levels load(const uint8_t* pixel) {
+  Bytes bytes{};
+  std::memcpy(&bytes, pixel, 4);
+  return __builtin_convertvector(bytes, Levels);
 }
 
-INLINE uint32_t load(const uint8_t* at) {
-  uint32_t word;
-  std::memcpy(&word, at, 4);
-  return word;
+inline void store(Levels levels, uint8_t* pixel) {
+  const Bytes bytes = __builtin_convertvector(levels, Bytes);
+  std::memcpy(pixel, &bytes, 4);
 }
 
-INLINE void store(uint32_t word, uint8_t* at) { std::memcpy(at, &word, 4); }
-
-// Up to ROWS rows of `width` pixels: `rows`, of three bytes, each after a byte with its filter, go to `out`, of four; `above` is
-// the row before `out`. A row waits for one pixel of the row above it, not for the whole row, so that four of the long chains of
-// dependent additions run at once.
-FOR_EACH_CPU void unfilter_rows(const uint8_t* rows, const uint8_t* above, uint8_t* out, long width, int count,
-                                const Taken& filters) {
-  Lanes done{}, up{};
-  const Taken taken = filters;
-  auto step = [&](uint32_t over, Words raw) __attribute__((always_inline)) {
-    const Lanes corner = up;
-    up = SHUFFLE(Lanes, widened(Words{over}), done, 0, 1, 2, 3, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27);
-    done = unfiltered(widened(raw), done, up, corner, taken);
-  };
-  auto from = [&](int row, long i) { return rows + row * (3 * width + 1) + 3 * (i - row); };  // a fourth byte is there
-  auto to = [&](int row, long i) { return out + 4 * (row * width + i - row); };
-  auto edge = [&](long i) {  // some of the rows have no pixel here
-    Words raw{};
-    const int begin = std::max(i - width + 1, 0L), end = std::min<long>(count, i + 1);
-    for (int row = begin; row < end; row++) raw[row] = load(from(row, i));
-    step(i < width ? load(above + 4 * i) : 0, raw);
-    const Words pixels = narrowed(done);
-    for (int row = begin; row < end; row++) store(pixels[row], to(row, i));
-  };
-  long i = 0;
-  if (count == ROWS) {
-    for (; i < std::min<long>(ROWS - 1, width); i++) edge(i);
-    for (; i < width; i++) {
-      step(load(above + 4 * i), Words{load(from(0, i)), load(from(1, i)), load(from(2, i)), load(from(3, i))});
-      const Words pixels = narrowed(done);
-      for (int row = 0; row < ROWS; row++) store(pixels[row], to(row, i));
-    }
-  }
-  for (; i < width + count - 1; i++) edge(i);
+// The nearest to left + up - corner, in this order where two are as near. Comparisons alone, none of them on distances: the next
+// pixel waits for this one.
+inline Levels paeth(Levels left, Levels up, Levels corner) {
+  const Levels low = left < up ? left : up, high = left < up ? up : left, limit = 3 * corner - up - left;
+  const Levels guess = high <= limit ? low : corner;
+  return limit <= low ? high : guess;
 }
 
-// False where a filter is none of the five.
-bool unfilter(const uint8_t* rows, long height, long width, uint8_t* out, const uint8_t* above) {
-  for (long y = 0; y < height; y += ROWS) {
-    const int count = std::min<long>(ROWS, height - y);
-    const uint8_t* first = rows + y * (3 * width + 1);
-    Taken taken;
-    for (int row = 0; row < count; row++) {
-      const int filter = first[row * (3 * width + 1)];
-      if (filter > 4) return false;
-      taken.set(row, filter);
-    }
-    uint8_t* to = out + 4 * width * y;
-    unfilter_rows(first + 1, above, to, width, count, taken);
-    above = to + 4 * width * (count - 1);
+// `rows`, each after a byte with its filter, to `out`; a byte behind each is read or written. False where a filter is none of the
+// five.
+bool unfilter(const uint8_t* rows, long height, long width, uint8_t* out) {
+  const long bytes = 3 * width;
+  const std::vector<uint8_t> zeros(bytes + 1);
+  const uint8_t* above = zeros.data();
+  for (long y = 0; y < height; y++, above = out, out += bytes, rows += bytes) {
+    const int filter = *rows++;
+    auto undo = [=](auto guess) {
+      Levels left{}, corner{};
+      for (long x = 0; x < bytes; x += 3) {
+        const Levels up = load(above + x);
+        left = (load(rows + x) + guess(left, up, corner)) & 255;
+        corner = up;
+        store(left, out + x);
+      }
+    };
+    if (filter == 0) std::memcpy(out, rows, bytes);
+    else if (filter == 1) undo([](Levels left, Levels, Levels) { return left; });
+    else if (filter == 2) undo([](Levels, Levels up, Levels) { return up; });
+    else if (filter == 3) undo([](Levels left, Levels up, Levels) { return (left + up) >> 1; });
+    else if (filter == 4) undo(paeth);
+    else return false;
   }
   return true;
 }
 
-// Bytes of a chunk that change no pixel, by its name; -1 of others.
-long facts(uint32_t name) {
+uint32_t big32(const uint8_t* at) { return uint32_t(at[0]) << 24 | at[1] << 16 | at[2] << 8 | at[3]; }
+
+// Bytes of a chunk that changes no pixel, by its name; -1 of others.
+long harmless(const uint8_t* name) {
   struct Known {
     char name[5];
     long length;
   };
   for (const Known& known : {Known{"tIME", 7}, {"pHYs", 9}, {"gAMA", 4}, {"cHRM", 32}, {"sRGB", 1}, {"sBIT", 3}, {"bKGD", 6}})
-    if (name == big32(reinterpret_cast<const uint8_t*>(known.name))) return known.length;
+    if (!std::memcmp(name, known.name, 4)) return known.length;
   return -1;
 }
 
@@ -121,56 +77,36 @@ struct Stream {  // libdeflate's state, of one thread
 
 }  // namespace
 
-bool decode_png(const uint8_t* data, long size, const Inflater& inflater, Pixels& out) {
-  static thread_local std::vector<uint8_t> joined, rows, zeros;
+bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long height, long width, uint8_t* out) {
+  static thread_local std::vector<uint8_t> joined, rows;
   static thread_local Stream stream;
-  static const uint8_t header[16] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R'};
-  static const uint8_t kind[5] = {8, 2, 0, 0, 0};
-  if (size < 33 || std::memcmp(data, header, 16) || std::memcmp(data + 24, kind, 5)) return false;
-  const long width = big32(data + 16), height = big32(data + 20);
-  if (!width || !height || width > MAX_PIXELS || height > MAX_PIXELS || width * height > MAX_PIXELS) return false;
-  const uint8_t* compressed = nullptr;
-  long length = 0, at = 8;
-  bool ended = false;
-  for (;;) {
+  long at = 8, expected = (3 * width + 1) * height;
+  bool ended = false, whole = false;
+  joined.clear();
+  while (!whole) {
     if (at + 12 > size) return false;
     const long bytes = big32(data + at);
     if (bytes > size - at - 12) return false;
-    const uint8_t *content = data + at + 8, *after = content + bytes;
-    const uint32_t name = big32(data + at + 4);
-    if (inflater.crc32(0, content - 4, bytes + 4) != big32(after)) return false;
-    if (name == 0x49444154) {  // IDAT
+    const uint8_t *name = data + at + 4, *content = name + 4, *after = content + bytes;
+    if (inflater.crc32(0, name, bytes + 4) != big32(after)) return false;
+    if (!std::memcmp(name, "IDAT", 4)) {
       if (ended || !bytes) return false;
-      if (length) {  // more than one
-        if (compressed != joined.data()) {
-          room(joined, size);
-          std::memcpy(joined.data(), compressed, length);
-          compressed = joined.data();
-        }
-        std::memcpy(joined.data() + length, content, bytes);
-      } else {
-        compressed = content;
-      }
-      length += bytes;
-    } else if (name == 0x49454E44) {  // IEND
-      if (after + 4 != data + size || !compressed) return false;
-      break;
+      joined.insert(joined.end(), content, after);
+    } else if (!std::memcmp(name, "IEND", 4)) {
+      if (after + 4 != data + size || joined.empty()) return false;
+      whole = true;
     } else {
-      if (at != 8 && facts(name) != bytes) return false;
-      ended = compressed;
+      if (at != 8 && harmless(name) != bytes) return false;
+      ended = !joined.empty();
     }
     at += bytes + 12;
   }
   if (!stream.state) stream.state = inflater.open(), stream.close = inflater.close;
-  const long expected = (3 * width + 1) * height;
-  if (expected / 1100 > length) return false;  // more than deflate can give: no memory for mere claims
-  room(rows, expected + 4);
-  if (zeros.size() < size_t(4 * width)) zeros.resize(4 * width);
   size_t found = 0;
-  const bool whole = stream.state && !inflater.inflate(stream.state, compressed, length, rows.data(), expected, &found) &&
-                     long(found) == expected && unfilter(rows.data(), height, width, out.room(height, width), zeros.data());
+  whole = stream.state && !inflater.inflate(stream.state, joined.data(), joined.size(), room(rows, expected + 1), expected, &found) &&
+          long(found) == expected && unfilter(rows.data(), height, width, out);
   if (rows.size() > LARGE) rows = {};
-  if (joined.size() > LARGE) joined = {};
+  if (joined.capacity() > LARGE) joined = {};
   return whole;
 }
 
