@@ -88,17 +88,17 @@ def _data(
         lines.append(f"{rejected} rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
     # By name, because nothing is decoded here: training looks at the content.
     junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
-    examples = source.examples.take(np.flatnonzero([not id.endswith(junk) for id in source.examples.ids]))
+    examples = source.examples.where(np.array([not id.endswith(junk) for id in source.examples.ids]))
     try:
         assigned = data_lib.assign_splits(examples, source.classes, config.split)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
     rows = data_lib.by_split(np.arange(len(examples)), assigned)
     for name in data_lib.SPLITS:
-        inside = examples.take(rows[name])
-        if inside:
-            groups = len(set(inside.groups) - {""})
-            per_class = np.bincount(inside.labels, minlength=len(source.classes))
+        inside = rows[name]
+        if len(inside):
+            groups = len({examples.groups[i] for i in inside} - {""})
+            per_class = np.bincount(examples.labels[inside], minlength=len(source.classes))
             counts = ", ".join(f"{c} {n:,}" for c, n in zip(source.classes[:12], per_class, strict=False))
             of = f" of {counted(groups, 'group')}" if groups else ""
             lines.append(f"{name:<6} {counted(len(inside), 'file')}{of} ({counts})")

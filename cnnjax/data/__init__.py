@@ -1,7 +1,7 @@
 """Images with labels: sources, frozen splits, decoded pixels, and all of it put together as a `Dataset`."""
 
 from cnnjax.data.cache import decode_all
-from cnnjax.data.columns import Spool
+from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
 from cnnjax.data.listings import DataReference, FileReference
@@ -19,7 +19,7 @@ from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
-    "ImageError", "Rows", "Source", "Spool", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "fit_whitening", "is_prepared", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "splits_digest",
+    "ImageError", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
+    "fit_whitening", "is_prepared", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "splits_digest",
     "thumbnail",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ import numpy as np
 
 from cnnjax.config import Preprocessing
 from cnnjax.data import images as images_lib
-from cnnjax.data.columns import Repeated, table
+from cnnjax.data.columns import Column, table
 from cnnjax.data.listings import Reference
 from cnnjax.data.sources import Source
 from cnnjax.errors import DataError, Stopped
@@ -40,12 +40,12 @@ class Cache:
 
     Attributes:
         images: uint8 [examples, size, size, 3], memory-mapped, read-only; zeros where there is a reason.
-        facts: a dict of `FACTS` per example; "reason" is why it could not be decoded, or "".
+        facts: `FACTS` of the examples as columns of text; "reason" is why it could not be decoded, or "".
         built: whether this call decoded the images.
     """
 
     images: np.ndarray
-    facts: Repeated
+    facts: dict[str, Column]
     built: bool
 
 
@@ -245,13 +245,14 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
     """None where a file is missing or not of the size that it was written with."""
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
-            rows = map(tuple, csv.reader(file))
-            names, (facts,) = next(rows, ()), table(zip(rows), Repeated)
-            facts = Repeated([dict(zip(names, row, strict=True)) for row in facts.values], facts.numbers)
+            rows = csv.reader(file)
+            if tuple(next(rows, ())) != FACTS:
+                return None
+            facts = dict(zip(FACTS, table(rows, *["string"] * len(FACTS)), strict=True))
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None
-    whole = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and len(facts) == count
+    whole = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and len(facts["reason"]) == count
     return Cache(images, facts, built) if whole else None
 
 

@@ -16,7 +16,7 @@ from cnnjax.data import cache as cache_lib
 from cnnjax.data import images as images_lib
 from cnnjax.data import sources
 from cnnjax.data import splits as splits_lib
-from cnnjax.data.columns import Repeated, Texts
+from cnnjax.data.columns import Column
 from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError
@@ -42,11 +42,11 @@ class Dataset:
 
     images: np.ndarray
     labels: np.ndarray
-    ids: Texts
-    groups: Repeated
+    ids: Column
+    groups: Column
     classes: tuple[str, ...]
     splits: dict[str, np.ndarray]
-    facts: Repeated
+    facts: dict[str, Column]
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, Reference]]]
 
@@ -72,7 +72,7 @@ class Dataset:
         """One line: images, groups and images per class of a split."""
         rows = self.splits[split]
         per_class = np.bincount(self.labels[rows], minlength=len(self.classes))
-        groups = len({*self.groups.take(rows)} - {""})
+        groups = len({self.groups[i] for i in rows} - {""})
         shown = ", ".join(f"{name} {n:,}" for name, n in zip(self.classes[:6], per_class, strict=False))
         more = ", ..." if len(self.classes) > 6 else ""
         return counted(len(rows), "image") + (f" of {counted(groups, 'group')}" if groups else "") + f" ({shown}{more})"
@@ -111,16 +111,17 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     path = run.splits
 
     def begin() -> None:
-        named = np.flatnonzero(np.fromiter((id.lower().endswith(NAMES) for id in source.examples.ids), bool))
-        likely = named if len(named) else np.arange(len(source.examples))
+        named = np.fromiter((id.lower().endswith(NAMES) for id in source.examples.ids), bool)
+        likely = named if named.any() else ~named
         with contextlib.suppress(DataError):  # it is said once it is known which files are good
             expected = _splits(path, source, likely, config.split, Progress(), write=False)
             decoding(len(source.classes), len(expected["train"]))
 
     cache = cache_lib.build(source, preprocessing(config.image), config.data.cache_dir, progress,
                             workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
-    unusable = cache.facts.where(lambda fact: fact["reason"])
-    bad = [(source.examples[i].id, cache.facts[i]["reason"]) for i in np.flatnonzero(unusable)]
+    reasons = cache.facts["reason"]
+    usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
+    bad = [(source.examples[i].id, reasons[i]) for i in np.flatnonzero(~usable)]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
         runs.write_rows(run.quarantine, ("id", "reason"), quarantine)
@@ -136,18 +137,18 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             f"data.max_bad_fraction={config.data.max_bad_fraction:g}; fix them or raise "
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
-    good = np.flatnonzero(~unusable)
-    splits = _splits(path, source, good, config.split, progress, write=freeze)
+    splits = _splits(path, source, usable, config.split, progress, write=freeze)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
                    cache.facts, quarantine, source.stream)  # fmt: skip
 
 
-def _splits(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress, *, write: bool
+def _splits(path: Path, source: sources.Source, usable: np.ndarray, config, progress: Progress, *, write: bool
             ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Rows of each split, by the file at `path` or made anew."""
+    """Rows of each split, by the file at `path` or made anew; `usable` is bool [examples]."""
+    good = np.flatnonzero(usable)
     if path.exists():
         return _frozen(path, source, good, config, progress)
-    examples = source.examples if len(good) == len(source.examples) else source.examples.take(good)
+    examples = source.examples.where(usable)
     assigned = splits_lib.assign(examples, source.classes, config)
     if write:
         splits_lib.write(path, examples, assigned, source.classes)
@@ -169,8 +170,8 @@ def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progre
     position = np.fromiter(_positions(rows.ids, examples.ids), np.int64, len(rows))
     known = np.isin(position, good)
     if not known.all():
-        missing = rows.ids.take(~known)
-        raise DataError(f"the data is without {counted(len(missing), 'image')} of {path}, such as {missing[0]!r}; name the data "
+        missing = np.flatnonzero(~known)
+        raise DataError(f"the data is without {counted(len(missing), 'image')} of {path}, such as {rows.ids[missing[0]]!r}; name the data "
                         "of this run with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
     if len(np.unique(position)) < len(rows):
         raise DataError(f"{path} names an image twice; restore it or use another --workdir")
@@ -179,7 +180,7 @@ def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progre
         raise DataError(f"{path} says that {id!r} is {label}, its folder says otherwise; restore it or use "
                         "another --workdir")  # fmt: skip
     if config.method == "grouped":
-        known = examples.groups.take(position)
+        known = (examples.groups[i] for i in position)
         both = splits_lib.shared_groups(rows.groups, rows.splits) | splits_lib.shared_groups(known, rows.splits)
         if both:
             group, sides = min(both.items())

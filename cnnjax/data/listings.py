@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from cnnjax.data.columns import Texts, table
+from cnnjax.data.columns import Column, table
 from cnnjax.errors import DataError
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -58,15 +58,15 @@ class ZipReference:
 
     def read(self) -> bytes:
         info = zipfile.ZipInfo(self.member)
-        for (name, _), value in zip(ZIP_PLACE, self.place, strict=True):
+        for name, value in zip(ZIP_PLACE, self.place, strict=True):
             setattr(info, name, value)
         if info.flag_bits & 1:
             raise RuntimeError(f"File {self.member!r} is encrypted, password required for extraction")
         return _open_zip(self.archive).read(info)
 
 
-ZIP_PLACE = [("file_size", "u8"), ("CRC", "u4"), ("header_offset", "i8"), ("compress_size", "u8"), ("flag_bits", "u2"),
-             ("compress_type", "u2")]  # fmt: skip
+ZIP_PLACE = {"file_size": "uint64", "CRC": "uint32", "header_offset": "int64", "compress_size": "uint64",
+             "flag_bits": "uint16", "compress_type": "uint16"}  # fmt: skip
 
 
 @functools.lru_cache(maxsize=4)
@@ -109,15 +109,15 @@ class Files:
 
     Attributes:
         names: paths below the root with "/"; of one that comes more than once, the last counts.
-        places: structured [files], what the fingerprint depends on, and where to find the file.
+        places: columns that say what the fingerprint depends on, and where to find the file; a row of them is a place.
         facts: place -> what of it the fingerprint depends on.
         rejected: (name, reason).
         reference: (name, place) -> reference.
         stream: of what can only be read from its beginning: () -> (number of the file, reference).
     """
 
-    names: Texts
-    places: np.ndarray
+    names: Column
+    places: list[Column]
     facts: Callable[[tuple], tuple]
     rejected: list[tuple[str, str]]
     reference: Callable[[str, tuple], Reference]
@@ -177,9 +177,9 @@ def _list_folder(root: Path) -> Files:
                 if not stat.S_ISREG(facts.st_mode):
                     rejected.append((id, "not a regular file"))
                     continue
-                yield id, (facts.st_size, facts.st_mtime_ns)
+                yield id, facts.st_size, facts.st_mtime_ns
 
-    names, places = table(rows(), Texts, np.dtype([("size", "i8"), ("changed", "i8")]))
+    names, *places = table(rows(), "string", "int64", "int64")
     above = os.path.join(root, "")
     return Files(
         names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0])
@@ -212,9 +212,9 @@ def _list_zip(path: Path) -> Files:
                 else:
                     if info.orig_filename != name:
                         spelled[name] = info.orig_filename
-                    yield name, tuple(getattr(info, field) for field, _ in ZIP_PLACE)
+                    yield name, *(getattr(info, field) for field in ZIP_PLACE)
 
-    names, places = table(rows(), Texts, np.dtype(ZIP_PLACE))
+    names, *places = table(rows(), "string", *ZIP_PLACE.values())
     return Files(names, places, lambda place: place[:2], rejected,
                   lambda name, place: ZipReference(str(path), spelled.get(name, name), place))  # fmt: skip
 
@@ -253,10 +253,8 @@ def _list_tar(path: Path) -> Files:
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
         # The time is kept as it is, whole or not, because the fingerprint depends on it.
-        rows = (
-            (name, (info.size, json.dumps(info.mtime), info.offset_data)) for name, info in _tar_files(archive, rejected)
-        )
-        names, places = table(rows, Texts, np.dtype([("size", "i8"), ("time", "S32"), ("offset", "i8")]))
+        rows = ((name, info.size, json.dumps(info.mtime), info.offset_data) for name, info in _tar_files(archive, rejected))
+        names, *places = table(rows, "string", "int64", "string", "int64")
 
     def stream() -> Iterator[tuple[int, Reference]]:
         with tarfile.open(path, "r|*") as archive:

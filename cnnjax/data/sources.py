@@ -4,6 +4,7 @@ A source lists examples without decoding any; what it lists is the same for any 
 archive keeps its names, and the same for a folder and an archive of it.
 """
 
+import array
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 
 from cnnjax import runs
 from cnnjax.data import download, listings
-from cnnjax.data.columns import PART, Repeated, Texts, in_parts, table
+from cnnjax.data.columns import PART, Column, in_parts, table
 from cnnjax.data.listings import DataReference, Files, Reference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
@@ -35,7 +36,7 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Sequence):
-    """Examples as columns, of which each is made when it is asked for: a million of them take 16 MB, not 500.
+    """Examples as columns, of which each is made when it is asked for: a million of them take 4 MB, not 500.
 
     Attributes:
         ids: n texts.
@@ -43,15 +44,16 @@ class Examples(Sequence):
         groups, splits: one text per example.
     """
 
-    ids: Texts
+    ids: Column
     labels: np.ndarray
-    groups: Repeated
-    splits: Repeated
+    groups: Column
+    splits: Column
 
     @classmethod
     def of(cls, examples: Iterable[tuple[str, int, str, str]]) -> "Examples":
         """The columns of what is read once and not kept."""
-        return cls(*table(examples, Texts, np.int32, Repeated, Repeated))
+        ids, labels, groups, splits = table(examples, "string", "int32", "string", "string")
+        return cls(ids, labels.array.to_numpy(), groups, splits)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,9 +64,9 @@ class Examples(Sequence):
     def __iter__(self) -> Iterator[Example]:
         return map(Example, self.ids, map(int, self.labels), self.groups, self.splits)
 
-    def take(self, rows: np.ndarray) -> "Examples":
-        """Returns the examples at int64 `rows`, in the order of `rows`."""
-        return Examples(self.ids.take(rows), self.labels[rows], self.groups.take(rows), self.splits.take(rows))
+    def where(self, wanted: np.ndarray) -> "Examples":
+        """Returns the examples that are wanted, bool [n]; itself where all are."""
+        return self if wanted.all() else Examples.of(itertools.compress(self, wanted))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,29 +147,29 @@ def _listed(config, place: str, files: Files) -> Source:
         split = OFFICIAL[p[depth].lower()] if split_depth else ""
         return label[p[start]], sum(len(part) + 1 for part in p[: start + 1]), split
 
-    named = files.names.take(shown)
-    named = named.take(named.order())  # all begin with the same folders: sorted by id as well
+    order = files.names.order()
+    kept = array.array("I")  # numbers of files
 
-    def examples() -> Iterator[tuple[int, int, str, str]]:
-        """Number of the file, label, group, split; of files with one name the last."""
-        rows = zip(named.rows, named, strict=True)
+    def examples() -> Iterator[tuple[str, int, str, str]]:
+        """Id, label, group, split; of files with one name the last."""
+        rows = ((number, files.names[number]) for number in order[shown[order]])
         for (number, name), (_, after) in itertools.pairwise(itertools.chain(rows, [(0, "")])):
             if name != after and (facts := known(name.rpartition("/")[0])):
-                yield number, facts[0], _group(pattern, name[facts[1] :]), facts[2]
+                kept.append(number)
+                yield name[len(above) :], facts[0], _group(pattern, name[facts[1] :]), facts[2]
 
-    numbers, *columns = table(examples(), np.uint32, np.int32, Repeated, Repeated)
-    ids = dataclasses.replace(named, rows=numbers, skipped=len(above.encode()))
-    listed = Examples(ids, *columns)
+    listed = Examples.of(examples())  # all names begin with the same folders: sorted by id as well
+    numbers = np.asarray(kept)
     if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
     if files.stream is None:
-        references = functools.partial(_references, files.reference, above, ids, files.places)
+        references = functools.partial(_references, files.reference, above, listed.ids, numbers, files.places)
     else:
         position = np.full(len(files.names), -1, np.int32)
-        position[ids.rows] = np.arange(len(ids), dtype=np.int32)
+        position[numbers] = np.arange(len(numbers), dtype=np.int32)
         references = functools.partial(_known, files.stream, position)
-    facts = ((id, files.facts(place)) for id, place in zip(ids, _placed(ids, files.places), strict=True))
+    facts = ((id, files.facts(place)) for id, place in zip(listed.ids, _placed(numbers, files.places), strict=True))
     return Source(classes, listed, _digest(facts), references, rejected)
 
 
@@ -196,14 +198,15 @@ def _classes(config, place: str, found: list[str]) -> tuple[str, ...]:
     return classes
 
 
-def _placed(ids: Texts, places: np.ndarray) -> Iterator[tuple]:
-    """The place of each example's file."""
-    for at in range(0, len(ids), PART):
-        yield from places[ids.rows[at : at + PART]].tolist()
+def _placed(numbers: np.ndarray, places: list[Column]) -> Iterator[tuple]:
+    """The place of each numbered file."""
+    for at in range(0, len(numbers), PART):
+        yield from zip(*(column.take(numbers[at : at + PART]) for column in places), strict=True)
 
 
-def _references(reference: Callable, above: str, ids: Texts, places: np.ndarray) -> Iterator[tuple[int, Reference]]:
-    for i, (id, place) in enumerate(zip(ids, _placed(ids, places), strict=True)):
+def _references(reference: Callable, above: str, ids: Column, numbers: np.ndarray, places: list[Column]
+                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
+    for i, (id, place) in enumerate(zip(ids, _placed(numbers, places), strict=True)):
         yield i, reference(above + id, place)
 
 
@@ -276,7 +279,8 @@ def _arrays(classes: tuple[str, ...], examples: Examples, references: Callable[[
     """Makes a source of examples in any order, and of their references in the same order."""
     order = examples.ids.order()
     rows = np.argsort(order)
-    return Source(classes, examples.take(order), fingerprint, lambda: zip(map(int, rows), references(), strict=True))
+    return Source(classes, Examples.of(examples[i] for i in order), fingerprint,
+                  lambda: zip(map(int, rows), references(), strict=True))  # fmt: skip
 
 
 SOURCES = {"files": _files, "demo": _demo, "digits": _digits, "tfds": _tfds}

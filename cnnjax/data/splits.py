@@ -7,6 +7,7 @@ the file system, the machine, the number of processes or a library's version.
 import csv
 import dataclasses
 import hashlib
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import runs
-from cnnjax.data.columns import Repeated, Texts, table
+from cnnjax.data.columns import table
 from cnnjax.data.sources import Example
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
@@ -75,8 +76,8 @@ def reason(config, examples: Sequence[Example], splits: Sequence[str]) -> str:
 
 def _order(seed: int, names: Iterable[str]) -> np.ndarray:
     """Positions of names in the seed's order."""
-    (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "S32")
-    return digests.argsort(kind="stable")
+    (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "binary")
+    return digests.order()
 
 
 def _labels(examples: Sequence[Example]) -> np.ndarray:
@@ -171,7 +172,7 @@ def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.nda
 
 def _by_id(examples: Sequence[Example]) -> np.ndarray:
     """Rows sorted by id."""
-    (ids,) = table(((example.id,) for example in examples), Texts)
+    (ids,) = table(((example.id,) for example in examples), "string")
     return ids.order()
 
 
@@ -204,7 +205,7 @@ def _official(examples: Sequence[Example], config) -> list[str]:
     if given[""] or not given["train"]:
         raise DataError("split.method=official needs a data set that brings its own train split, as folders train/, "
                         "val/, test/ do; use --config.split.method=stratified")  # fmt: skip
-    splits = [example.split for example in examples]
+    splits = [sys.intern(example.split) for example in examples]  # one text, however many examples have it
     cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
     inside = np.flatnonzero([name == "train" for name in splits])
     parts = _cut((examples[i].id for i in inside), _labels(examples)[inside], config.seed, **cut)
@@ -274,7 +275,7 @@ def read(path: Path) -> Rows:
                     raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
                 yield row
 
-        return Rows(*table(rows(), Texts, Repeated, Repeated, Repeated))
+        return Rows(*table(rows(), "string", "string", "string", "string"))
 
 
 def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:

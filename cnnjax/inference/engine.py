@@ -1,7 +1,7 @@
 """Compiled networks with their weights: images in, logits out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -78,15 +78,17 @@ class Engine:
         batch_size *= min(max(PIXELS // (batch_size * images.shape[1] ** 2), 1), BATCHES)
         batches = EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
-        pending = None
-        with data_lib.Spool(np.float32) as out:
+
+        def fetched() -> Iterator[np.ndarray]:
+            pending = None
             for batch in iterate(batches):
                 current = self.run(self.model, put(batch, runtime.batched(self.mesh)))
                 # Fetched one batch late, so that the device always has work.
                 if pending is not None:
-                    out.write(np.asarray(pending).ravel())
+                    yield np.ascontiguousarray(pending, np.float32)
                     advance(batch_size)
                 pending = current
-            out.write(np.asarray(pending).ravel())
+            yield np.ascontiguousarray(pending, np.float32)
             advance(len(rows) - batch_size * (len(batches) - 1))
-            return out.mapped().reshape(len(batches) * batch_size, -1)[: len(rows)]
+
+        return data_lib.mapped(fetched(), np.float32).reshape(len(batches) * batch_size, -1)[: len(rows)]

@@ -53,7 +53,7 @@ def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterato
     """Yields id, group, label, predicted class and probabilities of each of `rows`."""
     for part in metrics.slices(logits):
         own, p = rows[part], metrics.probabilities(logits[part])
-        told = data.ids.take(own), data.groups.take(own), data.labels[own], p.argmax(1), p.tolist()
+        told = (data.ids[i] for i in own), (data.groups[i] for i in own), data.labels[own], p.argmax(1), p.tolist()
         for id, group, label, best, q in zip(*told, strict=True):
             yield id, group, data.classes[label], data.classes[best], *q
 

@@ -155,8 +155,7 @@ def groups_section(data: Dataset, pattern: str, shown: int, pictures: Pictures) 
 
 def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) -> Section:
     """Shows sizes, shapes and formats of the files."""
-    facts = [data.facts[i] for i in data.used]
-    width, height = (np.array([int(fact[side]) for fact in facts]) for side in ("width", "height"))
+    width, height = (np.fromiter(map(int, data.facts[side].take(data.used)), int) for side in ("width", "height"))
     ratio, size = width / height, image.size
     median = f"{np.median(width):g}×{np.median(height):g}"
     blocks = [Note(f"Files are {width.min()} to {width.max()} pixels wide and {height.min()} to {height.max()} high, "
@@ -180,7 +179,7 @@ def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) ->
     ):
         series = {c: values[own] for c, own in by_class.items() if own.any()}
         charts.append(pictures.chart(name, plots.histogram(name.capitalize(), series, unit, log=name == "aspect")))
-    kinds = collections.Counter((fact["format"], fact["mode"]) for fact in facts)
+    kinds = collections.Counter((data.facts["format"][i], data.facts["mode"][i]) for i in data.used)
     rows = [(kind, mode, f"{n:,}") for (kind, mode), n in kinds.most_common()]
     return Section("Files", [*blocks, Charts(charts), Table(("format", "mode", "files"), rows, left=2)])
 
