@@ -86,14 +86,14 @@ def _data(
     if source.rejected:
         rejected = counted(len(source.rejected), "file")
         lines.append(f"{rejected} rejected, such as {source.rejected[0][0]} ({source.rejected[0][1]})")
-    # By name, because nothing is decoded here: training looks at the content.
-    junk = ("Thumbs.db", ".DS_Store", "desktop.ini")
-    examples = source.examples.where(np.array([not id.endswith(junk) for id in source.examples.ids]))
+    lines += [*source.notes, *source.warnings]
+    examples = source.examples
     try:
         assigned = data_lib.assign_splits(examples, source.classes, config.split)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
     rows = data_lib.by_split(np.arange(len(examples)), assigned)
+    lines.append(data_lib.split_reason(config.split, examples, [name for name in data_lib.SPLITS if len(rows[name])]))
     for name in data_lib.SPLITS:
         inside = rows[name]
         if len(inside):

@@ -5,30 +5,55 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from cnnjax import data as data_lib
 from cnnjax import inference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 from cnnjax.runs import write_rows
 
 
-def expand(inputs: Iterable[str]) -> list[str]:
-    """Returns the sorted paths of files, folders (with all below, hidden files left out) and globs, each once.
+def expand(inputs: Iterable[str], progress: Progress | None = None) -> list[str]:
+    """Returns the sorted paths of files, of folders with all below and of globs, each once.
+
+    Of folders, links to folders are followed; hidden files, files of systems and what its name tells to be no picture are left out,
+    as in training.
 
     Raises:
         DataError: one of the inputs leads to no file.
     """
     found: set[str] = set()
+    others = 0
     for given in inputs:
         given = os.path.expanduser(given)
         if os.path.isdir(given):
-            inside = [os.path.join(d, f) for d, _, files in os.walk(given) for f in files if not f.startswith(".")]
+            inside, count = _files_below(given)
+            others += count
         else:
             inside = [given] if os.path.isfile(given) else [p for p in glob.glob(given, recursive=True) if os.path.isfile(p)]
         if not inside:
             raise DataError(f"--input={given}: no such file, folder with files, or files that match; quote a glob, "
                             "as in --input='cells/*.png'")  # fmt: skip
         found.update(inside)
+    if others and progress:
+        progress.warn(f"{counted(others, 'file')} {'is' if others == 1 else 'are'} no picture, by name, and left out; name one itself "
+                      "to have it read")  # fmt: skip
     return sorted(found)
+
+
+def _files_below(folder: str) -> tuple[list[str], int]:
+    """The paths of what may be pictures below a folder, and the number of files that are none by name."""
+    found, others, seen = [], 0, set()
+    for directory, names, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(directory)) in seen:  # a link to a folder above would never end
+            names.clear()
+            continue
+        seen.add(real)
+        names[:] = [name for name in names if not data_lib.is_system(name)]
+        ours = [name for name in files if not data_lib.is_system(name)]
+        pictures = [name for name in ours if not data_lib.is_other(name)]
+        others += len(ours) - len(pictures)
+        found += [os.path.join(directory, name) for name in pictures]
+    return found, others
 
 
 def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *,
@@ -50,7 +75,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         DataError: no file can be read, or `output` exists or cannot be written.
     """
     progress, output = progress or Progress(), Path(output)
-    paths = expand(inputs)
+    paths = expand(inputs, progress)
     if output.exists():
         raise DataError(f"{output} exists and is not overwritten; delete it or name another --output=FILE")
     classifier = inference.load(workdir, step)

@@ -188,7 +188,7 @@ class _Training:
         return found
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
-        return training.summarize(self.config, self.plan, self.mesh, loop, self.data.classes, self.parameters, stopped)
+        return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
 
     def _write_stopped(self, loop: training.Loop) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""

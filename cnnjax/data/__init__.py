@@ -1,6 +1,7 @@
 """Images with labels: sources, frozen splits, decoded pixels, and all of it put together as a `Dataset`."""
 
 from cnnjax.data.cache import decode_all
+from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
@@ -13,6 +14,7 @@ from cnnjax.data.splits import Rows, by_split, shared_groups
 from cnnjax.data.splits import assign as assign_splits
 from cnnjax.data.splits import digest as splits_digest
 from cnnjax.data.splits import read as read_splits
+from cnnjax.data.splits import reason as split_reason
 from cnnjax.data.tfds import class_names
 from cnnjax.data.tfds import prepared as is_prepared
 from cnnjax.data.whitening import fit as fit_whitening
@@ -20,6 +22,6 @@ from cnnjax.data.whitening import fit as fit_whitening
 __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
     "ImageError", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "fit_whitening", "is_prepared", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "splits_digest",
+    "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "split_reason", "splits_digest",
     "thumbnail",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ class Dataset:
         facts: width, height, format and mode of each file, and why it cannot be used, as text.
         quarantine: (id, reason) of what was left out.
         stream: see `sources.Source`.
+        notes: lines about what was understood, decided and left out.
     """
 
     images: np.ndarray
@@ -49,6 +51,7 @@ class Dataset:
     facts: dict[str, Column]
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, Reference]]]
+    notes: tuple[str, ...] = ()
 
     @property
     def used(self) -> np.ndarray:
@@ -107,6 +110,10 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if classes is not None and source.classes != classes:
         raise DataError(f"the data has the classes {', '.join(source.classes)}, the checkpoint {', '.join(classes)}; "
                         "name the data it was trained on with --config.data.path=PATH")  # fmt: skip
+    for line in source.notes:
+        progress.message(f"  {line}")
+    for line in source.warnings:
+        progress.warn(line)
     run = runs.RunDirectory(workdir)
     path = run.splits
 
@@ -137,9 +144,31 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             f"data.max_bad_fraction={config.data.max_bad_fraction:g}; fix them or raise "
             f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
         )
+    made = not path.exists()
     splits = _splits(path, source, usable, config.split, progress, write=freeze)
+    notes = [*source.notes, *source.warnings]
+    if made:
+        notes.append(splits_lib.reason(config.split, source.examples, [name for name in splits if len(splits[name])]))
+        progress.message(f"  {notes[-1]}")
+    if shared := _shared_groups(source, splits):
+        notes.append(shared)
+        progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
-                   cache.facts, quarantine, source.stream)  # fmt: skip
+                   cache.facts, quarantine, source.stream, tuple(notes))  # fmt: skip
+
+
+def _shared_groups(source: sources.Source, splits: dict[str, np.ndarray]) -> str:
+    """A warning of groups in more than one split; "" without any."""
+    if not any(source.examples.groups):
+        return ""
+    groups = itertools.chain.from_iterable(source.examples.groups.take(rows) for rows in splits.values())
+    names = itertools.chain.from_iterable([name] * len(rows) for name, rows in splits.items())
+    both = splits_lib.shared_groups(groups, names)
+    if not both:
+        return ""
+    group, sides = min(both.items())
+    return (f"{counted(len(both), 'group')} in more than one split, such as {group} in {' and '.join(sorted(sides))}: the numbers will be "
+            "better than on new groups; --config.split.method=grouped keeps groups apart")  # fmt: skip
 
 
 def _splits(path: Path, source: sources.Source, usable: np.ndarray, config, progress: Progress, *, write: bool

@@ -39,6 +39,7 @@ class Layout:
     Attributes:
         above: the folders that all images share, "cell_images/"; not part of an id.
         classes: the class folders found, sorted.
+        roots: the folders whose folders are classes, "" or with "/" at the end.
         places: folder -> `Place`, of folders with labelled files.
         parts: folder of a part -> train, val or test; {} where the set brings none.
         left_out: folder -> files in it and below that have no label; "" for those beside the folders.
@@ -47,6 +48,7 @@ class Layout:
 
     above: str
     classes: tuple[str, ...]
+    roots: tuple[str, ...]
     places: dict[str, Place]
     parts: dict[str, str]
     left_out: dict[str, int]
@@ -126,8 +128,9 @@ def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout
                 places["/".join(folder)] = Place(name, letters, own)
     named = {top: split for top, (split, _) in parts.items()} or inside
     left_out = _left_out(tree, root, places, copies, chosen if not parts else ())
+    above = tuple("".join(f"{part}/" for part in path) for path in roots)
     doubled = tuple(sorted("/".join(path[len(root) :]) for path in copies))
-    return Layout("".join(f"{part}/" for part in root), tuple(sorted(classes)), places, named, left_out, doubled)
+    return Layout("".join(f"{part}/" for part in root), tuple(sorted(classes)), above, places, named, left_out, doubled)
 
 
 def _parts(tree: _Tree, root: Path, chosen: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -204,17 +207,31 @@ def _left_out(tree: _Tree, root: Path, places: Mapping[str, Place], copies: Iter
     return dict(sorted(found.items()))
 
 
-def lines(layout: Layout, place: str) -> list[str]:
-    """Says what was understood that a user would want to know; [] of a set of plain class folders.
+def are_parts(names: Sequence[str]) -> bool:
+    """Returns whether two or more names of folders are those of parts, and of different ones."""
+    found = [part_of(name) for name in names]
+    return (
+        len(found) > 1
+        and all(found)
+        and len({split for split, _ in found}) == len(found)
+        and len({rest for _, rest in found}) == 1
+    )
+
+
+def parts_line(layout: Layout) -> tuple[str, ...]:
+    """Says which folders are parts, in one line; nothing where there are none."""
+    names = ", ".join(f"{folder}/ for {split}" for folder, split in sorted(layout.parts.items(), key=_in_order))
+    return (f"the set brings its own parts: {names}",) if names else ()
+
+
+def left_out_lines(layout: Layout, place: str) -> list[str]:
+    """Says what was left out, and what to type; [] of a set of plain class folders.
 
     Args:
         layout: of the set.
         place: its path, for commands.
     """
     said = []
-    if layout.parts:
-        names = ", ".join(f"{folder}/ for {split}" for folder, split in sorted(layout.parts.items(), key=_in_order))
-        said.append(f"the set brings its own parts: {names}")
     for folder in layout.copies:
         said.append(f"{folder}/ only holds folders that are named like the classes beside it, and is left out as a copy of the set; "
                     f"--config.data.classes={','.join((*layout.classes, folder))} takes it as a class")  # fmt: skip

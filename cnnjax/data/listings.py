@@ -113,6 +113,7 @@ class Files:
         facts: place -> what of it the fingerprint depends on.
         rejected: (name, reason).
         reference: (name, place) -> reference.
+        folders: that hold nothing, and in archives those that have an entry of their own.
         stream: of what can only be read from its beginning: () -> (number of the file, reference).
     """
 
@@ -121,6 +122,7 @@ class Files:
     facts: Callable[[tuple], tuple]
     rejected: list[tuple[str, str]]
     reference: Callable[[str, tuple], Reference]
+    folders: list[str] = dataclasses.field(default_factory=list)
     stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
 
 
@@ -153,7 +155,7 @@ def list_files(path: Path) -> Files:
 
 
 def _list_folder(root: Path) -> Files:
-    rejected, spelled, above = [], {}, {}
+    rejected, spelled, above, folders = [], {}, {}, []
 
     def rows() -> Iterator[tuple]:
         for directory, names, files, place in os.fwalk(root, follow_symlinks=True):
@@ -163,6 +165,8 @@ def _list_folder(root: Path) -> Files:
                 continue
             above[directory] = (*higher, real)
             below = os.path.relpath(directory, root)
+            if not names and not files:
+                folders.append(_text(below))
             below = "" if below == "." else f"{below}/"
             for name in files:
                 relative = below + name
@@ -182,7 +186,7 @@ def _list_folder(root: Path) -> Files:
     names, *places = table(rows(), "string", "int64", "int64")
     above = os.path.join(root, "")
     return Files(
-        names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0])
+        names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0]), folders
     )
 
 
@@ -196,7 +200,7 @@ def _unsafe(name: str) -> bool:
 
 
 def _list_zip(path: Path) -> Files:
-    rejected, spelled = [], {}
+    rejected, spelled, folders = [], {}, []
 
     def rows() -> Iterator[tuple]:
         with open(path, "rb") as file:
@@ -204,8 +208,8 @@ def _list_zip(path: Path) -> Files:
                 # Some programs of Windows write "\\" where the format wants "/".
                 name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
                 if name.endswith("/"):
-                    continue
-                if _unsafe(name):
+                    folders.append(name[:-1])
+                elif _unsafe(name):
                     rejected.append((name, "points outside the archive"))
                 elif stat.S_ISLNK(info.external_attr >> 16):
                     rejected.append((name, "a link inside an archive"))
@@ -216,7 +220,7 @@ def _list_zip(path: Path) -> Files:
 
     names, *places = table(rows(), "string", *ZIP_PLACE.values())
     return Files(names, places, lambda place: place[:2], rejected,
-                  lambda name, place: ZipReference(str(path), spelled.get(name, name), place))  # fmt: skip
+                  lambda name, place: ZipReference(str(path), spelled.get(name, name), place), folders)  # fmt: skip
 
 
 def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
@@ -249,30 +253,33 @@ def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
 
 def _list_tar(path: Path) -> Files:
     changed = path.stat().st_mtime_ns  # the members of a reproducible tar all have one time
-    rejected = []
+    rejected, folders = [], []
     with tarfile.open(path) as archive:
         compressed = not isinstance(archive.fileobj, io.BufferedReader)
         # The time is kept as it is, whole or not, because the fingerprint depends on it.
-        rows = ((name, info.size, json.dumps(info.mtime), info.offset_data) for name, info in _tar_files(archive, rejected))
+        rows = (
+            (name, info.size, json.dumps(info.mtime), info.offset_data)
+            for name, info in _tar_files(archive, rejected, folders)
+        )
         names, *places = table(rows, "string", "int64", "string", "int64")
 
     def stream() -> Iterator[tuple[int, Reference]]:
         with tarfile.open(path, "r|*") as archive:
-            for number, (_, info) in enumerate(_tar_files(archive, [])):
+            for number, (_, info) in enumerate(_tar_files(archive, [], [])):
                 yield number, DataReference(archive.extractfile(info).read())
 
     return Files(names, places, lambda place: (place[0], json.loads(place[1]), changed), rejected,
                   lambda _, place: TarReference(str(path), place[2], place[0]),
-                  stream if compressed else None)  # fmt: skip
+                  folders, stream if compressed else None)  # fmt: skip
 
 
-def _tar_files(archive: tarfile.TarFile, rejected: list) -> Iterator[tuple[str, tarfile.TarInfo]]:
-    """Name and member of each file that may be read; the others are added to `rejected`."""
+def _tar_files(archive: tarfile.TarFile, rejected: list, folders: list) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Name and member of each file that may be read; the others are added to `rejected`, or to `folders`."""
     for info in _members(archive):
         name = _text(info.name.removeprefix("./"))
         if info.isdir():
-            continue
-        if _unsafe(info.name):
+            folders.append(name)
+        elif _unsafe(info.name):
             rejected.append((name, "points outside the archive"))
         elif not info.isreg():
             rejected.append((name, "a link or a device inside an archive"))

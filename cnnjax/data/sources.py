@@ -4,9 +4,7 @@ A source lists examples without decoding any; what it lists is the same for any 
 archive keeps its names, and the same for a folder and an archive of it.
 """
 
-import array
 import dataclasses
-import functools
 import hashlib
 import itertools
 import json
@@ -19,12 +17,10 @@ import numpy as np
 
 from cnnjax import runs
 from cnnjax.data import download, listings
-from cnnjax.data.columns import PART, Column, in_parts, table
-from cnnjax.data.listings import DataReference, Files, Reference
+from cnnjax.data.columns import Column, in_parts, table
+from cnnjax.data.listings import DataReference, Reference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
-
-OFFICIAL = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class Example(NamedTuple):
@@ -78,6 +74,8 @@ class Source:
     fingerprint: str  # changes when any content changes
     stream: Callable[[], Iterator[tuple[int, Reference]]]  # (index into examples, reference), each once, any order
     rejected: tuple[tuple[str, str], ...] = ()  # (id, reason) of files that are never read
+    notes: tuple[str, ...] = ()  # what was understood, one line each
+    warnings: tuple[str, ...] = ()  # what was left out, one line each
 
     def labels(self) -> np.ndarray:
         """int32 [examples]."""
@@ -112,6 +110,8 @@ def check_path(config) -> None:
 
 
 def _files(config, progress: Progress) -> Source:
+    from cnnjax.data import folders
+
     if runs.is_remote(config.path):
         path = runs.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
     elif config.path:
@@ -119,108 +119,16 @@ def _files(config, progress: Progress) -> Source:
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
-    return _listed(config, str(path), listings.list_files(path))
+    return folders.labelled(config, str(path), listings.list_files(path))
 
 
-def _listed(config, place: str, files: Files) -> Source:
-    """Finds classes and, where folders are named so, splits among the listed paths."""
-    hidden = re.compile(r"(^|/)(__MACOSX|\.(?!\.)[^/]*)(/|$)")
-    # Most names need no search.
-    shown = np.fromiter((not ("/." in f"/{name}" or "__MACOSX" in name) or not hidden.search(name) for name in files.names),
-                        bool, len(files.names))  # fmt: skip
-    folders = {name.rpartition("/")[0] for name in itertools.compress(files.names, shown)}
-    parts = [folder.split("/") for folder in folders if folder]
-    depth, split_depth = _depths(parts)
-    start = depth + split_depth
-    found = sorted({p[start] for p in parts if len(p) > start})
-    classes = _classes(config, place, found)
-    label = {name: i for i, name in enumerate(classes)}
-    above = "".join(f"{part}/" for part in parts[0][:depth])
-    pattern = config.group
-
-    @functools.cache
-    def known(folder: str) -> tuple[int, int, str] | None:
-        """Label, letters up to the class's folder and split of the files in a folder; None outside of the classes."""
-        p = folder.split("/")
-        if len(p) <= start or p[start] not in label:
-            return None
-        split = OFFICIAL[p[depth].lower()] if split_depth else ""
-        return label[p[start]], sum(len(part) + 1 for part in p[: start + 1]), split
-
-    order = files.names.order()
-    kept = array.array("I")  # numbers of files
-
-    def examples() -> Iterator[tuple[str, int, str, str]]:
-        """Id, label, group, split; of files with one name the last."""
-        rows = ((number, files.names[number]) for number in order[shown[order]])
-        for (number, name), (_, after) in itertools.pairwise(itertools.chain(rows, [(0, "")])):
-            if name != after and (facts := known(name.rpartition("/")[0])):
-                kept.append(number)
-                yield name[len(above) :], facts[0], _group(pattern, name[facts[1] :]), facts[2]
-
-    listed = Examples.of(examples())  # all names begin with the same folders: sorted by id as well
-    numbers = np.asarray(kept)
-    if not listed:
-        raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
-    rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not hidden.search(name)))
-    if files.stream is None:
-        references = functools.partial(_references, files.reference, above, listed.ids, numbers, files.places)
-    else:
-        position = np.full(len(files.names), -1, np.int32)
-        position[numbers] = np.arange(len(numbers), dtype=np.int32)
-        references = functools.partial(_known, files.stream, position)
-    facts = ((id, files.facts(place)) for id, place in zip(listed.ids, _placed(numbers, files.places), strict=True))
-    return Source(classes, listed, _digest(facts), references, rejected)
-
-
-def _depths(parts: list[list[str]]) -> tuple[int, int]:
-    """Counts the leading folders that all images share, such as cell_images/, and those after them that name splits: 0 or 1."""
-    depth = 0
-    while True:
-        tops = {p[depth] for p in parts if len(p) > depth}
-        below = {p[depth + 1] for p in parts if len(p) > depth + 1}
-        if len(tops) != 1 or len(below) == 0:
-            break
-        depth += 1
-    return depth, int(bool(tops) and all(top.lower() in OFFICIAL for top in tops) and len(below) > 0)
-
-
-def _classes(config, place: str, found: list[str]) -> tuple[str, ...]:
-    """Returns the classes in label order: those of `data.classes`, or the folders found."""
-    classes = tuple(config.classes) or tuple(found)
-    missing = [name for name in classes if name not in found]
-    if missing:
-        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
-                        "set --config.data.classes")  # fmt: skip
-    if len(classes) < 2:
-        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
-        raise DataError(f"{place} has {what}; a classifier needs two or more folders with images, one per class")
-    return classes
-
-
-def _placed(numbers: np.ndarray, places: list[Column]) -> Iterator[tuple]:
-    """The place of each numbered file."""
-    for at in range(0, len(numbers), PART):
-        yield from zip(*(column.take(numbers[at : at + PART]) for column in places), strict=True)
-
-
-def _references(reference: Callable, above: str, ids: Column, numbers: np.ndarray, places: list[Column]
-                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
-    for i, (id, place) in enumerate(zip(ids, _placed(numbers, places), strict=True)):
-        yield i, reference(above + id, place)
-
-
-def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
-    return ((int(position[number]), reference) for number, reference in stream() if position[number] >= 0)
-
-
-def _group(pattern: str, name: str) -> str:
+def group_of(pattern: str, name: str) -> str:
     """Returns the match of `data.group`, or of its first bracket, in a name; "" without a match."""
     matched = re.search(pattern, name) if pattern else None
     return (matched[matched.re.groups and 1] or "") if matched else ""
 
 
-def _digest(facts: Iterable) -> str:
+def digest(facts: Iterable) -> str:
     """SHA-256 of a list as JSON, of which no more than `PART` elements are held."""
     digest, between = hashlib.sha256(b"["), b""
     for part in in_parts(facts):
@@ -243,12 +151,12 @@ def _demo(config, progress: Progress) -> Source:
     def examples() -> Iterator[Example]:
         for id in demo.ids(0, config.demo_cells, config.demo_patients):
             folder, _, name = id.partition("/")
-            yield Example(id, demo.CLASSES.index(folder), _group(config.group, name), "")
+            yield Example(id, demo.CLASSES.index(folder), group_of(config.group, name), "")
 
     _check_classes(config, demo.CLASSES, "the demo")
     listed = Examples.of(examples())
     content = hashlib.sha256(Path(demo.__file__).read_bytes()).hexdigest()
-    return Source(demo.CLASSES, listed, _digest([content, len(listed), config.demo_patients]),
+    return Source(demo.CLASSES, listed, digest([content, len(listed), config.demo_patients]),
                   lambda: ((i, DemoReference(0, id)) for i, id in enumerate(listed.ids)))  # fmt: skip
 
 

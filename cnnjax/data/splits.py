@@ -52,13 +52,13 @@ def resolved(method: str, examples: Sequence[Example]) -> str:
     return "grouped" if any(groups) else "stratified"
 
 
-def reason(config, examples: Sequence[Example], splits: Sequence[str]) -> str:
+def reason(config, examples: Sequence[Example], used: Sequence[str]) -> str:
     """Returns one line about how images were divided, and why so.
 
     Args:
         config: the `split` section.
         examples: that were divided.
-        splits: of each, from `assign`.
+        used: the splits that have images.
     """
     method = resolved(config.method, examples)
     given = {example.split for example in examples} - {""}
@@ -67,7 +67,7 @@ def reason(config, examples: Sequence[Example], splits: Sequence[str]) -> str:
         how = {"stratified": "by class", "grouped": "by whole groups"}.get(method, method)
         why = " (split.method=auto)" if config.method == "auto" else ""
         return f"the images are divided {how}{why}{ignored}"
-    cut = [name for name in NAMES[1:] if name not in given and name in {*splits}]
+    cut = [name for name in NAMES[1:] if name not in given and name in used]
     more = (
         f"; {' and '.join(cut)}, which it does not bring, {'is' if len(cut) == 1 else 'are'} cut from train" if cut else ""
     )

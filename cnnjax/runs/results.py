@@ -110,6 +110,7 @@ class Summary(Record):
         versions: package -> version.
         revision: git commit of this package, or "".
         spent: kind of work -> seconds.
+        notes: lines about what was understood, decided and left out of the data; () in files of older versions.
         train, val, test: name of a metric -> value at the best step; None for a split without images.
     """
 
@@ -130,6 +131,7 @@ class Summary(Record):
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     revision: str = ""
     spent: dict[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     train: dict[str, float | int | None] | None = None
     val: dict[str, float | int | None] | None = None
     test: dict[str, float | int | None] | None = None
@@ -137,11 +139,13 @@ class Summary(Record):
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file."""
         tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added = {name for name in ("kernels", "precision") if not tree[name]}  # since the first files were written
-        return {name: list(value) if name == "classes" else value for name, value in tree.items() if name not in added}
+        added = {name for name in ("kernels", "precision", "notes") if not tree[name]}  # since the first files were written
+        return {
+            name: list(value) if name in ("classes", "notes") else value for name, value in tree.items() if name not in added
+        }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
         """Returns the record of a tree of `to_dict`."""
         own = {field.name: tree[field.name] for field in dataclasses.fields(cls) if field.name in tree}
-        return cls(**{**own, "classes": tuple(tree["classes"])})
+        return cls(**{**own, "classes": tuple(tree["classes"]), "notes": tuple(tree.get("notes", ()))})

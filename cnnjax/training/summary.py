@@ -5,12 +5,13 @@ import platform
 import jax
 
 from cnnjax import checkpoints, models, runs, runtime
+from cnnjax.data import Dataset
 from cnnjax.training.loop import Loop
 from cnnjax.training.plan import Plan
 from cnnjax.training.stopwatch import SPENT
 
 
-def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, classes: tuple[str, ...], parameters: int,
+def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, data: Dataset, parameters: int,
               stopped: str) -> runs.Summary:  # fmt: skip
     """Returns the summary of a run without its evaluation.
 
@@ -19,7 +20,7 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, classes: 
         plan: of the run.
         mesh: its devices.
         loop: after training.
-        classes: names in the order of the probabilities.
+        data: of the run.
         parameters: numbers in the network.
         stopped: "finished", "early" or "signal".
     """
@@ -33,7 +34,7 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, classes: 
         seconds=round(stopwatch.now(), 1),
         images_per_second=round(stopwatch.images_per_second(), 1),
         parameters=parameters,
-        classes=classes,
+        classes=data.classes,
         devices=runtime.describe(mesh),
         kernels=plan.network.ops.name,
         precision=models.precision(config, plan.network.ops),
@@ -41,5 +42,6 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, classes: 
         platform=platform.platform(),
         versions=checkpoints.versions(),
         revision=checkpoints.revision(),
+        notes=data.notes,
         spent={kind: round(stopwatch.spent.get(kind, 0.0), 2) for kind in SPENT},
     )

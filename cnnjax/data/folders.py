@@ -1,0 +1,123 @@
+"""Labelled images in folders: the names of a listing become examples."""
+
+import array
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from cnnjax.data import layout as layout_lib
+from cnnjax.data.clutter import is_other, is_system
+from cnnjax.data.columns import PART, Column
+from cnnjax.data.layout import Layout
+from cnnjax.data.listings import Files, Reference
+from cnnjax.data.sources import Examples, Source, digest, group_of
+from cnnjax.errors import DataError
+from cnnjax.progress import counted
+
+
+def labelled(config, place: str, files: Files) -> Source:
+    """Finds the classes, parts and groups of listed files.
+
+    Args:
+        config: the `data` section.
+        place: of the folder or archive, for messages.
+        files: what it holds.
+
+    Raises:
+        DataError: fewer than two classes, or none of the names that `data.classes` asks for.
+    """
+    ours = np.fromiter((not is_system(name) for name in files.names), bool, len(files.names))
+    pictures = ours & np.fromiter((not is_other(name) for name in files.names), bool, len(files.names))
+    counts = Counter(name.rpartition("/")[0] for name in itertools.compress(files.names, pictures))
+    layout = layout_lib.understand(counts, config.classes)
+    bare = _bare(layout, files, ours & ~pictures)
+    classes = _classes(config, place, layout, bare)
+    number_of = {name: i for i, name in enumerate(classes)}
+    order = files.names.order()
+    kept = array.array("I")  # numbers of files
+
+    def examples() -> Iterator[tuple[str, int, str, str]]:
+        """Id, label, group, split; of files with one name the last."""
+        rows = ((number, files.names[number]) for number in order[pictures[order]])
+        for (number, name), (_, after) in itertools.pairwise(itertools.chain(rows, [(0, "")])):
+            if name != after and (folder := layout.places.get(name.rpartition("/")[0])):
+                kept.append(number)
+                group = group_of(config.group, name[folder.letters :])
+                yield name[len(layout.above) :], number_of[folder.name], group, folder.split
+
+    listed = Examples.of(examples())  # all names begin with the same folders: sorted by id as well
+    numbers = np.asarray(kept)
+    if not listed:
+        raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
+    rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not is_system(name) and not is_other(name)))
+    if files.stream is None:
+        references = functools.partial(_references, files.reference, layout.above, listed.ids, numbers, files.places)
+    else:
+        position = np.full(len(files.names), -1, np.int32)
+        position[numbers] = np.arange(len(numbers), dtype=np.int32)
+        references = functools.partial(_known, files.stream, position)
+    facts = ((id, files.facts(place)) for id, place in zip(listed.ids, _placed(numbers, files.places), strict=True))
+    others = Counter(f".{name.lower().rpartition('.')[2]}" for name in itertools.compress(files.names, ours & ~pictures))
+    warnings = (*layout_lib.left_out_lines(layout, place), *_lines(bare, others))
+    return Source(classes, listed, digest(facts), references, rejected, layout_lib.parts_line(layout), warnings)
+
+
+def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:
+    """Folders that stand where classes stand and have no picture, sorted."""
+    holding = {name.rpartition("/")[0] for name in itertools.compress(files.names, others)}
+    found = set()
+    for folder in (*files.folders, *holding):
+        for root in layout.roots:
+            if folder.startswith(root) and not is_system(folder) and (name := folder[len(root) :].partition("/")[0]):
+                found.add((root, name))
+    whole = {
+        (root, place.name) for folder, place in layout.places.items() for root in layout.roots if folder.startswith(root)
+    }
+    tops = {f"{layout.above}{name}/" for name in (*layout.parts, *layout.left_out, *layout.copies)}
+    return sorted(f"{root}{name}"[len(layout.above) :] for root, name in found - whole if f"{root}{name}/" not in tops)
+
+
+def _lines(bare: Sequence[str], others: Counter) -> Iterator[str]:
+    if bare:
+        yield f"no picture in {', '.join(f'{name}/' for name in bare)}, which {'is' if len(bare) == 1 else 'are'} left out"
+    if others:
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(5))
+        what = "is no picture" if others.total() == 1 else "are no pictures"
+        yield f"{counted(others.total(), 'file')} {what}, by name, and left out ({kinds}{', ...' if len(others) > 5 else ''})"
+
+
+def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[str, ...]:
+    """Returns the classes in label order: those of `data.classes`, or the folders found."""
+    found = layout.classes
+    classes = tuple(config.classes) or found
+    missing = [name for name in classes if name not in found]
+    if missing:
+        raise DataError(f"{place} has no folder for {', '.join(missing)}; it has {', '.join(found) or 'no folders'}; "
+                        "set --config.data.classes")  # fmt: skip
+    if not config.classes and layout_lib.are_parts(found):
+        raise DataError(f"{place} has the folders {', '.join(found)}, which name parts of a set, and no class folders in them; put "
+                        f"the images of each class in a folder, or take these as classes with --config.data.classes={','.join(found)}")  # fmt: skip
+    if len(classes) < 2:
+        what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
+        without = f", and no picture in {', '.join(f'{name}/' for name in bare)}" if bare else ""
+        raise DataError(f"{place} has {what}{without}; a classifier needs two or more folders with images, one per class")
+    return classes
+
+
+def _placed(numbers: np.ndarray, places: list[Column]) -> Iterator[tuple]:
+    """The place of each numbered file."""
+    for at in range(0, len(numbers), PART):
+        yield from zip(*(column.take(numbers[at : at + PART]) for column in places), strict=True)
+
+
+def _references(reference: Callable, above: str, ids: Column, numbers: np.ndarray, places: list[Column]
+                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
+    for i, (id, place) in enumerate(zip(ids, _placed(numbers, places), strict=True)):
+        yield i, reference(above + id, place)
+
+
+def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    return ((int(position[number]), reference) for number, reference in stream() if position[number] >= 0)
