@@ -15,7 +15,7 @@ from cnnjax.runs import write_rows
 def expand(inputs: Iterable[str], progress: Progress | None = None) -> list[str]:
     """Returns the sorted paths of files, of folders with all below and of globs, each once.
 
-    Of folders, links to folders are followed; hidden files, files of systems and what its name tells to be no picture are left out,
+    Of folders, links to folders are followed; hidden files, files of systems and what a name tells to be something else than a picture are left out,
     as in training.
 
     Raises:
@@ -35,13 +35,13 @@ def expand(inputs: Iterable[str], progress: Progress | None = None) -> list[str]
                             "as in --input='cells/*.png'")  # fmt: skip
         found.update(inside)
     if others and progress:
-        progress.warn(f"{counted(others, 'file')} {'is' if others == 1 else 'are'} no picture, by name, and left out; name one itself "
+        progress.warn(f"{counted(others, 'file')} {'is not a picture' if others == 1 else 'are not pictures'}, by name, and left out; name one itself "
                       "to have it read")  # fmt: skip
     return sorted(found)
 
 
 def _files_below(folder: str) -> tuple[list[str], int]:
-    """The paths of what may be pictures below a folder, and the number of files that are none by name."""
+    """The paths of what may be pictures below a folder, and the number of other files."""
     found, others, seen = [], 0, set()
     for directory, names, files in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(directory)) in seen:  # a link to a folder above would never end

@@ -4,9 +4,10 @@ from cnnjax.data.cache import decode_all
 from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
+from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
 from cnnjax.data.listings import DataReference, FileReference
-from cnnjax.data.sources import SOURCES, Source, check_path, open_source
+from cnnjax.data.sources import SOURCES, check_path, open_source
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS
 from cnnjax.data.splits import NONE as NO_ROWS

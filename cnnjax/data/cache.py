@@ -22,8 +22,8 @@ import numpy as np
 from cnnjax.config import Preprocessing
 from cnnjax.data import images as images_lib
 from cnnjax.data.columns import Column, table
+from cnnjax.data.examples import Source
 from cnnjax.data.listings import Reference
-from cnnjax.data.sources import Source
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 

@@ -8,7 +8,7 @@ SYSTEM = re.compile(
     r"|(^|/)(ehthumbs(_vista)?\.db|thumbs\.db|desktop\.ini|icon\r)$", re.IGNORECASE)  # fmt: skip
 RARE = ("/.", "__MACOSX", "@eaDir", "$RECYCLE", "System Vol", "lost+found")  # in each such path, or it ends in:
 ENDS = (".db", ".ini", "\r")
-# Names that are no pictures'. Files of any other name are looked at, whatever it is.
+# Names of other files than pictures. Files of any other name are looked at, whatever it is.
 OTHERS = tuple(
     [
         ".txt",
@@ -92,5 +92,5 @@ def is_system(name: str) -> bool:
 
 
 def is_other(name: str) -> bool:
-    """Returns whether a file is told by its name to be no picture: a table, a text, an annotation, an archive, a video."""
+    """Returns whether a file is told by its name not to be a picture: a table, a text, an annotation, an archive, a video."""
     return name.lower().endswith(OTHERS)

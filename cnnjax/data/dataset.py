@@ -18,6 +18,7 @@ from cnnjax.data import images as images_lib
 from cnnjax.data import sources
 from cnnjax.data import splits as splits_lib
 from cnnjax.data.columns import Column
+from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError
@@ -38,7 +39,7 @@ class Dataset:
         splits: split name -> int64 rows of `images`, in the order of `splits.csv`.
         facts: width, height, format and mode of each file, and why it cannot be used, as text.
         quarantine: (id, reason) of what was left out.
-        stream: see `sources.Source`.
+        stream: see `Source`.
         notes: lines about what was understood, decided and left out.
     """
 
@@ -157,7 +158,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
                    cache.facts, quarantine, source.stream, tuple(notes))  # fmt: skip
 
 
-def _shared_groups(source: sources.Source, splits: dict[str, np.ndarray]) -> str:
+def _shared_groups(source: Source, splits: dict[str, np.ndarray]) -> str:
     """A warning of groups in more than one split; "" without any."""
     if not any(source.examples.groups):
         return ""
@@ -171,7 +172,7 @@ def _shared_groups(source: sources.Source, splits: dict[str, np.ndarray]) -> str
             "better than on new groups; --config.split.method=grouped keeps groups apart")  # fmt: skip
 
 
-def _splits(path: Path, source: sources.Source, usable: np.ndarray, config, progress: Progress, *, write: bool
+def _splits(path: Path, source: Source, usable: np.ndarray, config, progress: Progress, *, write: bool
             ) -> dict[str, np.ndarray]:  # fmt: skip
     """Rows of each split, by the file at `path` or made anew; `usable` is bool [examples]."""
     good = np.flatnonzero(usable)
@@ -194,7 +195,7 @@ def _positions(ids: Iterable[str], known: Sequence[str]) -> Iterator[int]:
         yield at if known[at] == id else -1
 
 
-def _frozen(path: Path, source: sources.Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
+def _frozen(path: Path, source: Source, good: np.ndarray, config, progress: Progress) -> dict[str, np.ndarray]:
     rows, examples = splits_lib.read(path), source.examples
     position = np.fromiter(_positions(rows.ids, examples.ids), np.int64, len(rows))
     known = np.isin(position, good)

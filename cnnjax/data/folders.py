@@ -11,9 +11,9 @@ import numpy as np
 from cnnjax.data import layout as layout_lib
 from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import PART, Column
+from cnnjax.data.examples import Examples, Source, digest, group_of
 from cnnjax.data.layout import Layout
 from cnnjax.data.listings import Files, Reference
-from cnnjax.data.sources import Examples, Source, digest, group_of
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
 
@@ -82,10 +82,10 @@ def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:
 
 def _lines(bare: Sequence[str], others: Counter) -> Iterator[str]:
     if bare:
-        yield f"no picture in {', '.join(f'{name}/' for name in bare)}, which {'is' if len(bare) == 1 else 'are'} left out"
+        yield f"no pictures in {', '.join(f'{name}/' for name in bare)}, which {'is' if len(bare) == 1 else 'are'} left out"
     if others:
-        kinds = ", ".join(f"{n:,} {kind}" for kind, n in others.most_common(5))
-        what = "is no picture" if others.total() == 1 else "are no pictures"
+        kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(others.items(), key=lambda kind: (-kind[1], kind[0]))[:5])
+        what = "is not a picture" if others.total() == 1 else "are not pictures"
         yield f"{counted(others.total(), 'file')} {what}, by name, and left out ({kinds}{', ...' if len(others) > 5 else ''})"
 
 
@@ -102,7 +102,7 @@ def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[s
                         f"the images of each class in a folder, or take these as classes with --config.data.classes={','.join(found)}")  # fmt: skip
     if len(classes) < 2:
         what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
-        without = f", and no picture in {', '.join(f'{name}/' for name in bare)}" if bare else ""
+        without = f", and no pictures in {', '.join(f'{name}/' for name in bare)}" if bare else ""
         raise DataError(f"{place} has {what}{without}; a classifier needs two or more folders with images, one per class")
     return classes
 

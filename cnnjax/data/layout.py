@@ -38,7 +38,7 @@ class Layout:
 
     Attributes:
         above: the folders that all images share, "cell_images/"; not part of an id.
-        classes: the class folders found, sorted.
+        classes: the class folders found, sorted, those that were not chosen too.
         roots: the folders whose folders are classes, "" or with "/" at the end.
         places: folder -> `Place`, of folders with labelled files.
         parts: folder of a part -> train, val or test; {} where the set brings none.
@@ -119,9 +119,10 @@ def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout
         doubles = {name for name in names if name not in chosen and _is_copy(tree, path, name, names)}
         copies |= {(*path, name) for name in doubles}
         for name in names:
+            if name not in doubles:
+                classes.add(name)
             if name in doubles or (chosen and name not in chosen):
                 continue
-            classes.add(name)
             letters = sum(len(part) + 1 for part in (*path, name))
             for folder in _folders(tree, (*path, name)):
                 own = inside.get(folder[len(path) + 1], "") if inside and len(folder) > len(path) + 1 else split

@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnjax import runs
 from cnnjax.data.columns import table
-from cnnjax.data.sources import Example
+from cnnjax.data.examples import Example
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
 

@@ -17,8 +17,8 @@ import pytest
 
 from cnnjax import config as config_lib
 from cnnjax.data import cache, dataset, download, sources
+from cnnjax.data.examples import Example, Source
 from cnnjax.data.listings import DataReference, FileReference
-from cnnjax.data.sources import Example, Source
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 
@@ -119,7 +119,7 @@ def test_a_cache_directory_that_is_a_file_is_one_line(cell_folder, tmp_path):
 @pytest.fixture
 def spoiled(make_folder, tmp_path):
     folder = make_folder(tmp_path / "spoiled", per_class=40)
-    (folder / "Parasitized" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0 not a picture")
+    (folder / "Parasitized" / "C2_words.png").write_bytes(b"\xd0\xcf\x11\xe0 not a picture")
     (folder / "Uninfected" / "C1_empty.png").write_bytes(b"")
     whole = next((folder / "Uninfected").glob("C2P*.png"))
     whole.write_bytes(whole.read_bytes()[:-120])
@@ -136,10 +136,10 @@ def test_bad_files_are_listed_counted_and_left_out(spoiled, tmp_path, isolated_c
     data = dataset.prepare(
         config, tmp_path / "run", progress, freeze=True, decoding=lambda *numbers: expected.append(numbers)
     )
-    assert expected == [(2, 57)] and abs(len(data.splits["train"]) - 57) <= 2  # two of the pictures turned out to be none
+    assert expected == [(2, 58)] and abs(len(data.splits["train"]) - 58) <= 2  # two of the pictures turned out to be none
     with open(tmp_path / "run" / "quarantine.csv", newline="") as file:
         listed = {row["id"].rpartition("/")[2]: row["reason"] for row in csv.DictReader(file)}
-    assert len(listed) == 3 and listed["Thumbs.db"] == "not an image" and listed["C1_empty.png"] == "empty file"
+    assert len(listed) == 3 and listed["C2_words.png"] == "not an image" and listed["C1_empty.png"] == "empty file"
     assert sum(reason.startswith("damaged") for reason in listed.values()) == 1
     assert sum(len(rows) for rows in data.splits.values()) == 79
     assert heard and heard[0].startswith("3 files left out")

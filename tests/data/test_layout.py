@@ -1,4 +1,4 @@
-"""Which folders are classes, parts, copies or nothing, in shapes that people's sets have."""
+"""Folders are classes, parts, copies or nothing, in shapes that people's sets have."""
 
 import pytest
 
@@ -7,6 +7,10 @@ from cnnjax.data import layout
 
 def understood(*folders: str, chosen=(), files: int = 3):
     return layout.understand(dict.fromkeys(folders, files), chosen)
+
+
+def lines(found, place: str) -> list[str]:
+    return [*layout.parts_line(found), *layout.left_out_lines(found, place)]
 
 
 def splits(found) -> dict[str, tuple[str, str]]:
@@ -58,7 +62,7 @@ def test_parts_within_classes():
 def test_a_part_without_class_folders_is_counted_and_named_with_what_to_type():
     found = layout.understand({"train/cat": 3, "train/dog": 3, "test": 20})
     assert found.classes == ("cat", "dog") and found.left_out == {"test": 20}
-    assert layout.lines(found, "pets") == [
+    assert lines(found, "pets") == [
         "the set brings its own parts: train/ for train",
         "20 files in test/ are in no class folder and left out; predict them with --mode=predict --input=pets/test",
     ]
@@ -75,7 +79,7 @@ def test_a_part_without_class_folders_is_counted_and_named_with_what_to_type():
 def test_classes_that_only_look_like_parts(folders):
     found = understood(*folders)
     assert found.parts == {} and found.classes == tuple(sorted({folder.split("/")[0] for folder in folders}))
-    assert {place.split for place in found.places.values()} == {""} and layout.lines(found, "") == []
+    assert {place.split for place in found.places.values()} == {""} and lines(found, "") == []
 
 
 def test_classes_that_the_user_names_are_classes():
@@ -87,12 +91,12 @@ def test_a_copy_of_the_set_inside_itself_is_left_out_and_named():
     folders = ("cells/a", "cells/b", "cells/cells/a", "cells/cells/b")
     found = understood(*folders)
     assert found.above == "cells/" and found.classes == ("a", "b") and found.copies == ("cells",) and found.left_out == {}
-    (line,) = layout.lines(found, "x")
+    (line,) = lines(found, "x")
     assert "copy of the set" in line and "--config.data.classes=a,b,cells" in line
     assert understood(*folders, chosen=("a", "b", "cells")).classes == ("a", "b", "cells")
 
 
 def test_files_beside_folders_are_counted_but_not_those_of_classes_that_were_not_chosen():
     found = layout.understand({"": 2, "cat": 3, "dog": 3, "cow": 3}, ("cat", "dog"))
-    assert found.classes == ("cat", "dog") and found.left_out == {"": 2}
-    assert layout.lines(found, "x") == ["2 files beside the folders left out"]
+    assert found.classes == ("cat", "cow", "dog") and found.left_out == {"": 2}
+    assert lines(found, "x") == ["2 files beside the folders left out"]

@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import tracemalloc
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -231,7 +232,7 @@ def test_digits_and_demo():
 
 def test_the_real_archives(shared_data):
     cells = opened(shared_data / "cell_images.zip", group=r"^C\d+")
-    assert cells.classes == ("Parasitized", "Uninfected") and len(cells.examples) == 7438 + 2
+    assert cells.classes == ("Parasitized", "Uninfected") and len(cells.examples) == 7438  # without two Thumbs.db
     assert len({e.group for e in cells.examples} - {""}) == 52
     assert len(opened(shared_data / "flower_photos.tgz").examples) == 2560
 
@@ -368,14 +369,56 @@ def test_fifo_and_socket_are_rejected_and_never_opened(tmp_path):
     assert contents(source).keys() == {"a/1.png", "b/1.png"}
 
 
-def test_thumbs_db_is_listed_and_found_to_be_no_image(make_folder, tmp_path):
-    folder = make_folder(tmp_path / "x", per_class=2)
-    (folder / "Parasitized" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(500))
-    source = listed(folder)
-    _, facts = cache.decode_chunk([reference for _, reference in source.stream()], 8, "bilinear")
-    assert {source.examples[i].id: fact["reason"] for i, fact in enumerate(facts) if fact["reason"]} == {
-        "Parasitized/Thumbs.db": "not an image"
-    }
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+def test_files_of_systems_are_silent_others_and_empty_folders_are_named(make_folder, tmp_path, kind):
+    folder = make_folder(tmp_path / "x", per_class=3)
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "notes.txt", "boxes.XML", "clip.mp4", "second.txt"):
+        (folder / "Parasitized" / name).write_bytes(b"\xd0\xcf\x11\xe0")
+    (folder / "@eaDir").mkdir()
+    (folder / "@eaDir" / "thumb.png").write_bytes(b"x")
+    (folder / "Empty").mkdir()
+    (folder / "Words").mkdir()
+    (folder / "Words" / "labels.csv").touch()
+    (folder / "README").write_text("of the set")
+    path = folder if kind == "folder" else Path(shutil.make_archive(str(tmp_path / "packed"), kind, folder))
+    source = listed(path)
+    assert source.classes == ("Parasitized", "Uninfected") and len(source.examples) == 6 and source.rejected == ()
+    assert source.notes == () and source.warnings == (
+        "1 file beside the folders left out",
+        "no pictures in Empty/, Words/, which are left out",
+        "5 files are not pictures, by name, and left out (2 .txt, 1 .csv, 1 .mp4, 1 .xml)",
+    )
+
+
+def test_a_class_without_pictures_is_named_where_one_class_is_left(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "cat" / "1.png").touch()
+    with pytest.raises(DataError, match=r"one class folder only \(cat\), and no pictures in dog/; a classifier needs"):
+        listed(tmp_path)
+
+
+def test_parts_without_class_folders_are_refused_with_what_to_type(tmp_path):
+    for name in ("Training", "Testing"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    with pytest.raises(DataError, match="name parts of a set, .*--config.data.classes=Testing,Training"):
+        listed(tmp_path)
+    assert listed(tmp_path, classes=("Testing", "Training")).classes == ("Testing", "Training")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_parts_that_a_set_brings_become_splits(make_folder, tmp_path, kind):
+    for part, count in (("seg_train/seg_train", 8), ("seg_test", 4)):
+        make_folder(tmp_path / "x" / part, per_class=count)
+    (tmp_path / "x" / "seg_pred").mkdir()
+    (tmp_path / "x" / "seg_pred" / "1.png").touch()
+    path = tmp_path / "x" if kind == "folder" else Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "x"))
+    source = listed(path)
+    assert source.notes == ("the set brings its own parts: seg_train/ for train, seg_test/ for test",)
+    assert source.warnings == ("1 file in seg_pred/ is in no class folder and left out",)
+    assert Counter(source.examples.splits) == {"train": 16, "test": 8}
+    assert source.examples[0].id.startswith("seg_test/Parasitized/")
 
 
 @pytest.mark.parametrize("name", ["x.tar", "x.tgz", "x.tar.bz2", "x.tar.xz", "x.zip"])

@@ -9,7 +9,7 @@ import pytest
 
 from cnnjax import config as config_lib
 from cnnjax.data import dataset, splits
-from cnnjax.data.sources import Example
+from cnnjax.data.examples import Example
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -109,6 +109,28 @@ def test_official_splits_are_kept_and_completed():
         ("train", "train"): 84, ("train", "val"): 16, ("test", "test"): 100}  # fmt: skip
     with pytest.raises(DataError, match="brings its own train split"):
         splits.assign(examples_of([(5, 5)]), "ab", section("official"))
+
+
+PARTED = [Example(f"{part}/{i % 2}/{i:03}", i % 2, "", part) for part in ("train", "test") for i in range(100)]
+GROUPED = examples_of(CELLS)
+PLAIN = [Example(f"{i % 2}/{i:03}", i % 2, "", "") for i in range(100)]
+
+
+@pytest.mark.parametrize(("examples", "method", "said"), [
+    (PARTED, "official", "the images are divided by the set's own parts, train, test; val, which it does not bring, is cut from train"),
+    (GROUPED, "grouped", "the images are divided by whole groups (split.method=auto)"),
+    (PLAIN, "stratified", "the images are divided by class (split.method=auto)"),
+])  # fmt: skip
+def test_auto_takes_what_the_set_has_and_says_so(examples, method, said):
+    assert config_lib.default().split.method == "auto"
+    assigned = splits.assign(examples, "ab", section("auto"))
+    assert assigned == splits.assign(examples, "ab", section(method))
+    assert splits.reason(section("auto"), examples, sorted({*assigned})) == said
+
+
+def test_parts_that_are_not_used_are_named():
+    said = splits.reason(section("stratified"), PARTED, splits.NAMES)
+    assert said.endswith("by class; the set's own parts are not used, --config.split.method=official uses them")
 
 
 def test_what_cannot_be_split_is_said():

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from training_tools import one_line, read_rows, tiny
+from training_tools import Said, one_line, read_rows, tiny
 
 import cnnjax
 from cnnjax import inference, runtime
@@ -73,11 +73,15 @@ def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
     (inputs / "a.png").write_bytes(good.read_bytes())
     (inputs / "b.png").write_bytes(good.read_bytes()[:100])
     (inputs / "c.png").write_bytes(b"")
+    (inputs / "d.jpg").write_text("no image")
     (inputs / "d.txt").write_text("no image")
+    (inputs / "Thumbs.db").write_text("no image")
     (inputs / "e.png").write_bytes(good.read_bytes())
-    assert predict(plain.workdir, [str(inputs)], tmp_path / "out.csv") == (2, 3)
+    said = Said()
+    assert predict(plain.workdir, [str(inputs)], tmp_path / "out.csv", progress=said) == (2, 3)
+    assert said.lines == ["1 file is not a picture, by name, and left out; name one itself to have it read"]
     rows = read_rows(tmp_path / "out.csv")
-    assert [os.path.basename(row["path"]) for row in rows] == ["a.png", "b.png", "c.png", "d.txt", "e.png"]
+    assert [os.path.basename(row["path"]) for row in rows] == ["a.png", "b.png", "c.png", "d.jpg", "e.png"]
     for row in rows[1:4]:
         assert row["error"] and not row["predicted"] and not row["p_Parasitized"]
     assert not rows[0]["error"] and rows[0]["p_Parasitized"] == rows[4]["p_Parasitized"]
@@ -110,6 +114,11 @@ def test_inputs_are_files_folders_and_globs_each_file_once(cell_folder, tmp_path
     assert expand([str(cell_folder)]) == files
     assert expand([f"{cell_folder}/*/*.png", files[0]]) == files
     assert expand([f"{cell_folder}/**/*.png"]) == files
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "cells").symlink_to(cell_folder)
+    (linked / "cells_again").symlink_to(linked)
+    assert len(expand([str(linked)])) == len(files)
     with pytest.raises(DataError, match="no such file, folder with files, or files that match"):
         expand([str(tmp_path / "none*.png")])
 
