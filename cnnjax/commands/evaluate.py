@@ -37,6 +37,9 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     restored = inference.restore(workdir, step, overrides)
     if not run.splits.exists():
         raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
+    if restored.splits_sha256 != data_lib.splits_digest(run.splits):
+        raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}: a test image may be one that it was "
+                        "trained on; restore the file")  # fmt: skip
     if not run.has_ended():
         progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
     if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):

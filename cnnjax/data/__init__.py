@@ -5,7 +5,7 @@ from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.examples import Source
-from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail
+from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail, upright
 from cnnjax.data.listings import DataReference, FileReference
 from cnnjax.data.sources import SOURCES, check_path, open_source
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
@@ -24,5 +24,5 @@ __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
     "ImageError", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
     "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "split_reason", "splits_digest",
-    "thumbnail",
+    "thumbnail", "upright",
 ]  # fmt: skip

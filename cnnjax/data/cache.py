@@ -27,7 +27,7 @@ from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 
-FORMAT = 4  # part of the key: raise it when decoded pixels change
+FORMAT = 5  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
 CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
 ALONE = 600  # fewer images are decoded in the calling thread

@@ -7,13 +7,17 @@ import warnings
 import numpy as np
 import PIL
 import simplejpeg
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from cnnjax.data import pixels as pixels_lib
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+TURNS = dict(
+    zip(range(2, 9), (Image.Transpose(number) for number in (0, 3, 1, 5, 4, 6, 2)), strict=True)
+)  # EXIF orientation -> what undoes it
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -194,9 +198,37 @@ def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
     return np.asarray(_to_rgb(image)), facts
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Returns an image turned and mirrored as its EXIF says; other tags are not looked at, so that an odd one does no harm."""
+    orientation = None
+    with contextlib.suppress(Exception):  # damaged metadata of a picture that is whole
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    method = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG file without colour profile and the texts that say nothing about orientation: Pillow has limits for their size."""
+    parts, at = [data[:8]], 8
+    while len(data) >= at + 12:
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        kind = data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            break
+        text = kind in (b"tEXt", b"zTXt", b"iTXt") and not data.startswith(
+            (b"XML:com.adobe.xmp\0", b"Raw profile type "), at + 8
+        )
+        if not text and kind != b"iCCP":
+            parts.append(data[at:end])
+        at = end
+    return b"".join((*parts, data[at:]))
+
+
 def _open(data: bytes) -> tuple[np.ndarray, dict]:
     if not data:
         raise ImageError("empty file")
+    if data.startswith(PNG_SIGNATURE):
+        data = _without_texts(data)
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         facts = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
@@ -205,7 +237,7 @@ def _open(data: bytes) -> tuple[np.ndarray, dict]:
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
         image.load()
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image))), facts
+        return np.asarray(_to_rgb(upright(image))), facts
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -242,6 +274,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _over_white(rgb)
     if image.mode == "F":
         raise ImageError("floating-point pixels; save it as 8- or 16-bit")
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # some programs leave the fourth byte empty
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         return _over_white(image.convert("RGBA"))
     return image.convert("RGB")

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from cnnjax import data as data_lib
 from cnnjax import metrics, models, runtime
@@ -203,7 +203,7 @@ def _reference(image: ImageLike) -> data_lib.FileReference | data_lib.DataRefere
 
 def _bytes(image: Image.Image) -> np.ndarray | bytes:
     """Returns the pixels of a PIL image, or a lossless file where a decoder has more to do, such as with 16 bits or a palette."""
-    image = ImageOps.exif_transpose(image)
+    image = data_lib.upright(image)
     if image.mode in ("RGB", "L", "RGBA") and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):

@@ -23,6 +23,7 @@ class RestoredNetwork:
         classes: names in the order of the probabilities.
         positive: index of the positive class of a two-class task; -1 for more classes.
         step: which checkpoint.
+        splits_sha256: digest of the split that it was trained on.
     """
 
     engine: Engine
@@ -31,6 +32,7 @@ class RestoredNetwork:
     classes: tuple[str, ...]
     positive: int
     step: int
+    splits_sha256: str
 
 
 def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[str, Any] | None = None) -> RestoredNetwork:
@@ -61,7 +63,9 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
         shapes = network.abstract(mesh, ema=bool(config.train.ema_decay))
         model = evaluated(**saved.load(step, {"model": shapes})["model"])
     engine = Engine(compile_logits(network, mesh), model, mesh)
-    return RestoredNetwork(engine, config, preprocessing, tuple(metadata["classes"]), metadata["positive"], step)
+    return RestoredNetwork(
+        engine, config, preprocessing, tuple(metadata["classes"]), metadata["positive"], step, metadata["splits_sha256"]
+    )
 
 
 def with_preprocessing(config: Config, preprocessing: Preprocessing) -> Config:

@@ -88,6 +88,35 @@ def test_orientation_in_xmp_and_in_text_is_applied():
         assert images.decode(png(2, 3, bytes(2 * 10), text)).shape == (3, 2, 3)
 
 
+def test_an_odd_tag_beside_the_orientation_does_no_harm():
+    upright = smooth(32, 48)
+    tags = bytes.fromhex("4d4d002a00000008000201120003000000010006000001280001000000010200000000000000")
+    data = encoded(upright, "JPEG")
+    segment = b"\xff\xe1" + (len(tags) + 8).to_bytes(2, "big") + b"Exif\0\0" + tags
+    assert images.decode(data[:2] + segment + data[2:]).shape == (48, 32, 3)
+
+
+@pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"])
+def test_long_texts_and_profiles_of_a_png_do_not_matter(kind):
+    long = chunk(kind, b"Comment\0\0" + zlib.compress(bytes(3_000_000)))
+    assert np.array_equal(images.decode(png(2, 3, bytes(2 * 10), long)), images.decode(png(2, 3, bytes(2 * 10))))
+
+
+def test_alpha_of_a_bmp_that_is_empty_throughout_is_none():
+    pixels = np.arange(4 * 4 * 4, dtype=np.uint8).reshape(4, 4, 4)
+    head = struct.pack("<IiiHHIIiiII", 108, 4, -4, 1, 32, 3, 64, 0, 0, 0, 0) + struct.pack(
+        "<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000
+    )
+    for alpha, expected in ((0, pixels[..., 2::-1]), (255, pixels[..., 2::-1])):
+        pixels[..., 3] = alpha
+        body = head + bytes(108 - len(head)) + pixels.tobytes()
+        assert np.array_equal(images.decode(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 122) + body), expected)
+    pixels[..., 3], pixels[0, 0, 3] = 0, 255
+    body = head + bytes(108 - len(head)) + pixels.tobytes()
+    decoded = images.decode(b"BM" + struct.pack("<IHHI", 14 + len(body), 0, 0, 122) + body)
+    assert np.array_equal(decoded[0, 0], pixels[0, 0, 2::-1]) and decoded[1:].min() == 255
+
+
 def test_transparency_is_laid_over_white():
     rgba = np.zeros((4, 4, 4), np.uint8)
     rgba[..., 0], rgba[:, :2, 3], rgba[:, 2:, 3] = 200, 255, 0
