@@ -56,6 +56,12 @@ def _files_below(folder: str) -> tuple[list[str], int]:
     return found, others
 
 
+def _cell(path: str) -> str:
+    """A path as it stands in a table: bytes that are not UTF-8 spelled out, and nothing that a spreadsheet takes for a formula."""
+    text = data_lib.spelled_out(path)
+    return f"./{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *,
             progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
     """Predicts files and writes a CSV: `path,predicted`, a probability per class, `error`.
@@ -89,10 +95,15 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
             for prediction in classifier.stream(paths):
                 bad += bool(prediction.error)
                 p = prediction.probabilities
-                yield (prediction.path, prediction.predicted, *(p.get(c, "") for c in classifier.classes), prediction.error)
+                yield (
+                    _cell(prediction.path),
+                    prediction.predicted,
+                    *(p.get(c, "") for c in classifier.classes),
+                    prediction.error,
+                )
                 advance(1)
         if bad == len(paths):
-            raise DataError(f"of {counted(bad, 'file')} none could be read ({prediction.path}: {prediction.error}); name images with "
+            raise DataError(f"of {counted(bad, 'file')} none could be read ({data_lib.spelled_out(prediction.path)}: {prediction.error}); name images with "
                             "--input=FILE, a folder or a quoted glob; nothing was written")  # fmt: skip
 
     try:

@@ -6,7 +6,7 @@ from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail, upright
-from cnnjax.data.listings import DataReference, FileReference
+from cnnjax.data.listings import DataReference, FileReference, spelled_out
 from cnnjax.data.sources import SOURCES, check_path, open_source
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS
@@ -23,6 +23,6 @@ from cnnjax.data.whitening import fit as fit_whitening
 __all__ = [
     "NO_ROWS", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
     "ImageError", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "split_reason", "splits_digest",
+    "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "spelled_out", "split_reason", "splits_digest",
     "thumbnail", "upright",
 ]  # fmt: skip

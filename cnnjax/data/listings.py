@@ -166,11 +166,11 @@ def _list_folder(root: Path) -> Files:
             above[directory] = (*higher, real)
             below = os.path.relpath(directory, root)
             if not names and not files:
-                folders.append(_text(below))
+                folders.append(spelled_out(below))
             below = "" if below == "." else f"{below}/"
             for name in files:
                 relative = below + name
-                id = _text(relative)
+                id = spelled_out(relative)
                 if id != relative:
                     spelled[id] = relative
                 try:
@@ -190,8 +190,8 @@ def _list_folder(root: Path) -> Files:
     )
 
 
-def _text(name: str) -> str:
-    """A name with bytes that are not UTF-8 spelled out, so that it can be printed and written to files."""
+def spelled_out(name: str) -> str:
+    """Returns a name with bytes that are not UTF-8 spelled out, so that it can be printed and written to files."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -276,7 +276,7 @@ def _list_tar(path: Path) -> Files:
 def _tar_files(archive: tarfile.TarFile, rejected: list, folders: list) -> Iterator[tuple[str, tarfile.TarInfo]]:
     """Name and member of each file that may be read; the others are added to `rejected`, or to `folders`."""
     for info in _members(archive):
-        name = _text(info.name.removeprefix("./"))
+        name = spelled_out(info.name.removeprefix("./"))
         if info.isdir():
             folders.append(name)
         elif _unsafe(info.name):

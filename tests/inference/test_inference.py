@@ -89,6 +89,29 @@ def test_a_broken_file_is_a_row_with_the_reason(plain, cell_folder, tmp_path):
     assert broken.error == rows[1]["error"] and broken.probabilities == {}
 
 
+def test_any_name_of_a_file_has_a_row_that_a_spreadsheet_does_not_run(plain, cell_folder, tmp_path, monkeypatch):
+    good = sorted(cell_folder.rglob("*.png"))[0].read_bytes()
+    names = [os.fsdecode(b"caf\xe9.png"), "=1+1.png", "-x.png", "a,b\n.png", "ümlaut.png"]
+    monkeypatch.chdir(tmp_path)
+    try:
+        for name in names:
+            (tmp_path / name).write_bytes(good)
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    assert predict(plain.workdir, names, tmp_path / "out.csv") == (5, 0)
+    written = {row["path"] for row in read_rows(tmp_path / "out.csv")}
+    assert written == {"caf\\xe9.png", "./=1+1.png", "./-x.png", "a,b\n.png", "ümlaut.png"}
+
+
+def test_a_split_that_was_edited_is_refused_in_evaluation(plain, tmp_path):
+    copy = shutil.copytree(plain.workdir, tmp_path / "copy")
+    text = (copy / "splits.csv").read_text()
+    (copy / "splits.csv").write_text(text.replace(",train", ",T").replace(",test", ",train").replace(",T", ",test"))
+    with pytest.raises(DataError, match="is not the split of the checkpoint at step .*restore the file") as error:
+        evaluate(copy, "test")
+    one_line(error)
+
+
 def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_path):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_text("no image")
