@@ -3,6 +3,7 @@
 Nothing expensive is imported before the signals have handlers.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -12,6 +13,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 def program() -> None:
     """Runs the command line and exits with its code."""
+    if importlib.util.find_spec("fcntl") is None:
+        print("error: cnnjax runs on Linux and macOS; on Windows run it in WSL: https://learn.microsoft.com/windows/wsl/install",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(2)
     for number in SIGNALS:  # there is nothing to save yet, and the imports take seconds
         signal.signal(number, lambda *_: os._exit(75))
     from cnnjax.cli import run

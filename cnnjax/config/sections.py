@@ -44,6 +44,8 @@ class Data(Section):
     tfds: str = key("", "name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2")
     cache_dir: str = key("~/.cache/cnnjax", "downloads and decoded images, shared between runs")
     classes: tuple[str, ...] = key((), "names in label order; (): the folders' names, sorted")
+    names: str = key("", 'code page of the names in a .zip of another system, such as cp949; "": UTF-8, or as the format has it',
+                     choices=("", "cp949", "cp932", "gb18030", "big5", "cp1251"))
     positive: str = key("", 'the positive class of a two-class task; "": the second class')
     group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)

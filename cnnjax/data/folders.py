@@ -61,7 +61,7 @@ def labelled(config, place: str, files: Files) -> Source:
         references = functools.partial(_known, files.stream, position)
     facts = ((id, files.facts(place)) for id, place in zip(listed.ids, _placed(numbers, files.places), strict=True))
     others = Counter(f".{name.lower().rpartition('.')[2]}" for name in itertools.compress(files.names, ours & ~pictures))
-    warnings = (*layout_lib.left_out_lines(layout, place), *_lines(bare, others))
+    warnings = (*files.warnings, *layout_lib.left_out_lines(layout, place), *_lines(bare, others))
     return Source(classes, listed, digest(facts), references, rejected, layout_lib.parts_line(layout), warnings)
 
 

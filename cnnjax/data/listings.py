@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from cnnjax.data import code_pages
 from cnnjax.data.columns import Column, table
 from cnnjax.errors import DataError
 
@@ -114,6 +115,7 @@ class Files:
         rejected: (name, reason).
         reference: (name, place) -> reference.
         folders: that hold nothing, and in archives those that have an entry of their own.
+        warnings: lines about what is odd.
         stream: of what can only be read from its beginning: () -> (number of the file, reference).
     """
 
@@ -124,10 +126,15 @@ class Files:
     reference: Callable[[str, tuple], Reference]
     folders: list[str] = dataclasses.field(default_factory=list)
     stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
+    warnings: list[str] = dataclasses.field(default_factory=list)
 
 
-def list_files(path: Path) -> Files:
+def list_files(path: Path, page: str = "") -> Files:
     """Lists a folder or an archive; an archive is known by its content.
+
+    Args:
+        path: of it.
+        page: code page of the names in a zip archive that do not say theirs; see `code_pages.name_of`.
 
     Raises:
         DataError: it is neither, or damaged.
@@ -136,7 +143,7 @@ def list_files(path: Path) -> Files:
         return _list_folder(path)
     try:
         if zipfile.is_zipfile(path):
-            return _list_zip(path)
+            return _list_zip(path, page)
         if tarfile.is_tarfile(path):
             return _list_tar(path)
     except DataError:
@@ -199,14 +206,15 @@ def _unsafe(name: str) -> bool:
     return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or bool(re.match("[A-Za-z]:", name))
 
 
-def _list_zip(path: Path) -> Files:
-    rejected, spelled, folders = [], {}, []
+def _list_zip(path: Path, page: str) -> Files:
+    rejected, spelled, folders, unknown = [], {}, [], []
 
     def rows() -> Iterator[tuple]:
         with open(path, "rb") as file:
             for info in _zip_members(file):
                 # Some programs of Windows write "\\" where the format wants "/".
-                name = info.filename if "/" in info.filename else info.filename.replace("\\", "/")
+                name = code_pages.name_of(info, page, unknown)
+                name = name if "/" in name else name.replace("\\", "/")
                 if name.endswith("/"):
                     folders.append(name[:-1])
                 elif _unsafe(name):
@@ -220,7 +228,7 @@ def _list_zip(path: Path) -> Files:
 
     names, *places = table(rows(), "string", *ZIP_PLACE.values())
     return Files(names, places, lambda place: place[:2], rejected,
-                  lambda name, place: ZipReference(str(path), spelled.get(name, name), place), folders)  # fmt: skip
+                  lambda name, place: ZipReference(str(path), spelled.get(name, name), place), folders, warnings=code_pages.advice(unknown))  # fmt: skip
 
 
 def _zip_members(file) -> Iterator[zipfile.ZipInfo]:

@@ -54,7 +54,7 @@ def _files(config, progress: Progress) -> Source:
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
-    return folders.labelled(config, str(path), listings.list_files(path))
+    return folders.labelled(config, str(path), listings.list_files(path, config.names))
 
 
 def _check_classes(config, classes: tuple[str, ...], place: str) -> None:

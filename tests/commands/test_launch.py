@@ -292,3 +292,8 @@ def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
     (tmp_path / "report.html").unlink()
     for _ in range(2):  # one of its own is replaced
         assert launch("--mode=report", f"--workdir={trained.workdir}", output).returncode == 0
+
+
+def test_a_system_without_file_locks_is_refused_in_one_line(tmp_path):
+    code = "import sys, runpy; sys.modules['fcntl'] = None; sys.argv = ['launch.py']; runpy.run_path('launch.py', run_name='__main__')"
+    assert "on Windows run it in WSL" in refused(child(["-c", code]))
