@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from absl import flags
 
 import cnnjax
 from cnnjax import config as config_lib
+from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
@@ -69,7 +71,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         ConfigError: an argument that is not a flag, an unknown flag, or a flag without its value.
     """
     overrides, rest = {}, list(argv[:1])
-    arguments = iter(argv[1:])
+    arguments = iter(_opened(argv[1:]))
     for argument in arguments:
         if not argument.startswith("--config."):
             rest.append(argument)
@@ -83,7 +85,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     try:
         left = FLAGS(rest)[1:]
     except flags.Error as error:
-        raise ConfigError(f"{' '.join(str(error).split())}; {DOCUMENTED} --help lists the flags") from None
+        raise ConfigError(f"{' '.join(str(error).split())}; {_hint(error)}{DOCUMENTED} --help lists the flags") from None
     if left:
         flag = "mode" if left[0] in MODES else "input"
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
@@ -91,6 +93,28 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides
+
+
+def _opened(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--input a.png b.png`, as a shell leaves an open glob, as one flag for each file."""
+    found, inputs = [], False
+    for i, argument in enumerate(arguments):
+        if argument.startswith("-"):
+            inputs = argument == "--input" or argument.startswith("--input=")
+        elif inputs and arguments[i - 1] != "--input":
+            argument = f"--input={argument}"
+        found.append(argument)
+    return found
+
+
+def _hint(error: flags.Error) -> str:
+    """What to type where users of other programs type what does not exist here."""
+    if isinstance(error, flags.UnrecognizedFlagError):
+        found = habits.for_flag(error.flagname)
+    else:
+        matched = re.match(r"flag --mode=(\w+):", str(error))
+        found = habits.for_mode(matched[1]) if matched else ""
+    return f"did you mean {found}? " if found and found != habits.SAME else f"{found}; " if found else ""
 
 
 def help_text() -> str:

@@ -21,12 +21,12 @@ from cnnjax.config.sections import (
     Train,
     flatten,
 )
-from cnnjax.config.settings import default, finish, notes, override
+from cnnjax.config.settings import default, finish, nearest, notes, override
 from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
     "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Image", "Log", "Mesh", "Model", "Optimizer",
     "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "default", "differences", "finish", "flatten",
-    "from_dict", "idle", "interval", "load_config", "load_own", "notes", "override", "set_preset", "split_own", "to_json",
+    "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "set_preset", "split_own", "to_json",
     "unknown_variant", "validate", "without_effect",
 ]  # fmt: skip

@@ -89,7 +89,9 @@ class Key:
                 return f"write {FORM}, a function in a file of your own"
         if self.choices:
             return _not_among(value, names(self.choices), own=self.own)
-        return "" if self._is_within(value) else f"must be {self._bounds()}"
+        if self._is_within(value):
+            return ""
+        return f"must be {self._bounds()}" if math.isfinite(value) else f"must be a finite number{self._bounds_behind()}"
 
     def _problem_of_entries(self, values: tuple) -> str:
         if self.choices:
@@ -110,6 +112,10 @@ class Key:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+    def _bounds_behind(self) -> str:
+        bounds = self._bounds()
+        return "" if bounds == "a finite number" else f", {bounds}"
 
     def _bounds(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

@@ -62,16 +62,18 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def nearest(key: str) -> list[str]:
+    """Returns the keys with the last name of `key`, with its initials, as in "lr", or with more words, as in "flip"."""
+    last, leaves = key.rpartition(".")[2], {name: name.rpartition(".")[2] for name in KEYS}
+    same = [name for name, leaf in leaves.items() if last in (leaf, "".join(word[0] for word in leaf.split("_")))]
+    return same or [name for name, leaf in leaves.items() if leaf.startswith(f"{last}_")]
+
+
 def unknown_key(key: str) -> ConfigError:
     """Returns the error for a key that does not exist: the nearest valid ones, and how to see all."""
     if inside := [name for name in KEYS if name.startswith(f"{key}.")]:
         return ConfigError(f"{key!r} is a section of the config; set one of its keys: {', '.join(inside)}")
-    near, last = [], key.rpartition(".")[2]
-    for name in KEYS:
-        leaf = name.rpartition(".")[2]
-        if last in (leaf, "".join(word[0] for word in leaf.split("_"))):
-            near.append(name)  # the right name in the wrong section, or its initials, as in "lr"
-    near = list(dict.fromkeys(near + difflib.get_close_matches(key, KEYS, 3, 0.6)))[:3]
+    near = list(dict.fromkeys(nearest(key) + difflib.get_close_matches(key, KEYS, 3, 0.6)))[:3]
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     return ConfigError(f"unknown config key {key!r}{hint} python launch.py --help lists all {len(KEYS)}")
 

@@ -3,6 +3,7 @@
 import pytest
 
 from cnnjax import config as config_lib
+from cnnjax.config import KEYS
 from cnnjax.errors import ConfigError
 
 
@@ -64,3 +65,7 @@ def test_wrong_type_is_one_line_with_key_value_and_what_is_allowed(key, value, a
         config_lib.override(config_lib.default(), {key: value})
     assert len(lines_of(error)) == 1
     assert str(error.value) == f"{key}={value!r}: must be {allowed}"
+
+
+def test_infinity_is_told_not_to_be_a_finite_number():
+    assert KEYS["optimizer.learning_rate"].problem(float("inf")) == "must be a finite number, above 0"
