@@ -37,7 +37,9 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=FLAGS)
-flags.DEFINE_string("workdir", "", "run directory; default runs/<config name>[-<variant>]", flag_values=FLAGS)
+flags.DEFINE_string(
+    "workdir", "", "run directory; default runs/<config name>[-<variant>][-<name of the data>]", flag_values=FLAGS
+)
 flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
 flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
@@ -108,7 +110,7 @@ def _opened(arguments: Sequence[str]) -> list[str]:
 
 
 def _hint(error: flags.Error) -> str:
-    """What to type where users of other programs type what does not exist here."""
+    """The words to type where users of other programs type what does not exist here."""
     if isinstance(error, flags.UnrecognizedFlagError):
         found = habits.for_flag(error.flagname)
     else:

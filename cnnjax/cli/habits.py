@@ -1,4 +1,4 @@
-"""What users of other trainers type, and what to type here."""
+"""Words of other trainers, and those of this program in their place."""
 
 from cnnjax import config as config_lib
 

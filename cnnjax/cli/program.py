@@ -8,7 +8,7 @@ from cnnjax.cli import flags, modes
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
-from cnnjax.cli.workdir import local_workdir
+from cnnjax.cli.workdir import default_workdir, local_workdir
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
 from cnnjax.progress import Console
 
@@ -39,7 +39,9 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
         config = config_lib.load_config(FLAGS.config, overrides)
     if stop():
         raise Stopped(modes.INTERRUPTED)
-    with local_workdir(FLAGS.workdir or f"runs/{config.name}", config.data.cache_dir, console) as (workdir, push):
+    with local_workdir(
+        FLAGS.workdir or default_workdir(config.name, overrides.get("data.path", "")), config.data.cache_dir, console
+    ) as (workdir, push):
         if FLAGS.mode == "train":
             modes.train(config, workdir, push, console)
         elif FLAGS.mode == "explore":

@@ -1,6 +1,8 @@
 """The run directory of the command line: a local path, or the local copy of one at an address such as gs://bucket/run."""
 
 import contextlib
+import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +10,25 @@ from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress
-from cnnjax.runs import Mirror, is_remote
+from cnnjax.runs import Mirror, RunDirectory, is_remote
+
+
+def default_workdir(name: str, data: str) -> str:
+    """Returns the run directory where none is named: `runs/<config>`, or `runs/<config>-<data>` of data that was named.
+
+    Args:
+        name: of the config, with its variant.
+        data: path that the user has given; "" without one.
+    """
+    plain = Path("runs") / name
+    held = RunDirectory(plain).config
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a run of an older version stays where it is
+        if not data or json.loads(held.read_text(encoding="utf-8"))["data"]["path"] == data:
+            return str(plain)
+    stem = re.sub(
+        r"[^\w.-]+", "_", re.sub(r"\.(zip|tar|tgz|tar\.\w+|csv|tsv|parquet)$", "", data.rstrip("/").rpartition("/")[2])
+    )
+    return f"{plain}-{stem or 'data'}"
 
 
 @contextlib.contextmanager

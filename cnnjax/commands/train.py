@@ -55,14 +55,26 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
                       "to share a batch among several passes, or --config.mesh.fsdp for more devices")  # fmt: skip
             held.enter_context(runtime.readable_shortage(advice))
             return inference.Run(run.path, _Training(config, run, progress, stop).train(saved))
+    if ended[1]["data"]["path"] != config.data.path:
+        _check_same_data(run, ended[1]["data"]["path"], config.data, progress)
     if main and not run.report.exists():  # killed between the last number and the page
         pages.write_report(run.path)
-    summary, trained = ended
-    epochs, trained = counted(summary.epochs, "epoch"), trained["data"]["path"]
+    summary, epochs = ended[0], counted(ended[0].epochs, "epoch")
     progress.message(f"{run} is finished ({epochs}, best step {summary.best_step}); nothing to train")
-    if trained != config.data.path:
-        progress.warn(f"it was trained on {trained}, not on {config.data.path}; for that use another --workdir")
     return inference.Run(run.path, summary)
+
+
+def _check_same_data(run: runs.RunDirectory, trained: str, data: config_lib.Data, progress: Progress) -> None:
+    """Raises DataError where a finished run would answer for other data than its own; the same data may have moved."""
+    data_lib.check_path(data)
+    with contextlib.suppress(DataError):
+        found = set(data_lib.open_source(data, progress).examples.ids)
+        if run.splits.exists() and found.issuperset(data_lib.read_splits(run.splits).ids):
+            return
+    other = run.path.with_name(f"{run.path.name}-{Path(data.path).name or 'download'}")
+    raise DataError(f"{run} is finished and was trained on {trained or data.url}, not on {data.path or data.url}; train on that with "
+                    f"--workdir={other}, or evaluate the run where its data is now with --mode=eval --workdir={run} "
+                    f"--config.data.path={data.path}")  # fmt: skip
 
 
 class _Training:

@@ -239,9 +239,21 @@ def test_a_finished_run_says_so_and_changes_nothing(make, plain):
     assert train(plain.config, plain.workdir, progress=said) == plain.summary
     assert any("is finished (3 epochs" in line for line in said.lines)
     assert snapshot(plain.workdir) == before
-    moved = make(log__tensorboard=True, data__path="elsewhere")
-    assert train(moved, plain.workdir, progress=said) == plain.summary
-    assert "not on elsewhere; for that use another --workdir" in said.lines[-1]
+
+
+def test_a_finished_run_answers_for_its_own_data_only_wherever_that_has_moved(
+    make, make_folder, cell_folder, plain, tmp_path
+):
+    shutil.copytree(cell_folder, tmp_path / "moved")
+    assert train(make(log__tensorboard=True, data__path=str(tmp_path / "moved")), plain.workdir) == plain.summary
+    other = make_folder(tmp_path / "other", per_class=4)
+    with pytest.raises(
+        DataError, match=r"was trained on .*cells, not on .*other; train on that with --workdir=.*run-other"
+    ) as error:
+        train(make(log__tensorboard=True, data__path=str(other)), plain.workdir)
+    one_line(error)
+    with pytest.raises(DataError, match="no such folder or archive: elsewhere"):
+        train(make(log__tensorboard=True, data__path="elsewhere"), plain.workdir)
 
 
 def test_another_config_in_a_used_directory_is_refused_with_the_difference(make, plain):
