@@ -105,7 +105,7 @@ def _data(record: Record) -> Section:
         rows.append((name, f"{total:,}", *((f"{len(groups[name]):,}",) if grouped else ()), *per_class))
     config = record.config
     source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
-              "digits": "scikit-learn's digits", "demo": "Drawn cells"}[config["data.source"]]  # fmt: skip
+              "digits": "scikit-learn's digits", "demo": "Drawn cells"}.get(config["data.source"], config["data.source"])  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
     blocks += [Note(f"{line[0].upper()}{line[1:]}.") for line in (record.summary.notes if record.summary else ())]
     both = data_lib.shared_groups(record.splits.groups, record.splits.splits)
