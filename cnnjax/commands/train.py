@@ -196,8 +196,10 @@ class _Training:
                 result = inference.evaluate_split(
                     engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
                     name=name, step=step, progress=self.progress)  # fmt: skip
-                found[name] = metrics.summarized(result)
-        return found
+                found[name] = result
+        for line in metrics.doubts(found):
+            self.progress.warn(line)
+        return {name: metrics.summarized(result) for name, result in found.items()}
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
         return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)

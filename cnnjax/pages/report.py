@@ -9,7 +9,7 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
-from cnnjax.metrics import METRICS, present, shown
+from cnnjax.metrics import METRICS, doubts, present, shown
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, write_page
 from cnnjax.pages.figures import svg
@@ -83,6 +83,7 @@ def _result(record: Record) -> Section:
         rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in results.items()]
         caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
+        blocks += [Note(f"{line[0].upper()}{line[1:]}.", warning=True) for line in doubts(record.evaluations)]
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
                                "probability of 0.5."))  # fmt: skip
