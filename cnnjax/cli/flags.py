@@ -91,7 +91,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     if left:
         flag = "mode" if left[0] in MODES else "input"
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
-    for key in ("data.path", "data.cache_dir"):
+    for key in ("data.path", "data.root", "data.cache_dir"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides

@@ -38,7 +38,10 @@ class Data(Section):
 
     source: str = key("files", "files: folder or archive; demo: drawn cells; digits: scikit-learn's; tfds: by name",
                       choices="cnnjax.data:SOURCES")
-    path: str = key("", 'folder, .zip, .tar or .tgz with one folder per class, here or at gs://, s3://; "": download data.url')
+    path: str = key("", "folder, .zip, .tar or .tgz with one folder per class, here or at gs://, s3://, or a table of labels (.csv, .tsv, "
+                    '.parquet); "": download data.url')
+    root: str = key("", 'of a table: folder or archive of its files; "": the folder of the table')
+    columns: tuple[str, ...] = key((), "of a table: file=NAME, label=NAME, group=NAME, split=NAME, those that are not found by themselves")
     url: str = key("", "archive to download when data.path is empty")
     sha256: str = key("", "of that archive, 64 hex digits")
     tfds: str = key("", "name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2")

@@ -53,16 +53,18 @@ def labelled(config, place: str, files: Files) -> Source:
     if not listed:
         raise DataError(f"{place} has no files in its class folders ({', '.join(classes)})")
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not is_system(name) and not is_other(name)))
-    if files.stream is None:
-        references = functools.partial(_references, files.reference, layout.above, listed.ids, numbers, files.places)
-    else:
-        position = np.full(len(files.names), -1, np.int32)
-        position[numbers] = np.arange(len(numbers), dtype=np.int32)
-        references = functools.partial(_known, files.stream, position)
-    facts = ((id, files.facts(place)) for id, place in zip(listed.ids, _placed(numbers, files.places), strict=True))
+    facts = ((id, files.facts(place)) for id, place in zip(listed.ids, placed(numbers, files.places), strict=True))
     others = Counter(f".{name.lower().rpartition('.')[2]}" for name in itertools.compress(files.names, ours & ~pictures))
     warnings = (*files.warnings, *layout_lib.left_out_lines(layout, place), *_lines(bare, others))
-    return Source(classes, listed, digest(facts), references, rejected, layout_lib.parts_line(layout), warnings)
+    return Source(
+        classes,
+        listed,
+        digest(facts),
+        references(files, layout.above, listed.ids, numbers),
+        rejected,
+        layout_lib.parts_line(layout),
+        warnings,
+    )
 
 
 def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:
@@ -107,17 +109,32 @@ def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[s
     return classes
 
 
-def _placed(numbers: np.ndarray, places: list[Column]) -> Iterator[tuple]:
-    """The place of each numbered file."""
+def placed(numbers: np.ndarray, places: list[Column]) -> Iterator[tuple]:
+    """Yields the place of each numbered file."""
     for at in range(0, len(numbers), PART):
         yield from zip(*(column.take(numbers[at : at + PART]) for column in places), strict=True)
 
 
-def _references(reference: Callable, above: str, ids: Column, numbers: np.ndarray, places: list[Column]
-                ) -> Iterator[tuple[int, Reference]]:  # fmt: skip
-    for i, (id, place) in enumerate(zip(ids, _placed(numbers, places), strict=True)):
-        yield i, reference(above + id, place)
+def references(files: Files, above: str, ids: Column, numbers: np.ndarray) -> Callable[[], Iterator[tuple[int, Reference]]]:
+    """Returns what yields the reference of each example once, with its number.
+
+    Args:
+        files: that were listed.
+        above: the folder that is not part of an id.
+        ids: of the examples.
+        numbers: of their files, int [examples].
+    """
+    if files.stream is None:
+        return functools.partial(_by_place, files, above, ids, numbers)
+    position = np.full(len(files.names), -1, np.int32)
+    position[numbers] = np.arange(len(numbers), dtype=np.int32)
+    return functools.partial(_streamed, files.stream, position)
 
 
-def _known(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
+def _by_place(files: Files, above: str, ids: Column, numbers: np.ndarray) -> Iterator[tuple[int, Reference]]:
+    for i, (id, place) in enumerate(zip(ids, placed(numbers, files.places), strict=True)):
+        yield i, files.reference(above + id, place)
+
+
+def _streamed(stream: Callable, position: np.ndarray) -> Iterator[tuple[int, Reference]]:
     return ((int(position[number]), reference) for number, reference in stream() if position[number] >= 0)

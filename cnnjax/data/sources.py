@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax import runs
-from cnnjax.data import download, folders, listings
+from cnnjax.data import download, folders, listings, tables
 from cnnjax.data.examples import Example, Examples, Source, digest, group_of
 from cnnjax.data.listings import DataReference, Reference
 from cnnjax.errors import DataError
@@ -54,6 +54,8 @@ def _files(config, progress: Progress) -> Source:
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
+    if tables.is_table(str(path)):
+        return tables.labelled(config, path)
     return folders.labelled(config, str(path), listings.list_files(path, config.names))
 
 

@@ -46,6 +46,12 @@ class Record:
         return self.config["name"] or self.directory.path.name
 
     @property
+    def title(self) -> str:
+        """Name of the config and of the directory, once where they agree."""
+        own = self.directory.path.resolve().name
+        return self.name if self.name in ("", own) else f"{self.name}: {own}"
+
+    @property
     def is_finished(self) -> bool:
         """Tells whether the run has come to its end."""
         return self.summary is not None and self.summary.stopped in ("finished", "early")

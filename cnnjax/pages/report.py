@@ -1,6 +1,8 @@
 """The page of a run. All numbers come from its files; nothing is computed anew."""
 
 import collections
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +39,7 @@ def report_page(record: Record) -> Page:
     sections = [_result(record), _data(record), _network(record), _training(record)]
     if record.judged:
         sections += [_judged(record), _looks(record)]
-    return Page(record.name, _subtitle(record), [*sections, _time(record), _config(record), _environment(record)])
+    return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record), _environment(record)])
 
 
 def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:
@@ -49,8 +51,9 @@ def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:
 
 
 def text_of(value) -> str:
-    """Returns a value of a config as text; a list without brackets."""
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    """Returns a value of a config as text; a list without brackets, and of an absolute path its last name: a page travels."""
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) else text
 
 
 def _subtitle(record: Record) -> str:
@@ -105,10 +108,12 @@ def _data(record: Record) -> Section:
         per_class = (f"{counts[name, c]:,}" for c in classes)
         rows.append((name, f"{total:,}", *((f"{len(groups[name]):,}",) if grouped else ()), *per_class))
     config = record.config
-    source = {"files": config["data.path"] or config["data.url"], "tfds": f"TFDS {config['data.tfds']}",
+    source = {"files": text_of(config["data.path"] or config["data.url"]), "tfds": f"TFDS {config['data.tfds']}",
               "digits": "scikit-learn's digits", "demo": "Drawn cells"}.get(config["data.source"], config["data.source"])  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
-    blocks += [Note(f"{line[0].upper()}{line[1:]}.") for line in (record.summary.notes if record.summary else ())]
+    for line in record.summary.notes if record.summary else ():
+        line = re.sub(r"(?<==)/(?:[^/\s;]+/)+", "", line)  # of a path in a command the last name
+        blocks.append(Note(f"{line[0].upper()}{line[1:]}."))
     both = data_lib.shared_groups(record.splits.groups, record.splits.splits)
     if both:
         group, sides = min(both.items())

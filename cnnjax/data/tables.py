@@ -1,0 +1,213 @@
+"""Labels in a table: a file of rows that name images, their classes and, where there are such columns, groups and splits."""
+
+import array
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from cnnjax.data import folders
+from cnnjax.data.clutter import is_other, is_system
+from cnnjax.data.examples import Examples, Source, digest, group_of
+from cnnjax.data.layout import part_of
+from cnnjax.data.listings import Files, list_files
+from cnnjax.errors import DataError
+from cnnjax.progress import counted
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+# Usual names of columns, in small letters and without signs, the most telling first.
+USUAL = {
+    "file": ("file", "filename", "filepath", "path", "imagepath", "imagefile", "imagename", "image", "img", "imageid", "imgid", "picture",
+             "photo", "id", "name"),
+    "label": ("label", "labels", "class", "classname", "category", "target", "diagnosis", "dx", "species", "breed", "y"),
+    "group": ("group", "patient", "patientid", "subject", "subjectid", "case", "caseid", "person", "animal", "slide", "site"),
+    "split": ("split", "set", "subset", "part", "partition", "fold", "dataset"),
+}  # fmt: skip
+
+
+class Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        file: of the image, as the table has it.
+        label: name of its class.
+        group: "" where there is no such column.
+        split: train, val or test; "" where the table does not say.
+    """
+
+    file: str
+    label: str
+    group: str
+    split: str
+
+
+def is_table(path: str) -> bool:
+    """Returns whether a path names a table, by its ending."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def labelled(config, path: Path) -> Source:
+    """Returns the images that a table names.
+
+    Args:
+        config: the `data` section; its `root` holds the files, else the folder of the table, and `columns` names columns.
+        path: of the table.
+
+    Raises:
+        DataError: a table that cannot be read, columns that are not found, an image with two classes, fewer than two classes, or no file
+            that is there.
+    """
+    names, rows = _read(path)
+    columns = _columns(config, path, names)
+    root = Path(config.root).expanduser() if config.root else path.parent
+    if not root.exists():
+        raise DataError(f"no such folder or archive: {root}; name the one that holds the images with --config.data.root=DIR")
+    files = list_files(root, config.names)
+    wanted = _by_file(path, names, rows, columns)
+    find = _finder(files, path)
+    found: dict[int, Row] = {}
+    missing = []
+    for file, row in wanted.items():
+        number = find(file)
+        if number is None:
+            missing.append((file, f"named in {path.name}, but not there"))
+        else:
+            found[number] = row
+    if not found:
+        raise DataError(f"of {counted(len(wanted), 'file')} that {path} names, such as {next(iter(wanted), '')!r}, none is in {root}; name the "
+                        "folder or archive that holds them with --config.data.root=DIR")  # fmt: skip
+    return _source(config, path, files, found, missing, columns)
+
+
+def _source(config, path: Path, files: Files, found: dict[int, Row], missing: list, columns: dict[str, str]) -> Source:
+    classes = tuple(config.classes) or _sorted({row.label for row in found.values()})
+    label_of = {name: i for i, name in enumerate(classes)}
+    if absent := sorted(label_of.keys() - {row.label for row in found.values()}):
+        raise DataError(f"{path} has no image of {', '.join(absent)}; set --config.data.classes")
+    if len(classes) < 2:
+        raise DataError(f"{path} has one class only ({', '.join(classes)}) in {columns['label']!r}; a classifier needs two or more; name "
+                        "another column with --config.data.columns=label=NAME")  # fmt: skip
+    kept = array.array("I")
+
+    def examples() -> Iterable[tuple[str, int, str, str]]:
+        for number in files.names.order():
+            row = found.get(int(number))
+            if row and row.label in label_of:
+                kept.append(int(number))
+                name = files.names[int(number)]
+                yield name, label_of[row.label], row.group or group_of(config.group, name), row.split
+
+    listed = Examples.of(examples())
+    numbers = np.asarray(kept)
+    facts = (
+        (e.id, e.label, files.facts(place)) for e, place in zip(listed, folders.placed(numbers, files.places), strict=True)
+    )
+    unnamed = sum(not is_system(name) and not is_other(name) for name in files.names) - len(found)
+    used = ", ".join(f"{name!r} is the {kind}" for kind, name in columns.items())
+    warnings = [f"{counted(unnamed, 'image')} without a row in {path.name} left out"] if unnamed > 0 else []
+    return Source(classes, listed, digest(facts), folders.references(files, "", listed.ids, numbers), tuple(missing),
+                  (f"columns of {path.name}: {used}",), (*files.warnings, *warnings))  # fmt: skip
+
+
+def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]]]:
+    """Names of the columns, and the rows as text."""
+    if path.suffix.lower() == ".parquet":
+        from pyarrow import parquet
+
+        try:
+            table = parquet.read_table(path)
+        except Exception as error:  # of damage Arrow says it in many ways
+            raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        texts = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
+        return table.column_names, zip(*texts, strict=True)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not in UTF-8; save it so, in a spreadsheet as 'CSV UTF-8'") from None
+    lines = text.splitlines(keepends=True)
+    head = lines[0] if lines else ""
+    rows = csv.reader(lines, delimiter=max("\t;,", key=head.count))
+    return [name.strip() for name in next(rows, [])], (row for row in rows if row)
+
+
+def _columns(config, path: Path, names: list[str]) -> dict[str, str]:
+    """Kind of column -> its name, of those that are there."""
+    chosen = dict(entry.partition("=")[::2] for entry in config.columns)
+    if unknown := [f"{kind}={name}" for kind, name in chosen.items() if kind not in USUAL or name not in names]:
+        raise DataError(
+            f"data.columns={','.join(unknown)}: write KIND=NAME, of {', '.join(USUAL)} and of the columns {', '.join(names)}"
+        )
+    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
+    for kind, usual in USUAL.items():
+        if (
+            kind not in chosen
+            and (name := next((plain[name] for name in usual if name in plain), ""))
+            and name not in chosen.values()
+        ):
+            chosen[kind] = name
+    if len(names) == 2 and "split" not in chosen and "group" not in chosen:  # id,breed and the like
+        chosen = {"file": chosen.get("file", names[0])} | chosen
+        chosen.setdefault("label", next(name for name in names if name != chosen["file"]))
+    if lost := [kind for kind in ("file", "label") if kind not in chosen]:
+        ways = ",".join(f"{kind}=NAME" for kind in lost)
+        raise DataError(f"{path} has the columns {', '.join(names)}, and none is known to be the {' or the '.join(lost)}; name it with "
+                        f"--config.data.columns={ways}")  # fmt: skip
+    return {kind: chosen[kind] for kind in USUAL if kind in chosen}
+
+
+def _by_file(path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]) -> dict[str, Row]:
+    """File -> its row. Raises DataError for a row that is too short, or a file with two classes."""
+    places = {kind: names.index(name) for kind, name in columns.items()}
+    found: dict[str, Row] = {}
+    for number, values in enumerate(rows, 2):
+        if len(values) <= max(places.values()):
+            raise DataError(f"{path} has {len(values)} values in row {number}, and {len(names)} columns; fix that row")
+        texts = {kind: values[place].strip() for kind, place in places.items()}
+        part = part_of(texts.get("split", ""))
+        row = Row(texts["file"], texts["label"], texts.get("group", ""), part[0] if part else "")
+        if not row.file or not row.label:
+            continue
+        if found.setdefault(row.file, row).label != row.label:
+            raise DataError(
+                f"{path} says that {row.file} is {found[row.file].label} and {row.label}; one class for each image is needed"
+            )
+    return found
+
+
+def _finder(files: Files, path: Path) -> Callable[[str], int | None]:
+    """Returns a function from a file as a table names it to its number: by its path, else by its name, with or without its ending."""
+    whole: dict[str, int] = {}
+    short: dict[str, list[int]] = defaultdict(list)
+    for number, name in enumerate(files.names):
+        if is_system(name) or is_other(name):
+            continue
+        whole[name] = number
+        last = name.rpartition("/")[2]
+        for known in {last, last.rpartition(".")[0], name.rpartition(".")[0]}:
+            short[known].append(number)
+
+    def find(file: str) -> int | None:
+        file = file.replace("\\", "/").removeprefix("./")
+        if (number := whole.get(file)) is not None:
+            return number
+        for name in (file, file.rpartition("/")[2]):
+            if len(several := short.get(name, [])) > 1:
+                both = " and ".join(files.names[number] for number in several[:2])
+                raise DataError(
+                    f"{path} names {file}, which is {both}; name the folder as well, or another --config.data.root=DIR"
+                )
+            if several:
+                return several[0]
+        return None
+
+    return find
+
+
+def _sorted(names: Iterable[str]) -> tuple[str, ...]:
+    """Names in order, whole numbers by their value."""
+    names = sorted(names)
+    return tuple(sorted(names, key=int) if all(name.isdecimal() for name in names) else names)
