@@ -50,6 +50,7 @@ class Data(Section):
     names: str = key("", 'code page of the names in a .zip of another system, such as cp949; "": UTF-8, or as the format has it',
                      choices=("", "cp949", "cp932", "gb18030", "big5", "cp1251"))
     positive: str = key("", 'the positive class of a two-class task; "": the second class')
+    label: str = key("", "regular expression; what it matches in a file's path is the class, as '^[a-z]+' in cat.1.jpg; \"\": the class folder")
     group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
     batch_size: int = key(32, "images per training step, over all devices together", least=1)

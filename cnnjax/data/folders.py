@@ -67,6 +67,60 @@ def labelled(config, place: str, files: Files) -> Source:
     )
 
 
+def labelled_by_name(config, place: str, files: Files) -> Source:
+    """Finds the class of each listed file by the regular expression `data.label`, searched in the name, else in the whole path.
+
+    Args:
+        config: the `data` section.
+        place: of the folder or archive, for messages.
+        files: what it holds.
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+    found: dict[int, str] = {}
+    without = []
+    for number, name in enumerate(files.names):
+        if is_system(name) or is_other(name):
+            continue
+        label = group_of(config.label, name.rpartition("/")[2]) or group_of(config.label, name)
+        if label:
+            found[number] = label
+        else:
+            without.append(name)
+    classes = tuple(config.classes) or tuple(sorted({*found.values()}))
+    number_of = {name: i for i, name in enumerate(classes)}
+    if len(classes) < 2 or not found:
+        such = f"; {without[0]!r} has no match" if without else ""
+        raise DataError(f"data.label={config.label}: it finds {counted(len(classes), 'class')} in the names of {place}{such}; a classifier "
+                        "needs two or more")  # fmt: skip
+    kept = array.array("I")
+
+    def examples() -> Iterator[tuple[str, int, str, str]]:
+        for number in map(int, files.names.order()):
+            if (label := found.get(number)) in number_of:
+                kept.append(number)
+                name = files.names[number]
+                parts = {part[0] for folder in name.split("/")[:-1] if (part := layout_lib.part_of(folder))}
+                yield (
+                    name,
+                    number_of[label],
+                    group_of(config.group, name.rpartition("/")[2]),
+                    parts.pop() if len(parts) == 1 else "",
+                )
+
+    listed = Examples.of(examples())
+    numbers = np.asarray(kept)
+    facts = ((e.id, e.label, files.facts(p)) for e, p in zip(listed, placed(numbers, files.places), strict=True))
+    left = (
+        [f"{counted(len(without), 'file')} left out, such as {without[0]}, in which data.label matches nothing"]
+        if without
+        else []
+    )
+    return Source(classes, listed, digest(facts), references(files, "", listed.ids, numbers), tuple(sorted(files.rejected)), (),
+                  (*files.warnings, *left))  # fmt: skip
+
+
 def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:
     """Folders that stand where classes stand and have no picture, sorted."""
     holding = {name.rpartition("/")[0] for name in itertools.compress(files.names, others)}
@@ -105,7 +159,8 @@ def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[s
     if len(classes) < 2:
         what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
         without = f", and no pictures in {', '.join(f'{name}/' for name in bare)}" if bare else ""
-        raise DataError(f"{place} has {what}{without}; a classifier needs two or more folders with images, one per class")
+        raise DataError(f"{place} has {what}{without}; a classifier needs two or more folders with images, one per class, "
+                        "or --config.data.label=REGEX that finds the class in a file's name, or a table as --config.data.path")  # fmt: skip
     return classes
 
 

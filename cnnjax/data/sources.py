@@ -56,7 +56,10 @@ def _files(config, progress: Progress) -> Source:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
     if tables.is_table(str(path)):
         return tables.labelled(config, path)
-    return folders.labelled(config, str(path), listings.list_files(path, config.names))
+    listed = listings.list_files(path, config.names)
+    if config.label:
+        return folders.labelled_by_name(config, str(path), listed)
+    return folders.labelled(config, str(path), listed)
 
 
 def _check_classes(config, classes: tuple[str, ...], place: str) -> None:

@@ -286,6 +286,28 @@ def test_backslashes_between_the_folders_of_a_zip_are_taken_for_slashes(tmp_path
     assert list(contents(listed(tmp_path / "y.zip"))) == ["a/1.png", r"b/2\3.png"]
 
 
+def test_a_class_within_the_name_or_the_path_is_found_by_an_expression(tmp_path):
+    for name in ("train/cat.1.png", "train/dog.1.png", "train/dog.2.png", "test/9.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    source = listed(tmp_path, label="^[a-z]+", group=r"\d+")
+    assert source.classes == ("cat", "dog") and list(source.examples.splits) == ["train"] * 3
+    assert [(e.id, e.label, e.group) for e in source.examples] == [
+        ("train/cat.1.png", 0, "1"), ("train/dog.1.png", 1, "1"), ("train/dog.2.png", 1, "2")]  # fmt: skip
+    assert contents(source)["train/dog.2.png"] == b"train/dog.2.png"
+    assert source.warnings == ("1 file left out, such as test/9.png, in which data.label matches nothing",)
+    with pytest.raises(DataError, match=r"finds 0 classes in the names of .*; '.*png' has no match; a classifier needs two"):
+        listed(tmp_path, label="horse")
+
+
+def test_class_folders_below_patients_are_found_by_an_expression(tmp_path):
+    for name in ("P1/sick/1.png", "P1/well/1.png", "P2/well/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [(e.id, e.label) for e in listed(tmp_path, label="sick|well").examples] == [
+        ("P1/sick/1.png", 0), ("P1/well/1.png", 1), ("P2/well/1.png", 1)]  # fmt: skip
+
+
 class OfWindows(zipfile.ZipInfo):
     """A member whose name is in the code page of a system, without saying so."""
 
