@@ -68,7 +68,9 @@ def labelled(config, place: str, files: Files) -> Source:
 
 
 def labelled_by_name(config, place: str, files: Files) -> Source:
-    """Finds the class of each listed file by the regular expression `data.label`, searched in the name, else in the whole path.
+    """Finds the class of each listed file by the regular expression `data.label`.
+
+    It is searched in the names, or in the whole paths where no name has a match.
 
     Args:
         config: the `data` section.
@@ -78,16 +80,10 @@ def labelled_by_name(config, place: str, files: Files) -> Source:
     Raises:
         DataError: fewer than two classes.
     """
-    found: dict[int, str] = {}
-    without = []
-    for number, name in enumerate(files.names):
-        if is_system(name) or is_other(name):
-            continue
-        label = group_of(config.label, name.rpartition("/")[2]) or group_of(config.label, name)
-        if label:
-            found[number] = label
-        else:
-            without.append(name)
+    pictures = [(number, name) for number, name in enumerate(files.names) if not is_system(name) and not is_other(name)]
+    found = {number: label for number, name in pictures if (label := group_of(config.label, name.rpartition("/")[2]))}
+    found = found or {number: label for number, name in pictures if (label := group_of(config.label, name))}
+    without = [name for number, name in pictures if number not in found]
     classes = tuple(config.classes) or tuple(sorted({*found.values()}))
     number_of = {name: i for i, name in enumerate(classes)}
     if len(classes) < 2 or not found:
@@ -102,12 +98,8 @@ def labelled_by_name(config, place: str, files: Files) -> Source:
                 kept.append(number)
                 name = files.names[number]
                 parts = {part[0] for folder in name.split("/")[:-1] if (part := layout_lib.part_of(folder))}
-                yield (
-                    name,
-                    number_of[label],
-                    group_of(config.group, name.rpartition("/")[2]),
-                    parts.pop() if len(parts) == 1 else "",
-                )
+                group = group_of(config.group, name.rpartition("/")[2]) or group_of(config.group, name)
+                yield name, number_of[label], group, parts.pop() if len(parts) == 1 else ""
 
     listed = Examples.of(examples())
     numbers = np.asarray(kept)
