@@ -88,8 +88,8 @@ def labelled_by_name(config, place: str, files: Files) -> Source:
     number_of = {name: i for i, name in enumerate(classes)}
     if len(classes) < 2 or not found:
         such = f"; {without[0]!r} has no match" if without else ""
-        raise DataError(f"data.label={config.label}: it finds {counted(len(classes), 'class')} in the names of {place}{such}; a classifier "
-                        "needs two or more")  # fmt: skip
+        raise DataError(f"data.label={config.label}: it finds {'one class only' if classes else 'no class'} in the names of {place}{such}; a "
+                        "classifier needs two or more")  # fmt: skip
     kept = array.array("I")
 
     def examples() -> Iterator[tuple[str, int, str, str]]:
