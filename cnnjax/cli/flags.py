@@ -41,6 +41,7 @@ flags.DEFINE_string(
     "workdir", "", "run directory; default runs/<config name>[-<variant>][-<name of the data>]", flag_values=FLAGS
 )
 flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
+flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
 flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
 flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
 flags.DEFINE_string(
@@ -91,6 +92,8 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     if left:
         flag = "mode" if left[0] in MODES else "input"
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
+    if FLAGS.data and FLAGS.mode != "eval":
+        raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     for key in ("data.path", "data.root", "data.cache_dir"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))

@@ -99,15 +99,18 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
     """Evaluates a checkpoint on a split and prints the numbers."""
     from cnnjax import pages
     from cnnjax.commands.evaluate import evaluate as evaluated
+    from cnnjax.runs import short_name
 
     _stop_anywhere()
     with joined_processes() as main:
-        result = evaluated(workdir, FLAGS.split, FLAGS.step, overrides=overrides, progress=console if main else Progress())
+        told = console if main else Progress()
+        result = evaluated(workdir, FLAGS.split, FLAGS.step, data=FLAGS.data, overrides=overrides, progress=told)
     if not main:
         return
     console.message(f"{workdir}, step {result['step']}")
     console.message(pages.details_text(result))
-    name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result['step']}"
+    kind = f"data-{short_name(FLAGS.data)}" if FLAGS.data else FLAGS.split
+    name = kind if FLAGS.step == "best" else f"{kind}-{result['step']}"
     console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
 
 

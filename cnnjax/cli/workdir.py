@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from cnnjax import config as config_lib
 from cnnjax.cli.distributed import is_distributed
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress
-from cnnjax.runs import Mirror, RunDirectory, is_remote
+from cnnjax.runs import Mirror, RunDirectory, is_remote, short_name
 
 
 def default_workdir(name: str, data: str) -> str:
@@ -25,10 +24,7 @@ def default_workdir(name: str, data: str) -> str:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a run of an older version stays where it is
         if not data or json.loads(held.read_text(encoding="utf-8"))["data"]["path"] == data:
             return str(plain)
-    stem = re.sub(
-        r"[^\w.-]+", "_", re.sub(r"\.(zip|tar|tgz|tar\.\w+|csv|tsv|parquet)$", "", data.rstrip("/").rpartition("/")[2])
-    )
-    return f"{plain}-{stem or 'data'}"
+    return f"{plain}-{short_name(data)}"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,7 @@
-"""Evaluates a checkpoint of a run on one of its splits."""
+"""Evaluates a checkpoint of a run on one of its splits, or on another labelled set."""
 
+import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,20 +9,22 @@ from typing import Any
 from cnnjax import data as data_lib
 from cnnjax import inference, runtime
 from cnnjax.errors import DataError
-from cnnjax.progress import Progress
-from cnnjax.runs import Evaluation, RunDirectory
+from cnnjax.progress import Progress, counted
+from cnnjax.runs import Evaluation, RunDirectory, short_name
 
 
-def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *,
+def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *, data: str | Path = "",
              overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> Evaluation:  # fmt: skip
-    """Evaluates a checkpoint on a split of its run; every image counts once.
+    """Evaluates a checkpoint on a split of its run, or on another labelled set; every image counts once.
 
-    Writes `eval/<split>.json` and `eval/<split>.csv`; for a step other than the best, `eval/<split>-<step>.*`.
+    Writes `eval/<split>.json` and `eval/<split>.csv`, of another set `eval/data-<name>.*`; for a step other than the best
+    `eval/<split>-<step>.*`.
 
     Args:
         workdir: the run directory; its config comes from the checkpoint.
-        split: train, val or test.
+        split: train, val or test; without a meaning for another set.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        data: another labelled set: a folder, an archive or a table with the classes of the run by name, or tfds:NAME.
         overrides: config values, such as {"data.path": ...} where the data has moved.
         progress: hears how far it is.
 
@@ -32,28 +36,88 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         DataError: nothing to evaluate, or other images than those of the run.
     """
     progress, run = progress or Progress(), RunDirectory(workdir)
+    if data:
+        return _evaluate_other(run, str(data), step, overrides or {}, progress)
     if split not in data_lib.SPLITS:
         raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
     restored = inference.restore(workdir, step, overrides)
     if not run.splits.exists():
         raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
+    _say_maker(restored, progress)
     if restored.splits_sha256 != data_lib.splits_digest(run.splits):
         raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}: a test image may be one that it was "
                         "trained on; restore the file")  # fmt: skip
     if not run.has_ended():
         progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
-    if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
-        progress.warn(warning)
     with runtime.all_or_none():
-        data = data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
-    if not len(data.splits[split]):
-        has = ", ".join(name for name in data_lib.SPLITS if len(data.splits[name]))
+        own = data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
+    if not len(own.splits[split]):
+        has = ", ".join(name for name in data_lib.SPLITS if len(own.splits[name]))
         raise DataError(
             f"this run has no {split} split (split.method={restored.config.split.method}); use --split=one of {has}"
         )
     name = split if step == "best" else f"{split}-{restored.step}"
     evaluation = inference.evaluate_split(
-        restored.engine, data, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
+        restored.engine, own, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
         name=name, step=restored.step, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
     return evaluation
+
+
+def _evaluate_other(
+    run: RunDirectory, data: str, step: str | int, overrides: Mapping[str, Any], progress: Progress
+) -> Evaluation:
+    restored = inference.restore(run.path, step, overrides)
+    _say_maker(restored, progress)
+    config = restored.config
+    kind, _, name = data.partition(":")
+    new = (
+        {"source": "tfds", "tfds": name}
+        if kind == "tfds"
+        else {"source": "files", "path": os.path.abspath(os.path.expanduser(data))}
+    )
+    fresh = {
+        "path": "",
+        "url": "",
+        "root": "",
+        "columns": (),
+        "label": "",
+        "names": "",
+        **new,
+    }  # not those of the run's own set
+    section = dataclasses.replace(
+        config.data, **{key: value for key, value in fresh.items() if key in new or f"data.{key}" not in overrides}
+    )
+    data_lib.check_path(section)
+    with runtime.all_or_none():
+        other = data_lib.open_other_set(
+            section, data_lib.preprocessing(config.image), restored.classes, progress, workers=config.runtime.workers
+        )
+        _warn_of_shared_images(run, restored, other, progress)
+    name = f"data-{short_name(data)}" + ("" if step == "best" else f"-{restored.step}")
+    evaluation = inference.evaluate_split(
+        restored.engine, other, data_lib.OTHER_SET, batch_size=config.data.batch_size, positive=restored.positive, run=run, name=name,
+        step=restored.step, progress=progress)  # fmt: skip
+    runtime.wait_for_all("evaluated")
+    return evaluation
+
+
+def _warn_of_shared_images(
+    run: RunDirectory, restored: inference.RestoredNetwork, other: data_lib.Dataset, progress: Progress
+) -> None:
+    """Warns of images that the network was trained on, where the run's own set is still there."""
+    try:
+        own = data_lib.prepare(restored.config, run.path, Progress(), freeze=False, classes=restored.classes)
+    except DataError as error:
+        progress.warn(f"not compared with the training images, which cannot be read ({error})")
+        return
+    rows = other.splits[data_lib.OTHER_SET]
+    count = data_lib.shared_images(other, rows, own, own.splits["train"])
+    if count:
+        progress.warn(f"{counted(count, 'image')} of {len(rows):,} {'is' if count == 1 else 'are'} among the training images, pixel for pixel: "
+                      "the numbers are better than on new images")  # fmt: skip
+
+
+def _say_maker(restored: inference.RestoredNetwork, progress: Progress) -> None:
+    if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
+        progress.warn(warning)

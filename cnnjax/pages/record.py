@@ -27,7 +27,7 @@ class Record:
         history: rows of `history.csv`.
         network: rows of `network.json`, with the attributes of a layer's row.
         splits: rows of `splits.csv`.
-        evaluations: split -> its evaluation at the best step.
+        evaluations: split, or data-NAME of another set -> its evaluation at the best step.
         quarantine: (id, reason) of the files that were left out.
     """
 
@@ -113,7 +113,8 @@ def read_record(directory: runs.RunDirectory) -> Record:
     if not directory.is_run():
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
     layers = runs.read_json(directory.network_table) if directory.network_table.exists() else []
-    read = {name: directory.read_evaluation(name) for name in data_lib.SPLITS}
+    others = sorted(path.stem for path in directory.evaluations.glob("data-*.json"))
+    read = {name: directory.read_evaluation(name) for name in (*data_lib.SPLITS, *others)}
     return Record(
         directory=directory,
         config=dict(config_lib.flatten(runs.read_json(directory.config))),

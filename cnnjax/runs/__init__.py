@@ -2,7 +2,7 @@
 
 from cnnjax.runs.directory import RunDirectory, begun
 from cnnjax.runs.events import Events, NoEvents, open_events
-from cnnjax.runs.files import check_writable, read_json, write_json, write_rows, write_text
+from cnnjax.runs.files import check_writable, read_json, short_name, write_json, write_rows, write_text
 from cnnjax.runs.history import HISTORY, RAW, History, NoHistory, read_history
 from cnnjax.runs.remote import Mirror, fetch, is_remote
 from cnnjax.runs.results import Evaluation, Look, Record, Summary
@@ -10,5 +10,5 @@ from cnnjax.runs.results import Evaluation, Look, Record, Summary
 __all__ = [
     "HISTORY", "RAW", "Evaluation", "Events", "History", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
     "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_remote", "open_events", "read_history",
-    "read_json", "write_json", "write_rows", "write_text",
+    "read_json", "short_name", "write_json", "write_rows", "write_text",
 ]  # fmt: skip

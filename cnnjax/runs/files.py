@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,6 +34,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def short_name(path: str) -> str:
+    """Returns the last name of a path or an address, without the ending of an archive or a table, to name a file by."""
+    last = re.sub(r"\.(zip|tar|tgz|tar\.\w+|csv|tsv|parquet)$", "", path.rstrip("/").rpartition("/")[2])
+    return re.sub(r"[^\w.-]+", "_", last) or "data"
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:

@@ -187,3 +187,36 @@ def test_evaluation_takes_larger_batches_up_to_a_number_of_pixels_whatever_the_s
     for rows in (np.arange(3), np.arange(len(images))[::-1]):
         np.testing.assert_array_equal(engine.logits_of_rows(images, rows, batch_size)[:, 0], rows % 256)
     assert taken == [expected] * 3
+
+
+# Another labelled set
+
+
+def test_another_set_is_evaluated_beside_the_test_split_with_classes_by_name(plain, make_folder, tmp_path):
+    copy = shutil.copytree(plain.workdir, tmp_path / "copy")
+    before = (copy / "eval" / "test.json").read_bytes()
+    other = make_folder(tmp_path / "Clinic B", ("uninfected", "Parasitized", "Smudges"), 6)
+    said = Said()
+    result = evaluate(copy, data=other, progress=said)
+    assert result["classes"] == ["Parasitized", "Uninfected"] and result["images"] == 12 and result["split"] == "data"
+    assert said.lines == ["the network does not know Smudges; 6 images left out"]
+    assert (copy / "eval" / "test.json").read_bytes() == before
+    ids = {row["id"] for row in read_rows(copy / "eval" / "data-Clinic_B.csv")}
+    assert len(ids) == 12 and all(id.startswith(("uninfected/", "Parasitized/")) for id in ids)
+    cnnjax.write_report(copy)
+    assert "data-Clinic_B" in (copy / "report.html").read_text()
+
+
+def test_images_of_the_training_in_another_set_are_told(plain, cell_folder, tmp_path):
+    copy = shutil.copytree(plain.workdir, tmp_path / "copy")
+    said = Said()
+    result = evaluate(copy, data=cell_folder, progress=said)
+    train = plain.summary["train"]["images"]
+    assert said.lines[-1].startswith(f"{train} images of {result['images']} are among the training images, pixel for pixel")
+
+
+def test_a_set_without_a_class_in_common_is_one_line(plain, make_folder, tmp_path):
+    other = make_folder(tmp_path / "other", ("cat", "dog"), 2)
+    with pytest.raises(DataError, match="has the classes cat, dog, the network Parasitized, Uninfected; rename") as error:
+        evaluate(plain.workdir, data=other)
+    one_line(error)
