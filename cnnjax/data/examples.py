@@ -21,6 +21,20 @@ class Example(NamedTuple):
     split: str  # train, val or test where the source itself says so, else ""
 
 
+class Label(NamedTuple):
+    """What a table, or a name, says of an image.
+
+    Attributes:
+        name: of its class.
+        group: "" where it is not said.
+        split: train, val or test; "" where it is not said.
+    """
+
+    name: str
+    group: str = ""
+    split: str = ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples(Sequence):
     """Examples as columns, of which each is made when it is asked for: a million of them take 4 MB, not 500.

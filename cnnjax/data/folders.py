@@ -1,17 +1,18 @@
 """Labelled images in folders: the names of a listing become examples."""
 
 import array
+import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from cnnjax.data import layout as layout_lib
 from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import PART, Column
-from cnnjax.data.examples import Examples, Source, digest, group_of
+from cnnjax.data.examples import Examples, Label, Source, digest, group_of
 from cnnjax.data.layout import Layout
 from cnnjax.data.listings import Files, Reference
 from cnnjax.errors import DataError
@@ -85,32 +86,51 @@ def labelled_by_name(config, place: str, files: Files) -> Source:
     found = found or {number: label for number, name in pictures if (label := group_of(config.label, name))}
     without = [name for number, name in pictures if number not in found]
     classes = tuple(config.classes) or tuple(sorted({*found.values()}))
-    number_of = {name: i for i, name in enumerate(classes)}
     if len(classes) < 2 or not found:
         such = f"; {without[0]!r} has no match" if without else ""
         raise DataError(f"data.label={config.label}: it finds {'one class only' if classes else 'no class'} in the names of {place}{such}; a "
                         "classifier needs two or more")  # fmt: skip
-    kept = array.array("I")
-
-    def examples() -> Iterator[tuple[str, int, str, str]]:
-        for number in map(int, files.names.order()):
-            if (label := found.get(number)) in number_of:
-                kept.append(number)
-                name = files.names[number]
-                parts = {part[0] for folder in name.split("/")[:-1] if (part := layout_lib.part_of(folder))}
-                group = group_of(config.group, name.rpartition("/")[2]) or group_of(config.group, name)
-                yield name, number_of[label], group, parts.pop() if len(parts) == 1 else ""
-
-    listed = Examples.of(examples())
-    numbers = np.asarray(kept)
-    facts = ((e.id, e.label, files.facts(p)) for e, p in zip(listed, placed(numbers, files.places), strict=True))
+    labels = {number: Label(label, split=_split_in(files.names[number])) for number, label in found.items()}
     left = (
         [f"{counted(len(without), 'file')} left out, such as {without[0]}, in which data.label matches nothing"]
         if without
         else []
     )
-    return Source(classes, listed, digest(facts), references(files, "", listed.ids, numbers), tuple(sorted(files.rejected)), (),
-                  (*files.warnings, *left))  # fmt: skip
+    source = source_of(config, files, classes, labels)
+    return dataclasses.replace(source, rejected=tuple(sorted(files.rejected)), warnings=(*files.warnings, *left))
+
+
+def _split_in(name: str) -> str:
+    """The split that one of the folders of a path names; "" for none, or several."""
+    splits = {part[0] for folder in name.split("/")[:-1] if (part := layout_lib.part_of(folder))}
+    return splits.pop() if len(splits) == 1 else ""
+
+
+def source_of(config, files: Files, classes: tuple[str, ...], labels: Mapping[int, Label]) -> Source:
+    """Returns the source of listed files with labels; files with other classes than `classes` are left out.
+
+    Args:
+        config: the `data` section.
+        files: that were listed.
+        classes: in label order.
+        labels: number of a file -> its label.
+    """
+    number_of = {name: i for i, name in enumerate(classes)}
+    kept = array.array("I")
+
+    def examples() -> Iterator[tuple[str, int, str, str]]:
+        for number in map(int, files.names.order()):
+            label = labels.get(number)
+            if label and label.name in number_of:
+                kept.append(number)
+                name = files.names[number]
+                group = label.group or group_of(config.group, name.rpartition("/")[2]) or group_of(config.group, name)
+                yield name, number_of[label.name], group, label.split
+
+    listed = Examples.of(examples())
+    numbers = np.asarray(kept)
+    facts = ((e.id, e.label, files.facts(place)) for e, place in zip(listed, placed(numbers, files.places), strict=True))
+    return Source(classes, listed, digest(facts), references(files, "", listed.ids, numbers))
 
 
 def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:

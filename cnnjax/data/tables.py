@@ -1,18 +1,15 @@
 """Labels in a table: a file of rows that name images, their classes and, where there are such columns, groups and splits."""
 
-import array
 import csv
+import dataclasses
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from cnnjax.data import folders
 from cnnjax.data.clutter import is_other, is_system
-from cnnjax.data.examples import Examples, Source, digest, group_of
+from cnnjax.data.examples import Label, Source
 from cnnjax.data.layout import part_of
 from cnnjax.data.listings import Files, list_files
 from cnnjax.errors import DataError
@@ -27,22 +24,6 @@ USUAL = {
     "group": ("group", "patient", "patientid", "subject", "subjectid", "case", "caseid", "person", "animal", "slide", "site"),
     "split": ("split", "set", "subset", "part", "partition", "fold", "dataset"),
 }  # fmt: skip
-
-
-class Row(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-        file: of the image, as the table has it.
-        label: name of its class.
-        group: "" where there is no such column.
-        split: train, val or test; "" where the table does not say.
-    """
-
-    file: str
-    label: str
-    group: str
-    split: str
 
 
 def is_table(path: str) -> bool:
@@ -69,7 +50,7 @@ def labelled(config, path: Path) -> Source:
     files = list_files(root, config.names)
     wanted = _by_file(path, names, rows, columns)
     find = _finder(files, path)
-    found: dict[int, Row] = {}
+    found: dict[int, Label] = {}
     missing = []
     for file, row in wanted.items():
         number = find(file)
@@ -83,34 +64,19 @@ def labelled(config, path: Path) -> Source:
     return _source(config, path, files, found, missing, columns)
 
 
-def _source(config, path: Path, files: Files, found: dict[int, Row], missing: list, columns: dict[str, str]) -> Source:
-    classes = tuple(config.classes) or _sorted({row.label for row in found.values()})
-    label_of = {name: i for i, name in enumerate(classes)}
-    if absent := sorted(label_of.keys() - {row.label for row in found.values()}):
+def _source(config, path: Path, files: Files, found: dict[int, Label], missing: list, columns: dict[str, str]) -> Source:
+    classes = tuple(config.classes) or _sorted({row.name for row in found.values()})
+    if absent := sorted({*classes} - {row.name for row in found.values()}):
         raise DataError(f"{path} has no image of {', '.join(absent)}; set --config.data.classes")
     if len(classes) < 2:
         raise DataError(f"{path} has one class only ({', '.join(classes)}) in {columns['label']!r}; a classifier needs two or more; name "
                         "another column with --config.data.columns=label=NAME")  # fmt: skip
-    kept = array.array("I")
-
-    def examples() -> Iterable[tuple[str, int, str, str]]:
-        for number in files.names.order():
-            row = found.get(int(number))
-            if row and row.label in label_of:
-                kept.append(int(number))
-                name = files.names[int(number)]
-                yield name, label_of[row.label], row.group or group_of(config.group, name), row.split
-
-    listed = Examples.of(examples())
-    numbers = np.asarray(kept)
-    facts = (
-        (e.id, e.label, files.facts(place)) for e, place in zip(listed, folders.placed(numbers, files.places), strict=True)
-    )
     unnamed = sum(not is_system(name) and not is_other(name) for name in files.names) - len(found)
     used = ", ".join(f"{name!r} is the {kind}" for kind, name in columns.items())
     warnings = [f"{counted(unnamed, 'image')} without a row in {path.name} left out"] if unnamed > 0 else []
-    return Source(classes, listed, digest(facts), folders.references(files, "", listed.ids, numbers), tuple(missing),
-                  (f"columns of {path.name}: {used}",), (*files.warnings, *warnings))  # fmt: skip
+    source = folders.source_of(config, files, classes, found)
+    notes = (f"columns of {path.name}: {used}",)
+    return dataclasses.replace(source, rejected=tuple(missing), notes=notes, warnings=(*files.warnings, *warnings))
 
 
 def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]]]:
@@ -159,21 +125,21 @@ def _columns(config, path: Path, names: list[str]) -> dict[str, str]:
     return {kind: chosen[kind] for kind in USUAL if kind in chosen}
 
 
-def _by_file(path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]) -> dict[str, Row]:
+def _by_file(path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]) -> dict[str, Label]:
     """File -> its row. Raises DataError for a row that is too short, or a file with two classes."""
     places = {kind: names.index(name) for kind, name in columns.items()}
-    found: dict[str, Row] = {}
+    found: dict[str, Label] = {}
     for number, values in enumerate(rows, 2):
         if len(values) <= max(places.values()):
             raise DataError(f"{path} has {len(values)} values in row {number}, and {len(names)} columns; fix that row")
         texts = {kind: values[place].strip() for kind, place in places.items()}
         part = part_of(texts.get("split", ""))
-        row = Row(texts["file"], texts["label"], texts.get("group", ""), part[0] if part else "")
-        if not row.file or not row.label:
+        file, row = texts["file"], Label(texts["label"], texts.get("group", ""), part[0] if part else "")
+        if not file or not row.name:
             continue
-        if found.setdefault(row.file, row).label != row.label:
+        if found.setdefault(file, row).name != row.name:
             raise DataError(
-                f"{path} says that {row.file} is {found[row.file].label} and {row.label}; one class for each image is needed"
+                f"{path} says that {file} is {found[file].name} and {row.name}; one class for each image is needed"
             )
     return found
 
