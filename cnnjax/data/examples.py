@@ -22,7 +22,7 @@ class Example(NamedTuple):
 
 
 class Label(NamedTuple):
-    """What a table, or a name, says of an image.
+    """Class, group and split of an image, as a table or a name says them.
 
     Attributes:
         name: of its class.
