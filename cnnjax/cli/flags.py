@@ -90,7 +90,8 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     except flags.Error as error:
         raise ConfigError(f"{' '.join(str(error).split())}; {_hint(error)}{DOCUMENTED} --help lists the flags") from None
     if left:
-        flag = "mode" if left[0] in MODES else "input"
+        place = "input" if FLAGS.mode == "predict" or not os.path.exists(left[0]) else "config.data.path"
+        flag = "mode" if left[0] in MODES else place
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")

@@ -147,7 +147,9 @@ def registry(reference: str) -> Any:
 def _not_among(value: Any, allowed: tuple, *, own: bool) -> str:
     if value in allowed:
         return ""
-    near = difflib.get_close_matches(str(value), map(str, allowed), 1)
+    near = [name for name in map(str, allowed) if name == str(value).lower()] or difflib.get_close_matches(
+        str(value), map(str, allowed), 1
+    )
     more = ", or FILE.py:NAME of your own" if own else ""
     return f"use one of {', '.join(map(str, allowed))}{more}" + (f"; did you mean {near[0]!r}?" if near else "")
 

@@ -89,10 +89,11 @@ def _data(data: Data) -> Problems:
         yield "data.positive", f"use one of {', '.join(data.classes)}"
     if data.sha256 and not re.fullmatch("[0-9a-f]{64}", data.sha256):
         yield "data.sha256", "must be 64 hex digits"
-    try:
-        re.compile(data.group)
-    except re.error as error:
-        yield "data.group", f"is not a regular expression ({error})"
+    for key in ("label", "group"):
+        try:
+            re.compile(data[key])
+        except re.error as error:
+            yield f"data.{key}", f"is not a regular expression ({error})"
     if data.source == "tfds" and not data.tfds:
         yield "data.tfds", "name a set, as in --config=configs/tfds.py:cifar10"
     if data.source == "files" and not data.url and not data.path:

@@ -4,8 +4,9 @@ import array
 import dataclasses
 import functools
 import itertools
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -35,7 +36,8 @@ def labelled(config, place: str, files: Files) -> Source:
     counts = Counter(name.rpartition("/")[0] for name in itertools.compress(files.names, pictures))
     layout = layout_lib.understand(counts, config.classes)
     bare = _bare(layout, files, ours & ~pictures)
-    classes = _classes(config, place, layout, bare)
+    table = _table(place, itertools.compress(files.names, ours & ~pictures))
+    classes = _classes(config, place, layout, bare, table)
     number_of = {name: i for i, name in enumerate(classes)}
     order = files.names.order()
     kept = array.array("I")  # numbers of files
@@ -56,7 +58,7 @@ def labelled(config, place: str, files: Files) -> Source:
     rejected = tuple(sorted((name, reason) for name, reason in files.rejected if not is_system(name) and not is_other(name)))
     facts = ((id, files.facts(place)) for id, place in zip(listed.ids, placed(numbers, files.places), strict=True))
     others = Counter(f".{name.lower().rpartition('.')[2]}" for name in itertools.compress(files.names, ours & ~pictures))
-    warnings = (*files.warnings, *layout_lib.left_out_lines(layout, place), *_lines(bare, others))
+    warnings = (*files.warnings, *layout_lib.left_out_lines(layout, place), *_lines(bare, others), *table)
     return Source(
         classes,
         listed,
@@ -157,9 +159,20 @@ def _lines(bare: Sequence[str], others: Counter) -> Iterator[str]:
         yield f"{counted(others.total(), 'file')} {what}, by name, and left out ({kinds}{', ...' if len(others) > 5 else ''})"
 
 
-def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[str, ...]:
+def _table(place: str, others: Iterable[str]) -> list[str]:
+    """A line about the uppermost table in a folder, which may hold the labels; [] without one."""
+    found = min(
+        (name for name in others if name.lower().endswith((".csv", ".tsv", ".parquet"))),
+        key=lambda n: (n.count("/"), n),
+        default="",
+    )
+    usable = found and os.path.isdir(place)
+    return [f"{found} may be a table of labels; --config.data.path={os.path.join(place, found)} uses it"] if usable else []
+
+
+def _classes(config, place: str, layout: Layout, bare: Sequence[str], table: Sequence[str]) -> tuple[str, ...]:
     """Returns the classes in label order: those of `data.classes`, or the folders found."""
-    found = layout.classes
+    found, hint = layout.classes, "".join(f"; {line}" for line in table)
     classes = tuple(config.classes) or found
     missing = [name for name in classes if name not in found]
     if missing:
@@ -167,12 +180,12 @@ def _classes(config, place: str, layout: Layout, bare: Sequence[str]) -> tuple[s
                         "set --config.data.classes")  # fmt: skip
     if not config.classes and layout_lib.are_parts(found):
         raise DataError(f"{place} has the folders {', '.join(found)}, which name parts of a set, and no class folders in them; put "
-                        f"the images of each class in a folder, or take these as classes with --config.data.classes={','.join(found)}")  # fmt: skip
+                        f"the images of each class in a folder, or take these as classes with --config.data.classes={','.join(found)}{hint}")  # fmt: skip
     if len(classes) < 2:
         what = f"files in one class folder only ({classes[0]})" if classes else "no files in class folders"
         without = f", and no pictures in {', '.join(f'{name}/' for name in bare)}" if bare else ""
         raise DataError(f"{place} has {what}{without}; a classifier needs two or more folders with images, one per class, "
-                        "or --config.data.label=REGEX that finds the class in a file's name, or a table as --config.data.path")  # fmt: skip
+                        f"or --config.data.label=REGEX that finds the class in a file's name, or a table as --config.data.path{hint}")  # fmt: skip
     return classes
 
 

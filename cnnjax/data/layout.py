@@ -1,8 +1,9 @@
 """Reads a tree of folders: which of them are classes, which are parts such as train/ and test/, and what is neither."""
 
 import dataclasses
+import itertools
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -44,6 +45,7 @@ class Layout:
         parts: folder of a part -> train, val or test; {} where the set brings none.
         left_out: folder -> files in it and below that have no label; "" for those beside the folders.
         copies: class folders that hold a copy of the set, left out too.
+        repeated: folders that stand in most class folders, which may be the classes themselves.
     """
 
     above: str
@@ -53,6 +55,7 @@ class Layout:
     parts: dict[str, str]
     left_out: dict[str, int]
     copies: tuple[str, ...]
+    repeated: tuple[str, ...] = ()
 
 
 def part_of(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -130,8 +133,11 @@ def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout
     named = {top: split for top, (split, _) in parts.items()} or inside
     left_out = _left_out(tree, root, places, copies, chosen if not parts else ())
     above = tuple("".join(f"{part}/" for part in path) for path in roots)
+    often = sorted({name for path in roots for name in repeated(tree, path, tree.children(path))}) if not inside else []
     doubled = tuple(sorted("/".join(path[len(root) :]) for path in copies))
-    return Layout("".join(f"{part}/" for part in root), tuple(sorted(classes)), above, places, named, left_out, doubled)
+    return Layout(
+        "".join(f"{part}/" for part in root), tuple(sorted(classes)), above, places, named, left_out, doubled, tuple(often)
+    )
 
 
 def _parts(tree: _Tree, root: Path, chosen: Sequence[str]) -> dict[str, tuple[str, tuple[str, ...]]]:
@@ -142,11 +148,33 @@ def _parts(tree: _Tree, root: Path, chosen: Sequence[str]) -> dict[str, tuple[st
     found = {name: part for name in labelled if (part := part_of(name))}
     splits, rests = [split for split, _ in found.values()], {rest for _, rest in found.values()}
     if not labelled or len(found) < len(labelled) or len(set(splits)) < len(splits) or len(rests) > 1:
-        return {}
+        return {} if set(tops) & set(chosen) else _parts_among(tree, root, found)
     strange = [name for name in tops if not part_of(name) and name not in unlabelled]
     if set(tops) & set(chosen) or (len(found) == 1 and strange):  # one class may be called train
         return {}
     return found
+
+
+def _parts_among(
+    tree: _Tree, root: Path, found: Mapping[str, tuple[str, tuple[str, ...]]]
+) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """The folders that share classes with train, of those that may be parts beside others such as extra/ and train_augmented/."""
+    plainest: dict[str, str] = {}
+    for name in sorted(found, key=lambda name: (len(found[name][1]), name)):
+        plainest.setdefault(found[name][0], name)
+    if "train" not in plainest:
+        return {}
+    inside = {split: set(tree.children(tree.descended((*root, name)))) for split, name in plainest.items()}
+    same = [split for split in plainest if len(inside[split] & inside["train"]) > 1]
+    return {plainest[split]: found[plainest[split]] for split in same} if len(same) > 1 else {}
+
+
+def repeated(tree: _Tree, root: Path, names: Sequence[str]) -> list[str]:
+    """Names of folders that stand in most of the class folders, as where patients stand above classes; [] where there are none."""
+    inside = [tree.children((*root, name)) for name in names if not tree.files.get((*root, name))]
+    counts = Counter(itertools.chain.from_iterable(inside))
+    common = sorted(name for name, count in counts.items() if 2 * count > len(names))
+    return common if len(inside) == len(names) > len(counts) > 1 and len(common) == len(counts) else []
 
 
 def _class_roots(tree: _Tree, root: Path, parts: Mapping[str, tuple[str, tuple[str, ...]]]) -> Iterable[tuple[Path, str]]:
@@ -236,11 +264,16 @@ def left_out_lines(layout: Layout, place: str) -> list[str]:
     for folder in layout.copies:
         said.append(f"{folder}/ only holds folders that are named like the classes beside it, and is left out as a copy of the set; "
                     f"--config.data.classes={','.join((*layout.classes, folder))} takes it as a class")  # fmt: skip
+    if layout.repeated:
+        names = ", ".join(layout.repeated[:5])
+        said.append(f"folders {names} stand in most class folders; if they are the classes, type "
+                    f"--config.data.label='{'|'.join(map(re.escape, layout.repeated))}' --config.data.group='^[^/]+'")  # fmt: skip
     for folder, count in layout.left_out.items():
         if folder:
             how = f"; predict them with --mode=predict --input={place}/{layout.above}{folder}" if part_of(folder) else ""
+            where = "no class folder" + (" of a part" if layout.parts and not part_of(folder) else "")
             said.append(
-                f"{counted(count, 'file')} in {folder}/ {'is' if count == 1 else 'are'} in no class folder and left out{how}"
+                f"{counted(count, 'file')} in {folder}/ {'is' if count == 1 else 'are'} in {where} and left out{how}"
             )
         else:
             said.append(f"{counted(count, 'file')} beside the folders left out")

@@ -6,7 +6,9 @@ archive keeps its names, and the same for a folder and an archive of it.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +38,26 @@ def open_source(config, progress: Progress) -> Source:
     Raises:
         DataError: a path that does not exist, fewer than two classes, a name that is not known, no network.
     """
-    return SOURCES[config.source](config, progress)
+    source = SOURCES[config.source](config, progress)
+    return dataclasses.replace(source, warnings=(*source.warnings, *_twins(source.classes), *_no_groups(config, source)))
+
+
+def _no_groups(config, source: Source) -> list[str]:
+    """A line about an expression that finds no group in any name."""
+    if not config.group or any(source.examples.groups):
+        return []
+    return [f"data.group={config.group} matches in no name, such as {source.examples[0].id!r}; there are no groups"]
+
+
+def _twins(classes: Sequence[str]) -> list[str]:
+    """A line about classes whose names differ in capitals, spaces or Unicode form only."""
+    alike = defaultdict(list)
+    for name in classes:
+        alike[" ".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    return (
+        [f"{pairs[0]} are different classes with almost the same name; give them one name if they are one"] if pairs else []
+    )
 
 
 def check_path(config) -> None:

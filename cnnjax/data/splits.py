@@ -35,11 +35,18 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[
         if split == "train" or getattr(config, split) > 0 or split in splits:
             missing = [name for label, name in enumerate(classes) if (label, split) not in present]
             if missing:
-                raise DataError(
-                    f"the {split} split has no image of {', '.join(missing)} ({len(examples)} images, "
-                    f"split.method={config.method}); add images or enlarge --config.split.{split}"
-                )
+                names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+                raise DataError(f"the {split} split has no image of {names} ({len(examples)} images, split.method={config.method}); "
+                                f"{_advice(split, missing, classes, resolved(config.method, examples))}")  # fmt: skip
     return splits
+
+
+def _advice(split: str, missing: Sequence[str], classes: Sequence[str], method: str) -> str:
+    """A line on what to do about classes without images in a split."""
+    left = [name for name in classes if name not in missing]
+    if method == "official" and 1 < len(left) <= 20:
+        return f"leave them out with --config.data.classes={','.join(left)}, or divide anew with --config.split.method=stratified"
+    return f"add images or enlarge --config.split.{split}"
 
 
 def resolved(method: str, examples: Sequence[Example]) -> str:
@@ -199,8 +206,21 @@ def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
     return splits
 
 
+@dataclasses.dataclass(frozen=True)
+class _Shares:
+    """Fractions as `_grouped` reads them of a `split` section."""
+
+    train: float
+    val: float
+    test: float
+    seed: int
+
+    def __getitem__(self, name: str) -> float:
+        return getattr(self, name)
+
+
 def _official(examples: Sequence[Example], config) -> list[str]:
-    """Returns the split of the data set itself. A missing part is cut from train, stratified by class."""
+    """Returns the split of the data set itself. A missing part is cut from train, in whole groups where all have one, else by class."""
     given = Counter(example.split for example in examples)
     if given[""] or not given["train"]:
         raise DataError("split.method=official needs a data set that brings its own train split, as folders train/, "
@@ -208,7 +228,11 @@ def _official(examples: Sequence[Example], config) -> list[str]:
     splits = [sys.intern(example.split) for example in examples]  # one text, however many examples have it
     cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
     inside = np.flatnonzero([name == "train" for name in splits])
-    parts = _cut((examples[i].id for i in inside), _labels(examples)[inside], config.seed, **cut)
+    own = [examples[i] for i in inside]
+    if any(cut.values()) and all(example.group for example in own):
+        parts = _grouped(own, _Shares(1 - cut["val"] - cut["test"], **cut, seed=config.seed))
+    else:
+        parts = _cut((example.id for example in own), _labels(own), config.seed, **cut)
     for i, part in zip(inside, parts, strict=True):
         splits[i] = part
     return splits

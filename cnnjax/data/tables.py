@@ -18,9 +18,11 @@ from cnnjax.progress import counted
 SUFFIXES = (".csv", ".tsv", ".parquet")
 # Usual names of columns, in small letters and without signs, the most telling first.
 USUAL = {
-    "file": ("file", "filename", "filepath", "path", "imagepath", "imagefile", "imagename", "image", "img", "imageid", "imgid", "picture",
+    "file": ("file", "filename", "filepath", "path", "imagepath", "imagefile", "imagename", "image", "img", "imageid", "imgid", "imageindex", "filepaths", "filenames", "picture",
              "photo", "id", "name"),
-    "label": ("label", "labels", "class", "classname", "category", "target", "diagnosis", "dx", "species", "breed", "y"),
+    "label": ("label", "labels", "class", "classname", "category", "target", "diagnosis", "dx", "species", "breed", "finding", "findings",
+              "findinglabel", "findinglabels", "condition", "disease", "pathology", "grade", "severity", "type", "tag", "annotation",
+              "groundtruth", "y"),
     "group": ("group", "patient", "patientid", "subject", "subjectid", "case", "caseid", "person", "animal", "slide", "site"),
     "split": ("split", "set", "subset", "part", "partition", "fold", "dataset"),
 }  # fmt: skip
@@ -42,13 +44,15 @@ def labelled(config, path: Path) -> Source:
         DataError: a table that cannot be read, columns that are not found, an image with two classes, fewer than two classes, or no file
             that is there.
     """
-    names, rows = _read(path)
+    names, rows, read_as = _read(path)
     columns = _columns(config, path, names)
     root = Path(config.root).expanduser() if config.root else path.parent
     if not root.exists():
         raise DataError(f"no such folder or archive: {root}; name the one that holds the images with --config.data.root=DIR")
     files = list_files(root, config.names)
-    wanted = _by_file(path, names, rows, columns)
+    rows = list(rows)
+    columns, ignored = _known_splits(config, path, names, rows, columns)
+    wanted, empty = _by_file(path, names, rows, columns)
     find = _finder(files, path)
     found: dict[int, Label] = {}
     missing = []
@@ -61,7 +65,13 @@ def labelled(config, path: Path) -> Source:
     if not found:
         raise DataError(f"of {counted(len(wanted), 'file')} that {path} names, such as {next(iter(wanted), '')!r}, none is in {root}; name the "
                         "folder or archive that holds them with --config.data.root=DIR")  # fmt: skip
-    return _source(config, path, files, found, missing, columns)
+    said = [
+        *read_as,
+        *ignored,
+        *([f"{counted(empty, 'row')} of {path.name} without a file or a label left out"] if empty else []),
+    ]
+    source = _source(config, path, files, found, missing, columns)
+    return dataclasses.replace(source, warnings=(*said, *source.warnings))
 
 
 def _source(config, path: Path, files: Files, found: dict[int, Label], missing: list, columns: dict[str, str]) -> Source:
@@ -79,8 +89,8 @@ def _source(config, path: Path, files: Files, found: dict[int, Label], missing: 
     return dataclasses.replace(source, rejected=tuple(missing), notes=notes, warnings=(*files.warnings, *warnings))
 
 
-def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]]]:
-    """Names of the columns, and the rows as text."""
+def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]], list[str]]:
+    """Names of the columns, the rows as text, and a line about another encoding than UTF-8."""
     if path.suffix.lower() == ".parquet":
         from pyarrow import parquet
 
@@ -88,16 +98,27 @@ def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]]]:
             table = parquet.read_table(path)
         except Exception as error:  # of damage Arrow says it in many ways
             raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
+        table = table.select([field.name for field in table.schema if not _is_opaque(field.type)])
         texts = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-        return table.column_names, zip(*texts, strict=True)
+        return table.column_names, zip(*texts, strict=True), []
+    data, said = path.read_bytes(), []
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not in UTF-8; save it so, in a spreadsheet as 'CSV UTF-8'") from None
+        text = data.decode("cp1252", "replace")
+        said = [f"{path.name} is not in UTF-8 and is read as Windows-1252; save it as UTF-8 where letters are wrong"]
     lines = text.splitlines(keepends=True)
     head = lines[0] if lines else ""
     rows = csv.reader(lines, delimiter=max("\t;,", key=head.count))
-    return [name.strip() for name in next(rows, [])], (row for row in rows if row)
+    return [name.strip() for name in next(rows, [])], (row for row in rows if row), said
+
+
+def _is_opaque(kind) -> bool:
+    """Returns whether a column of Parquet holds bytes, such as images, or values in values, and no text."""
+    from pyarrow import types
+
+    return types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind)
 
 
 def _columns(config, path: Path, names: list[str]) -> dict[str, str]:
@@ -125,27 +146,51 @@ def _columns(config, path: Path, names: list[str]) -> dict[str, str]:
     return {kind: chosen[kind] for kind in USUAL if kind in chosen}
 
 
-def _by_file(path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]) -> dict[str, Label]:
-    """File -> its row. Raises DataError for a row that is too short, or a file with two classes."""
+def _known_splits(config, path: Path, names: list[str], rows: list[Sequence[str]], columns: dict[str, str]
+                  ) -> tuple[dict[str, str], list[str]]:  # fmt: skip
+    """The columns without one of splits whose values name no parts, and a line about that.
+
+    Raises:
+        DataError: the user has named that column.
+    """
+    if "split" not in columns:
+        return columns, []
+    place = names.index(columns["split"])
+    values = sorted({row[place].strip() for row in rows if len(row) > place})
+    if all(map(part_of, values)):
+        return columns, []
+    shown = ", ".join(map(repr, values[:5])) + (", ..." if len(values) > 5 else "")
+    said = f"{columns['split']!r} of {path.name} has the values {shown}, and only train, val and test name parts"
+    if any(entry.startswith("split=") for entry in config.columns):
+        raise DataError(f"{said}; rename them, or leave split= out of --config.data.columns")
+    return {kind: name for kind, name in columns.items() if kind != "split"}, [f"{said}: it is not used"]
+
+
+def _by_file(
+    path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]
+) -> tuple[dict[str, Label], int]:
+    """File -> its row, and the number of rows without one. Raises DataError for a row that is too short, or a file with two classes."""
     places = {kind: names.index(name) for kind, name in columns.items()}
     found: dict[str, Label] = {}
+    empty = 0
     for number, values in enumerate(rows, 2):
         if len(values) <= max(places.values()):
             raise DataError(f"{path} has {len(values)} values in row {number}, and {len(names)} columns; fix that row")
         texts = {kind: values[place].strip() for kind, place in places.items()}
         part = part_of(texts.get("split", ""))
         file, row = texts["file"], Label(texts["label"], texts.get("group", ""), part[0] if part else "")
-        if not file or not row.name:
+        if not file or row.name.lower() in ("", "nan"):
+            empty += 1
             continue
         if found.setdefault(file, row).name != row.name:
             raise DataError(
                 f"{path} says that {file} is {found[file].name} and {row.name}; one class for each image is needed"
             )
-    return found
+    return found, empty
 
 
 def _finder(files: Files, path: Path) -> Callable[[str], int | None]:
-    """Returns a function from a file as a table names it to its number: by its path, else by its name, with or without its ending."""
+    """Returns a function from a file as a table names it to its number: by its path, else by its name, of any ending and capitals."""
     whole: dict[str, int] = {}
     short: dict[str, list[int]] = defaultdict(list)
     for number, name in enumerate(files.names):
@@ -153,15 +198,16 @@ def _finder(files: Files, path: Path) -> Callable[[str], int | None]:
             continue
         whole[name] = number
         last = name.rpartition("/")[2]
-        for known in {last, last.rpartition(".")[0], name.rpartition(".")[0]}:
+        for known in {part.casefold() for part in (last, _stem(last), _stem(name))}:
             short[known].append(number)
 
     def find(file: str) -> int | None:
         file = file.replace("\\", "/").removeprefix("./")
         if (number := whole.get(file)) is not None:
             return number
-        for name in (file, file.rpartition("/")[2]):
-            if len(several := short.get(name, [])) > 1:
+        last = file.rpartition("/")[2]
+        for name in (file, _stem(file), last, _stem(last)):
+            if len(several := short.get(name.casefold(), [])) > 1:
                 both = " and ".join(files.names[number] for number in several[:2])
                 raise DataError(
                     f"{path} names {file}, which is {both}; name the folder as well, or another --config.data.root=DIR"
@@ -171,6 +217,11 @@ def _finder(files: Files, path: Path) -> Callable[[str], int | None]:
         return None
 
     return find
+
+
+def _stem(name: str) -> str:
+    """A name without the ending of a picture."""
+    return re.sub(r"\.(png|jpe?g|gif|bmp|webp|tiff?|dcm|heic|ppm|pgm)$", "", name, flags=re.IGNORECASE)
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ WRONG = {
     "data.classes": ("a", "a"),
     "data.sha256": "abc",
     "data.group": "(",
+    "data.label": "[",
 }
 
 

@@ -82,6 +82,21 @@ def test_classes_that_only_look_like_parts(folders):
     assert {place.split for place in found.places.values()} == {""} and lines(found, "") == []
 
 
+def test_other_folders_beside_parts_are_left_out_and_named():
+    parts = [f"{part}/{name}" for part in ("train", "val", "test") for name in ("cat", "dog")]
+    found = understood(*parts, "extra/cat", "extra/dog", "train_augmented/cat", "train_augmented/dog")
+    assert found.classes == ("cat", "dog") and found.parts == {"train": "train", "val": "val", "test": "test"}
+    assert found.left_out == {"extra": 6, "train_augmented": 6}
+    assert "6 files in extra/ are in no class folder of a part and left out" in lines(found, "x")
+
+
+def test_folders_that_stand_in_most_class_folders_may_be_the_classes():
+    found = understood(*(f"P{i}/{kind}" for i in range(5) for kind in ("sick", "well")))
+    assert found.classes == tuple(f"P{i}" for i in range(5)) and found.repeated == ("sick", "well")
+    assert lines(found, "x") == ["folders sick, well stand in most class folders; if they are the classes, type "
+                                 "--config.data.label='sick|well' --config.data.group='^[^/]+'"]  # fmt: skip
+
+
 def test_classes_that_the_user_names_are_classes():
     found = understood("Training/a", "Testing/a", chosen=("Training", "Testing"))
     assert found.classes == ("Testing", "Training") and found.parts == {}

@@ -436,6 +436,36 @@ def test_files_of_systems_are_silent_others_and_empty_folders_are_named(make_fol
         "1 file beside the folders left out",
         "no pictures in Empty/, Words/, which are left out",
         "5 files are not pictures, by name, and left out (2 .txt, 1 .csv, 1 .mp4, 1 .xml)",
+        *(
+            [f"Words/labels.csv may be a table of labels; --config.data.path={folder}/Words/labels.csv uses it"]
+            if kind == "folder"
+            else []
+        ),
+    )
+
+
+def test_a_table_beside_pictures_is_named_where_there_are_no_classes(tmp_path):
+    (tmp_path / "train").mkdir()
+    for name in ("train/1.png", "labels.csv"):
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"; labels.csv may be a table of labels; --config.data.path=.*/labels.csv uses it"):
+        listed(tmp_path)
+
+
+def test_an_expression_that_finds_no_group_is_told(make_folder, tmp_path):
+    folder = make_folder(tmp_path / "x", per_class=3)
+    (line,) = listed(folder, group="^Patient").warnings
+    assert line.startswith("data.group=^Patient matches in no name, such as 'Parasitized/C") and line.endswith(
+        "there are no groups"
+    )
+
+
+def test_classes_with_almost_the_same_name_are_named(tmp_path):
+    for name in ("Cat", "cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").touch()
+    assert listed(tmp_path).warnings == (
+        "'Cat' and 'cat' are different classes with almost the same name; give them one name if they are one",
     )
 
 
@@ -465,7 +495,7 @@ def test_parts_that_a_set_brings_become_splits(make_folder, tmp_path, kind):
     path = tmp_path / "x" if kind == "folder" else Path(shutil.make_archive(str(tmp_path / "packed"), kind, tmp_path / "x"))
     source = listed(path)
     assert source.notes == ("the set brings its own parts: seg_train/ for train, seg_test/ for test",)
-    assert source.warnings == ("1 file in seg_pred/ is in no class folder and left out",)
+    assert source.warnings == ("1 file in seg_pred/ is in no class folder of a part and left out",)
     assert Counter(source.examples.splits) == {"train": 16, "test": 8}
     assert source.examples[0].id.startswith("seg_test/Parasitized/")
 

@@ -128,6 +128,13 @@ def test_auto_takes_what_the_set_has_and_says_so(examples, method, said):
     assert splits.reason(section("auto"), examples, sorted({*assigned})) == said
 
 
+def test_a_missing_part_is_cut_in_whole_groups_where_there_are_any():
+    examples = [Example(f"train/{i % 2}/P{i // 4}_{i}", i % 2, f"P{i // 4}", "train") for i in range(120)]
+    examples += [Example(f"test/{i % 2}/Q{i // 4}_{i}", i % 2, f"Q{i // 4}", "test") for i in range(40)]
+    assigned = splits.assign(examples, "ab", section("auto"))
+    assert splits.shared_groups([e.group for e in examples], assigned) == {} and 12 <= assigned.count("val") <= 24
+
+
 def test_parts_that_are_not_used_are_named():
     said = splits.reason(section("stratified"), PARTED, splits.NAMES)
     assert said.endswith("by class; the set's own parts are not used, --config.split.method=official uses them")
@@ -139,6 +146,11 @@ def test_what_cannot_be_split_is_said():
     nameless = [*examples_of(CELLS), Example("a/x", 0, "", "")]
     with pytest.raises(DataError, match="no group for 1 image, such as 'a/x'"):
         splits.assign(nameless, "ab", section("grouped"))
+    strange = [*PARTED, Example("test/2/000", 2, "", "test")]
+    with pytest.raises(
+        DataError, match=r"the train split has no image of c .*; leave them out with --config.data.classes=a,b, or"
+    ):
+        splits.assign(strange, "abc", section("auto"))
     with pytest.raises(DataError, match="the val split has no image of b"):
         splits.assign(examples_of([(50, 1)]), "ab", section("stratified"))
 

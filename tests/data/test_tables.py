@@ -45,7 +45,7 @@ EXPECTED = {f"pictures/{name}.png": kind for name, kind in zip("abcdef", ("cat",
 
 @pytest.mark.parametrize(("file", "columns"), [
     ("{}", ("id", "breed")), ("{}.png", ("image", "label")), ("pictures/{}.png", ("path", "class")), ("{}.png", ("what", "kind")),
-    ("./pictures/{}.png", ("File Name", "Category")), ("C:\\data\\{}.png", ("image_path", "target")),
+    ("{}.JPG", ("Image Index", "Finding Labels")), ("./pictures/{}.png", ("File Name", "Category")), ("C:\\data\\{}.png", ("image_path", "target")),
 ])  # fmt: skip
 def test_files_are_found_by_path_name_and_stem(pictures, file, columns):
     rows = [(file.format(name), kind) for name, kind in zip("abcdef", ("cat", "dog") * 3, strict=True)]
@@ -55,7 +55,7 @@ def test_files_are_found_by_path_name_and_stem(pictures, file, columns):
     assert {i for i, reference in source.stream() if reference.read()[:4] == b"\x89PNG"} == set(range(6))
 
 
-@pytest.mark.parametrize(("delimiter", "encoding", "suffix"), [(";", "utf-8-sig", ".csv"), ("\t", "utf-8", ".tsv")])
+@pytest.mark.parametrize(("delimiter", "encoding", "suffix"), [(";", "utf-8-sig", ".csv"), ("\t", "utf-16", ".tsv")])
 def test_groups_and_splits_have_columns_of_their_own(pictures, delimiter, encoding, suffix):
     rows = [(f"{name}.png", i % 2, f"P{i // 2}", part) for i, (name, part) in
             enumerate(zip("abcdef", ("train", "train", "Validation", "valid", "test", "Testing"), strict=True))]  # fmt: skip
@@ -105,6 +105,39 @@ def test_rows_without_files_and_files_without_rows_are_named(pictures):
     source = opened(write(pictures / "t.csv", ("file", "label"), ("a", "cat"), ("b", "dog"), ("gone", "dog")))
     assert source.rejected == (("gone", "named in t.csv, but not there"),)
     assert source.warnings == ("4 images without a row in t.csv left out",)
+
+
+def test_values_that_name_no_parts_are_told(pictures):
+    path = write(
+        pictures / "t.csv",
+        ("file", "label", "fold"),
+        *((n, "cat" if n < "d" else "dog", i % 2) for i, n in enumerate("abcdef")),
+    )
+    source = opened(path)
+    assert set(source.examples.splits) == {""}
+    assert source.warnings == (
+        "'fold' of t.csv has the values '0', '1', and only train, val and test name parts: it is not used",
+    )
+    with pytest.raises(DataError, match="only train, val and test name parts; rename them, or leave split= out"):
+        opened(path, columns=("split=fold",))
+
+
+def test_bytes_and_structures_of_parquet_are_no_columns(pictures):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"image": [{"bytes": b"x"}], "label": [1]}), pictures / "t.parquet")
+    with pytest.raises(DataError, match="has the columns label, and none is known to be the file"):
+        opened(pictures / "t.parquet")
+
+
+def test_another_encoding_and_rows_without_a_label_are_told(pictures):
+    rows = (("a", "Flügel"), ("b", "Dach"), ("c", ""), ("d", "NaN"))
+    source = opened(write(pictures / "t.csv", ("file", "label"), *rows, encoding="cp1252"))
+    assert source.classes == ("Dach", "Flügel") and source.warnings[:2] == (
+        "t.csv is not in UTF-8 and is read as Windows-1252; save it as UTF-8 where letters are wrong",
+        "2 rows of t.csv without a file or a label left out",
+    )
 
 
 @pytest.mark.parametrize(("rows", "said"), [
