@@ -140,8 +140,9 @@ def test_devices_that_fsdp_does_not_divide_are_one_line(fsdp):
 
 # Batches in parts
 
-PARTS = """
+PARTS = f"""
 import json, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_sharding import after_steps
 print(json.dumps(after_steps(int(sys.argv[1]))))
 """
