@@ -10,7 +10,7 @@ from cnnjax import data as data_lib
 from cnnjax import inference, runtime
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import Evaluation, RunDirectory, short_name
+from cnnjax.runs import Evaluation, RunDirectory, is_remote, short_name
 
 
 def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *, data: str | Path = "",
@@ -71,23 +71,11 @@ def _evaluate_other(
     _say_maker(restored, progress)
     config = restored.config
     kind, _, name = data.partition(":")
-    new = (
-        {"source": "tfds", "tfds": name}
-        if kind == "tfds"
-        else {"source": "files", "path": os.path.abspath(os.path.expanduser(data))}
-    )
-    fresh = {
-        "path": "",
-        "url": "",
-        "root": "",
-        "columns": (),
-        "label": "",
-        "names": "",
-        **new,
-    }  # not those of the run's own set
-    section = dataclasses.replace(
-        config.data, **{key: value for key, value in fresh.items() if key in new or f"data.{key}" not in overrides}
-    )
+    path = data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
+    new = {"source": "tfds", "tfds": name} if kind == "tfds" else {"source": "files", "path": path}
+    fresh = {"path": "", "url": "", "root": "", "columns": (), "label": "", "names": ""}  # not those of the run's own set
+    kept = {key: value for key, value in fresh.items() if f"data.{key}" not in overrides}
+    section = dataclasses.replace(config.data, **{**kept, **new})
     data_lib.check_path(section)
     with runtime.all_or_none():
         other = data_lib.open_other_set(

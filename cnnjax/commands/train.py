@@ -39,7 +39,6 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true; the same call continues.
     """
     runtime.set_up(config)
-    runtime.set_up(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
     with contextlib.ExitStack() as held:

@@ -151,8 +151,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if made:
         notes.append(splits_lib.reason(config.split, source.examples, [name for name in splits if len(splits[name])]))
         progress.message(f"  {notes[-1]}")
-    if shared := _shared_groups(source, splits):
-        notes.append(shared)
+    if shared := _shared_groups(source, splits):  # not a note: the report finds it in `splits.csv`
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
                    cache.facts, quarantine, source.stream, tuple(notes))  # fmt: skip

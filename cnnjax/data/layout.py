@@ -98,9 +98,6 @@ class _Tree:
             path = (*path, names[0])
         return path
 
-    def all_files(self, path: Path) -> int:
-        return self.files.get(path, 0) + sum(self.all_files((*path, name)) for name in self.children(path))
-
 
 def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout:
     """Finds classes and parts.
@@ -112,7 +109,7 @@ def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout
     tree = _Tree(folders)
     root = tree.descended(())
     parts = _parts(tree, root, chosen)
-    roots = {path: split for path, split in _class_roots(tree, root, parts)}
+    roots = dict(_class_roots(tree, root, parts))
     places: dict[str, Place] = {}
     classes: set[str] = set()
     copies: set[Path] = set()
@@ -133,7 +130,7 @@ def understand(folders: Mapping[str, int], chosen: Sequence[str] = ()) -> Layout
     named = {top: split for top, (split, _) in parts.items()} or inside
     left_out = _left_out(tree, root, places, copies, chosen if not parts else ())
     above = tuple("".join(f"{part}/" for part in path) for path in roots)
-    often = sorted({name for path in roots for name in repeated(tree, path, tree.children(path))}) if not inside else []
+    often = sorted({name for path in roots for name in _repeated(tree, path, tree.children(path))}) if not inside else []
     doubled = tuple(sorted("/".join(path[len(root) :]) for path in copies))
     return Layout(
         "".join(f"{part}/" for part in root), tuple(sorted(classes)), above, places, named, left_out, doubled, tuple(often)
@@ -169,7 +166,7 @@ def _parts_among(
     return {plainest[split]: found[plainest[split]] for split in same} if len(same) > 1 else {}
 
 
-def repeated(tree: _Tree, root: Path, names: Sequence[str]) -> list[str]:
+def _repeated(tree: _Tree, root: Path, names: Sequence[str]) -> list[str]:
     """Names of folders that stand in most of the class folders, as where patients stand above classes; [] where there are none."""
     inside = [tree.children((*root, name)) for name in names if not tree.files.get((*root, name))]
     counts = Counter(itertools.chain.from_iterable(inside))

@@ -30,7 +30,9 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
         DataError: no class or no image in common, and what `sources.open_source` and `cache.build` raise.
     """
     source = sources.open_source(dataclasses.replace(section, classes=()), progress)
-    for line in (*source.notes, *source.warnings):
+    for line in source.notes:
+        progress.message(f"  {line}")
+    for line in source.warnings:
         progress.warn(line)
     folded = {name.casefold(): i for i, name in enumerate(classes)} | {name: i for i, name in enumerate(classes)}
     number_of = np.array([folded.get(name, folded.get(name.casefold(), -1)) for name in source.classes], np.int32)
