@@ -41,7 +41,11 @@ def history_row(row: dict, epochs: int, *, best: bool) -> str:
 
 def numbers_table(summary: dict) -> str:
     """Returns the metrics of each split at the best step, as text."""
-    splits = {name: summary[name] for name in ("train", "val", "test") if summary.get(name)}
+    return _metrics_table({name: summary[name] for name in ("train", "val", "test") if summary.get(name)})
+
+
+def _metrics_table(splits: dict[str, dict]) -> str:
+    """A row of metrics for each evaluation."""
     columns = metrics.present(splits.values())
     rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in splits.items()]
     return aligned(("split", *(m.title for m in columns.values())), rows)
@@ -59,7 +63,7 @@ def time_text(summary: dict) -> str:
 
 def details_text(result: dict) -> str:
     """Returns an evaluation as text: metrics, numbers of each class, and the confusion matrix up to ten classes."""
-    lines = [numbers_table({result["split"]: result}), ""]
+    lines = [_metrics_table({result["split"]: result}), ""]
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
             for name, n in result["per_class"].items()]  # fmt: skip
     lines.append(aligned(("class", "images", "precision", "recall", "F1"), rows))

@@ -13,6 +13,7 @@ from cnnjax.commands.evaluate import evaluate
 from cnnjax.commands.predict import expand, predict
 from cnnjax.commands.train import train
 from cnnjax.errors import DataError
+from cnnjax.pages import details_text
 
 # Evaluation
 
@@ -200,6 +201,7 @@ def test_another_set_is_evaluated_beside_the_test_split_with_classes_by_name(pla
     result = evaluate(copy, data=other, progress=said)
     assert result["classes"] == ["Parasitized", "Uninfected"] and result["images"] == 12 and result["split"] == "data"
     assert said.lines == ["the network does not know Smudges; 6 images left out"]
+    assert f"data       12  {result['loss']:.4f}" in details_text(result)
     assert (copy / "eval" / "test.json").read_bytes() == before
     ids = {row["id"] for row in read_rows(copy / "eval" / "data-Clinic_B.csv")}
     assert len(ids) == 12 and all(id.startswith(("uninfected/", "Parasitized/")) for id in ids)
