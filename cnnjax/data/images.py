@@ -1,6 +1,7 @@
 """Bytes of an image file -> uint8 RGB, and the resize. The one place that decides what the network sees of a file."""
 
 import contextlib
+import importlib
 import io
 import warnings
 
@@ -21,7 +22,8 @@ TURNS = dict(
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-Image.init()  # `formats=` fails with a KeyError for plugins that are not loaded yet
+for _plugin in ("Png", "Jpeg", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Jpeg2K", "Avif"):  # not all 46, which `Image.init` loads
+    importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 MAX_PIXELS = pixels_lib.MAX_PIXELS
 _room = pixels_lib.Room()
 
