@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cnnjax.commands.describe import describe
     from cnnjax.commands.evaluate import evaluate
     from cnnjax.commands.explore import explore
+    from cnnjax.commands.lr_find import lr_find
     from cnnjax.commands.predict import predict
     from cnnjax.commands.report import write_report
     from cnnjax.commands.train import train
@@ -30,7 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs", "describe",
-    "evaluate", "explore", "load", "load_config", "predict", "train", "write_report",
+    "evaluate", "explore", "load", "load_config", "lr_find", "predict", "train", "write_report",
 ]  # fmt: skip
 
 _FROM = {  # name -> module that has it
@@ -47,6 +48,7 @@ _FROM = {  # name -> module that has it
     "explore": "commands.explore",
     "load": "inference",
     "load_config": "config",
+    "lr_find": "commands.lr_find",
     "predict": "commands.predict",
     "train": "commands.train",
     "write_report": "commands.report",

@@ -18,6 +18,7 @@ compare, load, results, sides, tables, tasks = (
 TINY = ("--size=12", "--batch=8", "--seconds=0.02", "--rounds=2")
 
 
+@pytest.mark.slow
 def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
     done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=step", "--peers=cnnjax,jax", *TINY,
                   "--even-if-busy", f"--json={tmp_path}/step.json", f"--plot={tmp_path}/step.png"], JAX_NUMPY_RANK_PROMOTION="allow")  # fmt: skip
@@ -40,6 +41,7 @@ def test_ours_and_plain_jax_are_compared_and_written_as_json(tmp_path):
     assert "| cnnjax | " in results.markdown(found)
 
 
+@pytest.mark.slow
 def test_growth_is_measured_in_a_run_of_its_own(tmp_path):
     done = child(["-m", "benchmarks.compare", "--task=malaria", "--what=growth-data", "--images=300", "--batch=32",
                   "--even-if-busy", f"--json={tmp_path}/growth.json"])  # fmt: skip

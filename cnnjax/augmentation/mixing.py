@@ -23,6 +23,11 @@ class Targets(NamedTuple):
         return mixed * (1 - smoothing) + smoothing / classes
 
 
+def of_partners(values: jax.Array) -> jax.Array:
+    """Returns for each image of a batch the value [b, ...] of the one that it is mixed with."""
+    return jnp.roll(values, 1, axis=0)
+
+
 def mix(key: jax.Array, images: jax.Array, labels: jax.Array, config) -> tuple[jax.Array, Targets]:
     """Mixup (Zhang et al. 2018) and CutMix (Yun et al. 2019) with the batch's previous image.
 
@@ -42,7 +47,7 @@ def mix(key: jax.Array, images: jax.Array, labels: jax.Array, config) -> tuple[j
     count, height, width, _ = images.shape
     keys = jax.random.split(jax.random.fold_in(key, AugmentationStream.MIXING), 4)
     images = images.astype(jnp.float32)
-    others = jnp.roll(images, 1, axis=0)
+    others = of_partners(images)
     cut = jax.random.bernoulli(keys[0], 0.5, (count,)) if config.mixup and config.cutmix else bool(config.cutmix)
     cut = jnp.broadcast_to(cut, (count,))
     weight = jnp.ones((count,), jnp.float32)
@@ -60,4 +65,4 @@ def mix(key: jax.Array, images: jax.Array, labels: jax.Array, config) -> tuple[j
         pasted = jnp.where(colour.in_boxes(boxes, height, width), others, images)
         mixed = jnp.where(cut[:, None, None, None], pasted, mixed)
         weight = jnp.where(cut, left, weight)
-    return mixed, Targets(labels, jnp.roll(labels, 1), weight)
+    return mixed, Targets(labels, of_partners(labels), weight)

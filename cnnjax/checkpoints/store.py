@@ -96,7 +96,7 @@ class Checkpoints:
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
             preservation_policy=policies.AnyPreservationPolicy([
                 policies.LatestN(2),
-                policies.BestN(get_metric_fn=lambda m: (-m["val_loss"], -m["step"]), n=1, keep_checkpoints_without_metrics=False),
+                policies.BestN(get_metric_fn=lambda m: (-_score(m), -m["step"]), n=1, keep_checkpoints_without_metrics=False),
             ]),
             cleanup_tmp_directories=writable,
             context=_context(),
@@ -212,8 +212,8 @@ class Checkpoints:
         if self._failed:
             self.wait()
 
-    def save(self, step: int, trees: Mapping[str, Any], next_index: int, metadata: Mapping[str, Any], val_loss: float | None
-             ) -> None:  # fmt: skip
+    def save(self, step: int, trees: Mapping[str, Any], next_index: int, metadata: Mapping[str, Any],
+             scores: Mapping[str, float] | None) -> None:  # fmt: skip
         """Starts to save in the background.
 
         Args:
@@ -221,13 +221,14 @@ class Checkpoints:
             trees: name -> tree of arrays, such as {"model": ..., "optimizer": ...}.
             next_index: of the next batch.
             metadata: JSON; the format, versions and revision are added.
-            val_loss: decides which checkpoint is the best; None where it was not evaluated.
+            scores: {"val_loss", "score"}, of which the lowest score decides which checkpoint is the best; None where it was not
+                evaluated.
         """
         with self._readable_errors():
             self._manager.save_checkpointables_async(
                 step,
                 {**trees, "data": {"next_index": next_index}},
-                metrics=None if val_loss is None else {"val_loss": val_loss, "step": step},
+                metrics=scores and {**scores, "step": step},
                 custom_metadata={"format": FORMAT, "versions": versions(), "revision": revision(), **metadata},
             )
         if self._writable:
@@ -252,8 +253,8 @@ class Checkpoints:
         return self._manager.latest.step if self._manager.latest else None
 
     def best(self) -> int | None:
-        """Returns the step with the lowest val_loss, the first of equals; None before the first evaluation."""
-        scored = [(c.metrics["val_loss"], c.step) for c in self._manager.checkpoints if c.metrics]
+        """Returns the step with the lowest score, the first of equals; None before the first evaluation."""
+        scored = [(_score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics]
         return min(scored)[1] if scored else None
 
     def resolve(self, step: str | int) -> int:
@@ -276,7 +277,7 @@ class Checkpoints:
             CheckpointError: none is whole.
         """
         self.wait()
-        scored = sorted((c.metrics["val_loss"], c.step) for c in self._manager.checkpoints if c.metrics)
+        scored = sorted((_score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics)
         steps = [c.step for c in self._manager.checkpoints]
         for candidate in dict.fromkeys([step, *(s for _, s in scored), *reversed(steps)]):
             if candidate in steps and not self.seals.damage(candidate):
@@ -359,6 +360,10 @@ class Checkpoints:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
+
+
+def _score(scores: Mapping[str, float]) -> float:
+    return scores.get("score", scores["val_loss"])  # older checkpoints have no other
 
 
 def _context() -> ocp.Context:

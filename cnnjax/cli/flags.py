@@ -15,13 +15,14 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "report", "eval", "predict", "describe")
+MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
     python launch.py --config=configs/malaria.py                 trains a run, or continues it
     python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
     python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
+    python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
@@ -95,7 +96,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
-    for key in ("data.path", "data.root", "data.cache_dir"):
+    for key in ("data.path", "data.root", "data.cache_dir", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides

@@ -20,7 +20,7 @@ INTERRUPTED = "interrupted; the same command continues from the last checkpoint,
 def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     """Trains, or continues, and prints the numbers at the best step."""
     with StopFlag(leave) as stop:  # before the imports, which take seconds
-        from cnnjax import pages, runtime
+        from cnnjax import pages, runtime, training
         from cnnjax.commands.train import train as train_run
 
         runtime.set_up(config)  # before several processes are joined, which starts threads
@@ -32,8 +32,8 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
         return
     shown = FLAGS.workdir or workdir
     console.message("")
-    patience = counted(config.train.patience, "epoch")
-    why = f"no lower val_loss for {patience}" if summary["stopped"] == "early" else "all epochs done"
+    patience = counted(training.epochs_of(config.train.patience, summary["steps"] // max(summary["epochs"], 1)), "epoch")
+    why = f"no better {config.train.monitor} for {patience}" if summary["stopped"] == "early" else "all epochs done"
     console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
     console.message(pages.numbers_table(summary))
@@ -66,13 +66,33 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     console.message(
         f"\nwritten  {page} (open it in a browser), and each picture as PNG in {RunDirectory(workdir).exploration_pictures}"
     )
-    chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
     place = FLAGS.workdir or str(workdir)
     try:
         RunDirectory(workdir).finished(config)
     except CheckpointError:  # this directory has a run with another config
         place += "-explored"
-    console.message(f"train    {command()} --config={FLAGS.config} --workdir={shlex.quote(place)}{chosen}")
+    console.message(f"train    {_training_command(place, overrides)}")
+
+
+def lr_find(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Draws the loss over the learning rate and prints the command that trains with the rate to begin with."""
+    with StopFlag(leave) as stop:
+        from cnnjax.commands.lr_find import lr_find as find
+
+        picture, rate = find(config, workdir, progress=console, stop=stop)
+    console.message(f"\nwritten  {picture}")
+    if rate is None:
+        console.message("no learning rate lowers the loss in so few steps; look at the labels with --mode=explore")
+        return
+    now = config.optimizer.learning_rate
+    console.message(f"begin with {rate:g}, a quarter of the learning rate with the lowest loss (the config has {now:g})")
+    chosen = {**overrides, "optimizer.learning_rate": f"{rate:g}"}
+    console.message(f"train    {_training_command(FLAGS.workdir or str(workdir), chosen)}")
+
+
+def _training_command(workdir: str, overrides: Mapping[str, str]) -> str:
+    chosen = "".join(f" --config.{key}={shlex.quote(value)}" for key, value in overrides.items())
+    return f"{command()} --config={FLAGS.config} --workdir={shlex.quote(workdir)}{chosen}"
 
 
 def report(overrides: Mapping[str, str], console: Console) -> None:

@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
-    if FLAGS.mode in ("train", "explore", "describe"):
+    if FLAGS.mode in ("train", "explore", "describe", "lr_find"):
         _with_config(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
@@ -46,6 +46,8 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
             modes.train(config, workdir, push, console)
         elif FLAGS.mode == "explore":
             modes.explore(config, workdir, overrides, console)
+        elif FLAGS.mode == "lr_find":
+            modes.lr_find(config, workdir, overrides, console)
         else:
             modes.describe(config, workdir, console)
 

@@ -36,6 +36,8 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     if classes:
         network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
         table = models.table(network.model, config.image.size)
+        if progress and (large := models.oversized(table, config.image.size)):
+            progress.warn(large)
         picture = run.network_picture
         if drawn := not run.is_run():  # a run has its own picture
             pages.save_figure(pages.network_figure(table, config.image.size, config.name), picture, dpi=160)

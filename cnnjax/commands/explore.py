@@ -93,7 +93,7 @@ def collect_augmented(config: config_lib.Config, data: data_lib.Dataset, samples
     rows = data.splits["train"]
     mesh = runtime.mesh(config.runtime.devices)
     batch_size = training.choose_batch_size(config, mesh, len(rows))
-    first = training.TrainBatches(data.images, data.labels, rows, batch_size=batch_size, seed=config.seed)[0]
+    first = training.batches_of(config, data, batch_size)[0]
     augment = training.compile_augmentation(config, runtime.ops(config.runtime, runtime.platform_of(mesh)))
     images, targets = augment(np.int32(0), first)
     weight = np.asarray(targets.weight)

@@ -91,6 +91,7 @@ class _Training:
                 config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile
             )
             self.positive = _positive(config, self.data.classes)
+            training.check_monitor(config.train.monitor, len(self.data.classes))
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
@@ -142,10 +143,12 @@ class _Training:
         self.plan = plan = self.ahead.plan(len(data.classes), len(data.splits["train"]))
         self._say_what_differs()
         table = models.table(plan.network.model, config.image.size)
+        if large := models.oversized(table, config.image.size):
+            self.progress.warn(large)
         self.parameters = sum(row.parameters for row in table)
         self.showcase = training.Showcase(config, data, plan.batch_size, mesh)
-        feed = training.open_feed(data, plan, mesh, config.seed, progress)
-        start = training.find_start(config.image, data, plan, feed, mesh, checkpoints, self.run, progress)
+        feed = training.open_feed(config, data, plan, mesh, progress)
+        start = training.find_start(config, data, plan, feed, mesh, checkpoints, self.run, progress)
         checkpoints.check_room(start.state.trees())
         history, observer = runs.NoHistory(), training.Observer()
         if self.main:
@@ -169,6 +172,10 @@ class _Training:
             self.progress.warn(
                 f"data.batch_size={config.data.batch_size} is more than the {images}: each step takes {plan.batch_size}"
             )
+        patience = config.train.patience
+        if (longer := training.epochs_of(patience, plan.steps_per_epoch)) > patience:
+            steps = counted(plan.steps_per_epoch, "step")
+            self.progress.message(f"  an epoch has {steps} only: train.patience={patience} is meant as {longer} epochs")
         if idle := config_lib.idle(config):
             self.progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
 
@@ -178,7 +185,7 @@ class _Training:
             "config": json.loads(config_lib.to_json(self.config)),
             "classes": list(self.data.classes),
             "positive": self.positive,
-            "preprocessing": data_lib.preprocessing(self.config.image).to_dict(),
+            "preprocessing": self.data.preprocessing.to_dict(),
             "splits_sha256": data_lib.splits_digest(self.run.splits),
         }
 

@@ -23,6 +23,7 @@ class Key:
         above, below: exclusive bounds; None: none.
         unit: of the bounds, for the error.
         choices: allowed values, or "package:REGISTRY", a dict or tuple that is imported when a value is checked.
+        element: the type of an entry of a tuple, where the default has none.
         own: whether "FILE.py:NAME", something in a file of the user's own, is allowed beside the choices.
     """
 
@@ -35,18 +36,20 @@ class Key:
     unit: str = ""
     choices: str | tuple = ()
     own: bool = False
+    element: type = str
 
-    @property
-    def element(self) -> type:
-        """The type of an entry of a tuple; () holds names."""
-        return type(self.default[0]) if self.default else str
+    def __post_init__(self):
+        if isinstance(self.default, tuple) and self.default:
+            object.__setattr__(self, "element", type(self.default[0]))
 
     @property
     def allowed(self) -> str:
         """Describes the type, with the default as the example: "a whole number, such as 30"."""
         if isinstance(self.default, tuple):
-            kind = "whole numbers" if self.element is int else "names"
-            return f"{kind} with commas between them, such as {','.join(map(str, self.default)) or 'cat,dog'}"
+            kind, example = {int: ("whole numbers", "1,2"), float: ("numbers", "0,4095"), str: ("names", "cat,dog")}[
+                self.element
+            ]
+            return f"{kind} with commas between them, such as {','.join(map(str, self.default)) or example}"
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(self.default), "text")
         return kind if isinstance(self.default, bool) else f"{kind}, such as {self.default!r}"
 
@@ -59,6 +62,8 @@ class Key:
             value = str(value)
         elif isinstance(value, list):
             value = tuple(value)
+        if isinstance(value, tuple) and self.element is float:
+            value = tuple(float(entry) if type(entry) is int else entry for entry in value)
         elif type(value) is int and kind is float:
             value = float(value)
         if type(value) is not kind or (kind is tuple and any(type(entry) is not self.element for entry in value)):

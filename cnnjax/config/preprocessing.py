@@ -19,6 +19,8 @@ class Preprocessing:
     Attributes:
         size: pixels, height and width.
         resize: bilinear, nearest or pad; see `image.resize`.
+        range: of grey files with more than 8 bits, the level that becomes black and the one that becomes white; (): the high byte
+            is taken.
         colour: order of the channels, "RGB".
         scale: factor of the 8-bit levels; 1 / 255 maps them to [0, 1].
         mean: subtracted from each scaled channel.
@@ -30,6 +32,7 @@ class Preprocessing:
 
     size: int
     resize: str
+    range: tuple[float, ...] = ()
     colour: str = "RGB"
     scale: float = 1 / 255
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -41,12 +44,12 @@ class Preprocessing:
     @classmethod
     def of(cls, image: Image, *, library: str = "", version: str = "") -> Preprocessing:
         """Returns the preprocessing of an `image` section, whose pixels a library of a version makes."""
-        return cls(size=image.size, resize=image.resize, zca=image.zca, library=library, version=version)
+        return cls(size=image.size, resize=image.resize, range=image.range, zca=image.zca, library=library, version=version)
 
     @property
     def pixels(self) -> dict[str, Any]:
         """The part that decides the decoded uint8 pixels, for the key of a cache; the rest happens in the network."""
-        return {name: getattr(self, name) for name in ("size", "resize", "colour", "library", "version")}
+        return {name: getattr(self, name) for name in ("size", "resize", "range", "colour", "library", "version")}
 
     @property
     def is_standardized(self) -> bool:

@@ -53,6 +53,8 @@ class Data(Section):
     label: str = key("", "regular expression; what it matches in a file's path is the class, as '^[a-z]+' in cat.1.jpg; \"\": the class folder")
     group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
+    sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
+                        choices=("shuffled", "balanced"))
     batch_size: int = key(32, "images per training step, over all devices together", least=1)
     placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
                          choices=("auto", "host", "device"))
@@ -67,6 +69,8 @@ class Image(Section):
     size: int = key(64, "pixels, height and width that the network sees", least=4, most=4096, unit="pixels")
     resize: str = key("bilinear", "bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins",
                       choices="cnnjax.data:RESIZES")
+    range: tuple[float, ...] = key((), "of grey files with more than 8 bits, the levels that become black and white, such as 0,4095; (): as the "
+                                   "training images have them", element=float)
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
     zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
 
@@ -150,9 +154,14 @@ class Train(Section):
     """Length of the training, its loss and its precision."""
 
     epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
-    patience: int = key(10, "epochs without a lower val_loss before stopping early; 0: never stop early", least=0)
-    loss: str = key("cross_entropy", "cross_entropy, or FILE.py:NAME, a loss of your own; see docs/own-code.md",
+    patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
+    monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
+                       "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
+    init_from: str = key("", 'run directory whose best weights training begins with, with another last layer where classes differ; "": begin anew')
+    loss: str = key("cross_entropy", "cross_entropy; focal; or FILE.py:NAME, a loss of your own; see docs/own-code.md",
                     choices="cnnjax.training:LOSSES", own=True)
+    focal_gamma: float = key(2.0, "of the focal loss: how much less images count that are right already", least=0)
+    class_weights: tuple[str, ...] = key((), "of the losses: balanced, every class with the same sum; or NAME=WEIGHT for each class; (): none")
     label_smoothing: float = key(0.0, "fraction of each training label that is spread evenly over all classes", least=0, below=1)
     ema_decay: float = key(0.0, "of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none",
                            least=0, below=1)
@@ -177,7 +186,7 @@ class Optimizer(Section):
     warmup_epochs: float = key(0.0, "epochs of linear rise from 0 to learning_rate, with any schedule", least=0)
     decay_epochs: float = key(10.0, "step: epochs between drops", above=0)
     decay_factor: float = key(0.1, "step, plateau: factor of each drop", above=0)
-    plateau_patience: int = key(3, "plateau: epochs without a lower val_loss that are tolerated; the next one drops", least=0)
+    plateau_patience: int = key(3, "plateau: epochs, of 8 steps at least, without a better train.monitor that are tolerated; the next one drops", least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

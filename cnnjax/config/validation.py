@@ -113,8 +113,22 @@ def _training(config: Config) -> Problems:
     train, batch_size = config.train, config.data.batch_size
     if batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
+    yield "train.class_weights", _weights_problem(train.class_weights)
     if train.checkpoint_every and interval(train.checkpoint_every) is None:
         yield "train.checkpoint_every", 'write "500 steps", "600 s" or "10 min", or "" for epochs and stops only'
+
+
+def _weights_problem(entries: tuple[str, ...]) -> str:
+    wrong = [
+        entry
+        for entry in entries
+        if not re.fullmatch(r"[^=].*=(\d+\.?\d*|\.\d+)(e-?\d+)?", entry) or not float(entry.rpartition("=")[2])
+    ]
+    return (
+        f"write balanced, or NAME=WEIGHT for each class, with weights above 0, not {wrong[0]!r}"
+        if wrong and entries != ("balanced",)
+        else ""
+    )
 
 
 def _augmentation(config: Config) -> Problems:
@@ -125,5 +139,8 @@ def _augmentation(config: Config) -> Problems:
         yield "augment.blur", f"must be at most an eighth of image.size, {size / 8:g}"
     if augment.trivial_augment and augment.rand_augment:
         yield "augment.rand_augment", "cannot be used together with trivial_augment"
+    levels = config.image.range
+    if levels and not (len(levels) == 2 and levels[0] < levels[1]):
+        yield "image.range", "write the level of black and that of white, such as 0,4095"
     if config.image.zca and size > 48:
         yield "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels"

@@ -27,11 +27,11 @@ from cnnjax.data.listings import Reference
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress
 
-FORMAT = 5  # part of the key: raise it when decoded pixels change
+FORMAT = 6  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
 CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
 ALONE = 600  # fewer images are decoded in the calling thread
-FACTS = ("width", "height", "format", "mode", "reason")
+FACTS = ("width", "height", "format", "mode", "low", "high", "reason")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Cache:
     built: bool
 
 
-def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None
-                 ) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
+def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None,
+                 levels: tuple[float, ...] = ()) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
     """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
     out = np.empty((len(references), size, size, 3), np.uint8) if out is None else out[: len(references)]
     files = [_read(reference) for reference in references]
@@ -62,7 +62,7 @@ def decode_chunk(references: list[Reference], size: int, method: str, out: np.nd
             try:
                 if isinstance(file, Exception):
                     raise file
-                known = images_lib.decode_resized(file, size, method, pixels)[1]
+                known = images_lib.decode_resized(file, size, method, pixels, levels)[1]
             except images_lib.ImageError as error:
                 reason = str(error)
             except Exception as error:  # a vanished file, a damaged archive member, a password
@@ -82,7 +82,8 @@ def _read(reference: Reference):
 
 
 def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,
-               write: Callable[[int, np.ndarray], None] | None = None) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
+               write: Callable[[int, np.ndarray], None] | None = None, levels: tuple[float, ...] = ()
+               ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
     """Decodes in the given order with all cores, some hundred images ahead of the caller.
 
     Args:
@@ -92,6 +93,7 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
         workers: threads; 0: one per usable core.
         write: called with the number of the first of some images and the images, by the thread that has decoded them and
             while the caches of its core hold them. The images that are yielded are then overwritten already.
+        levels: as in `images.decode`.
 
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
@@ -107,7 +109,7 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
 
     def decode(first: int, chunk: list[Reference]) -> tuple[np.ndarray, list[dict]]:
         room = rooms.pop()
-        pixels, facts = decode_chunk(chunk, size, method, room)
+        pixels, facts = decode_chunk(chunk, size, method, room, levels)
         if write:
             write(first, pixels)
             rooms.append(room)
@@ -225,7 +227,10 @@ def _decode_into(directory: Path, source: Source, preprocessing: Preprocessing, 
                     file.seek(start + i * row_bytes)
                     file.write(image)
 
-        for _, chunk_facts in decode_all(references(), count, preprocessing.size, preprocessing.resize, workers, write):
+        decoded = decode_all(
+            references(), count, preprocessing.size, preprocessing.resize, workers, write, preprocessing.range
+        )
+        for _, chunk_facts in decoded:
             if stop():
                 raise Stopped("stopped while decoding, nothing is kept of it; the same command starts again")
             numbers = [known.setdefault(tuple(fact.values()), len(known)) for fact in chunk_facts]

@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 from collections import Counter
@@ -53,6 +54,7 @@ class Dataset:
     quarantine: list[tuple[str, str]]
     stream: Callable[[], Iterator[tuple[int, Reference]]]
     notes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None  # that made `images`
 
     @property
     def used(self) -> np.ndarray:
@@ -66,7 +68,7 @@ class Dataset:
             for row, reference in self.stream():
                 if row in wanted:
                     with contextlib.suppress(Exception):
-                        found[row] = images_lib.decode(reference.read())
+                        found[row] = images_lib.decode(reference.read(), self.preprocessing.range)
                     wanted.discard(row)
                 if not wanted:
                     break
@@ -99,7 +101,8 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         progress: gets bars and notes.
         freeze: write `splits.csv` and `quarantine.csv`.
         stop: polled while decoding.
-        classes: names that must be found, in this order, such as a checkpoint's.
+        classes: names that must be found, in this order: a checkpoint's. The range of its high-bit files is `image.range` then, and
+            is not looked for.
         decoding: called before images are decoded, where any must be, with the number of classes and, as far as it can be told
             without a look at them, of training images.
 
@@ -125,8 +128,10 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
             expected = _splits(path, source, likely, config.split, Progress(), write=False)
             decoding(len(source.classes), len(expected["train"]))
 
-    cache = cache_lib.build(source, preprocessing(config.image), config.data.cache_dir, progress,
-                            workers=config.runtime.workers, stop=stop, decoding=begin)  # fmt: skip
+    made_by = preprocessing(config.image)
+    build = functools.partial(cache_lib.build, source, directory=config.data.cache_dir, progress=progress,
+                              workers=config.runtime.workers, stop=stop)  # fmt: skip
+    cache = build(made_by, decoding=begin)
     reasons = cache.facts["reason"]
     usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
     bad = [(source.examples[i].id, reasons[i]) for i in np.flatnonzero(~usable)]
@@ -151,10 +156,27 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if made:
         notes.append(splits_lib.reason(config.split, source.examples, [name for name in splits if len(splits[name])]))
         progress.message(f"  {notes[-1]}")
+    if classes is None and not made_by.range and (levels := _levels(cache.facts, splits["train"])):
+        notes.append("grey files with more than 8 bits: {:g} becomes black and {:g} white, as the training images have them "
+                     "(image.range)".format(*levels))  # fmt: skip
+        progress.message(f"  {notes[-1]}")
+        made_by = dataclasses.replace(made_by, range=levels)
+        cache = build(made_by)
     if shared := _shared_groups(source, splits):  # not a note: the report finds it in `splits.csv`
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
-                   cache.facts, quarantine, source.stream, tuple(notes))  # fmt: skip
+                   cache.facts, quarantine, source.stream, tuple(notes), made_by)  # fmt: skip
+
+
+def _levels(facts: dict[str, Column], rows: np.ndarray) -> tuple[float, ...]:
+    """The lowest and the highest level of the grey files with more than 8 bits among `rows`; () without any."""
+    found = [
+        (float(low), float(high)) for low, high in zip(facts["low"].take(rows), facts["high"].take(rows), strict=True) if low
+    ]
+    if not found:
+        return ()
+    lows, highs = zip(*found, strict=True)
+    return (min(lows), max(highs)) if min(lows) < max(highs) else ()
 
 
 def _shared_groups(source: Source, splits: dict[str, np.ndarray]) -> str:

@@ -10,6 +10,7 @@ import PIL
 import simplejpeg
 from PIL import ExifTags, Image
 
+from cnnjax.data import dicom, high_bits
 from cnnjax.data import pixels as pixels_lib
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
@@ -22,7 +23,17 @@ TURNS = dict(
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-for _plugin in ("Png", "Jpeg", "WebP", "Gif", "Bmp", "Tiff", "Ppm", "Jpeg2K", "Avif"):  # not all 46, which `Image.init` loads
+for _plugin in [
+    "Png",
+    "Jpeg",
+    "WebP",
+    "Gif",
+    "Bmp",
+    "Tiff",
+    "Ppm",
+    "Jpeg2K",
+    "Avif",
+]:  # not all 46 of them, which `Image.init` loads
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 MAX_PIXELS = pixels_lib.MAX_PIXELS
 _room = pixels_lib.Room()
@@ -46,11 +57,15 @@ def quiet():
         yield
 
 
-def decode(data: bytes | np.ndarray) -> np.ndarray:
+def decode(data: bytes | np.ndarray, levels: tuple[float, ...] = ()) -> np.ndarray:
     """Decodes one image file, its format found from the content; pixels, as in `decode_resized`, become RGB.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit become 8-bit RGB; transparency is laid over white; of
     several frames the first is taken.
+
+    Args:
+        data: an encoded file, or pixels as in `decode_resized`.
+        levels: of grey files with more than 8 bits, what becomes black and what becomes white; (): their high byte is taken.
 
     Returns:
         uint8 [height, width, 3], RGB.
@@ -59,11 +74,11 @@ def decode(data: bytes | np.ndarray) -> np.ndarray:
         ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
     """
     with quiet():
-        return _decoded(data)[0].copy()
+        return _decoded(data, levels)[0].copy()
 
 
-def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.ndarray | None = None
-                   ) -> tuple[np.ndarray, dict]:  # fmt: skip
+def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.ndarray | None = None,
+                   levels: tuple[float, ...] = ()) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Decodes (or takes decoded pixels) and resizes.
 
     Args:
@@ -71,14 +86,17 @@ def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.nda
         size: height and width of the result, in pixels.
         method: bilinear (antialiased), nearest, or pad (bilinear, aspect kept, centred on black).
         out: uint8 [size, size, 3], contiguous, for the result; None: a new array.
+        levels: as in `decode`.
 
     Returns:
-        uint8 [size, size, 3], and the facts {"width", "height", "format", "mode"} of the file.
+        uint8 [size, size, 3], and the facts {"width", "height", "format", "mode", "low", "high"} of the file. The last two are
+        levels of a grey file with more than 8 bits, a thousandth of its pixels below the one, a thousandth above the other; "" of
+        another file.
 
     Raises:
         ImageError: as in `decode`.
     """
-    pixels, facts = _decoded(data)
+    pixels, facts = _decoded(data, levels)
     return resize(pixels, size, method, out), facts
 
 
@@ -102,10 +120,10 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
 
 
 def _plain_facts(height: int, width: int, kind: str) -> dict:
-    return {"width": width, "height": height, "format": kind, "mode": "RGB"}
+    return {"width": width, "height": height, "format": kind, "mode": "RGB", "low": "", "high": ""}
 
 
-def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
+def _decoded(data: bytes | np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
     """Pixels and facts of an encoded file or of pixels; the thread's next image overwrites the pixels."""
     if not isinstance(data, bytes):
         return _from_pixels(data)
@@ -114,7 +132,7 @@ def _decoded(data: bytes | np.ndarray) -> tuple[np.ndarray, dict]:
     else:
         (pixels,), kind = pixels_lib.decode([data]), "PNG"
     if pixels is None:
-        return _open(data)
+        return _open(data, levels)
     return pixels, _plain_facts(*pixels.shape[:2], kind)
 
 
@@ -196,8 +214,11 @@ def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
     if pixels.dtype != np.uint8:
         raise ImageError(f"pixels of type {pixels.dtype}, not uint8")
     image = Image.fromarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
-    facts = {"width": image.width, "height": image.height, "format": "pixels", "mode": image.mode}
-    return np.asarray(_to_rgb(image)), facts
+    return np.asarray(_to_rgb(image)), _facts(image, "pixels")
+
+
+def _facts(image: Image.Image, kind: str) -> dict:
+    return {"width": image.width, "height": image.height, "format": kind, "mode": image.mode, "low": "", "high": ""}
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -226,19 +247,23 @@ def _without_texts(data: bytes) -> bytes:
     return b"".join((*parts, data[at:]))
 
 
-def _open(data: bytes) -> tuple[np.ndarray, dict]:
+def _open(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
     if not data:
         raise ImageError("empty file")
+    if dicom.is_dicom(data):
+        return _open_dicom(data, levels)
     if data.startswith(PNG_SIGNATURE):
         data = _without_texts(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        facts = {"width": image.width, "height": image.height, "format": image.format, "mode": image.mode}
+        image = Image.open(io.BytesIO(data), formats=(*FORMATS, "HEIF") if _is_heif(data) else FORMATS)
+        facts = _facts(image, image.format)
         if not image.width or not image.height:
             raise ImageError(f"no pixels ({image.width}x{image.height})")
         if image.width * image.height > MAX_PIXELS:
             raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
         image.load()
+        if image.mode.startswith("I") or image.mode == "F":
+            return _grey(np.asarray(upright(image)), levels, facts, image)
         return np.asarray(_to_rgb(upright(image))), facts
     except ImageError:
         raise
@@ -246,6 +271,48 @@ def _open(data: bytes) -> tuple[np.ndarray, dict]:
         raise ImageError(_unidentified(data)) from None
     except Exception as error:  # hostile bytes make decoders raise anything, from SyntaxError to IndexError
         raise ImageError(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+
+
+def _is_heif(data: bytes) -> bool:
+    """Returns whether a file is HEIC or HEIF, which Pillow reads with the extra; raises ImageError where that is missing."""
+    if data[4:8] != b"ftyp" or data[8:12] not in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return False
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError("a HEIC file, which takes pillow-heif: pip install 'cnnjax[heif]'") from None
+    if "HEIF" not in Image.OPEN:
+        pillow_heif.register_heif_opener()
+    return True
+
+
+def _open_dicom(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
+    try:
+        values = dicom.read(data, MAX_PIXELS)
+    except ImportError:
+        raise ImageError(dicom.MISSING) from None
+    except Exception as error:  # as in `_open`
+        raise ImageError(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+    height, width = values.shape[:2]
+    facts = {**_plain_facts(height, width, "DICOM"), "mode": "RGB" if values.ndim == 3 else "F"}
+    if values.ndim == 3:
+        return values, facts
+    # Device units have no black of their own: the file's levels, where the set's are not known yet.
+    return _grey(values, levels or (float(values.min()), float(values.max()) + 1e-6), facts)
+
+
+def _grey(
+    values: np.ndarray, levels: tuple[float, ...], facts: dict, image: Image.Image | None = None
+) -> tuple[np.ndarray, dict]:
+    """Pixels and facts of grey levels [height, width] that are more than 8 bits, of `image` where its transparency counts."""
+    try:
+        facts["low"], facts["high"] = (f"{level:.9g}" for level in high_bits.extremes(values))
+        rgb = Image.fromarray(high_bits.to_bytes(values, levels, narrow=facts["mode"] == "I")).convert("RGBA")
+    except ValueError as error:
+        raise ImageError(str(error)) from None
+    if image is not None and isinstance(image.info.get("transparency"), int):
+        rgb.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
+    return np.asarray(_over_white(rgb)), facts
 
 
 def _unidentified(data: bytes) -> str:
@@ -266,16 +333,6 @@ def _unidentified(data: bytes) -> str:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return _over_white(image.convert("RGBA")) if "transparency" in image.info else image
-    if image.mode.startswith("I"):
-        # Pillow's convert clips 16-bit values at 255; the high byte is what 8-bit viewers show.
-        values = np.asarray(image).astype(np.int64)
-        grey = np.clip(values >> 8 if image.mode != "I" or values.max(initial=0) > 255 else values, 0, 255)
-        rgb = Image.fromarray(grey.astype(np.uint8)).convert("RGBA")
-        if isinstance(image.info.get("transparency"), int):
-            rgb.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
-        return _over_white(rgb)
-    if image.mode == "F":
-        raise ImageError("floating-point pixels; save it as 8- or 16-bit")
     if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")  # some programs leave the fourth byte empty
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):

@@ -55,7 +55,7 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
     if not len(rows):
         raise DataError(f"no image of {section.path} can be used")
     return Dataset(found.images, labels, source.examples.ids, source.examples.groups, classes, {NAME: rows}, found.facts, quarantine,
-                   source.stream)  # fmt: skip
+                   source.stream, preprocessing=preprocessing)  # fmt: skip
 
 
 def shared_images(one: Dataset, rows: np.ndarray, other: Dataset, other_rows: np.ndarray) -> int:

@@ -101,7 +101,7 @@ class Classifier:
         how, names = self.preprocessing, map(_name, images)
         references = map(_reference, images)
         workers = self._restored.config.runtime.workers
-        for pixels, facts in data_lib.decode_all(references, len(images), how.size, how.resize, workers):
+        for pixels, facts in data_lib.decode_all(references, len(images), how.size, how.resize, workers, levels=how.range):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
             for name, q, fact in zip(itertools.islice(names, len(facts)), p, facts, strict=True):
                 yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q)

@@ -29,7 +29,7 @@ class Run(Record):
 
     @property
     def best_step(self) -> int:
-        """Step of the checkpoint with the lowest val_loss."""
+        """Step of the checkpoint with the best epoch."""
         return self.summary.best_step
 
     @property

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-UNEVEN = 1.5  # times an equal share; from there on the largest class is compared with
+from cnnjax.metrics.table import UNEVEN
+
 LEARNED = 0.98  # accuracy on training images that says that they are known by heart
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from cnnjax.metrics.scores import auc, by_rows, called, cross_entropy, probabilities
 
+UNEVEN = 1.5  # times an equal share; from there on accuracy is compared with that of always saying the largest class
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
@@ -61,6 +63,7 @@ class Metric:
         each_epoch: it is computed for validation after every epoch, and goes to `metrics.jsonl` and TensorBoard.
         tile: it is one of the large numbers at the top of a report.
         higher_is_better: the direction; None for a number without one.
+        uneven: people see it only where classes are uneven, and then before the others.
         text: the value as text.
     """
 
@@ -70,6 +73,7 @@ class Metric:
     each_epoch: bool = False
     tile: bool = False
     higher_is_better: bool | None = True
+    uneven: bool = False
     text: Callable[[float | int | None], str] = shown
 
 
@@ -84,6 +88,17 @@ def _loss(p: Predictions) -> float:
 
 def _accuracy(p: Predictions) -> float:
     return float((p.called == p.labels).mean())
+
+
+def _balanced_accuracy(p: Predictions) -> float:
+    """The mean recall of the classes that are there: scikit-learn's `balanced_accuracy_score`."""
+    count = np.bincount(p.labels, minlength=p.classes)
+    right = np.bincount(p.labels[p.called == p.labels], minlength=p.classes)
+    return float((right[count > 0] / count[count > 0]).mean())
+
+
+def _majority(p: Predictions) -> float:
+    return float(np.bincount(p.labels).max() / len(p.labels))
 
 
 def _auc(p: Predictions) -> float | None:
@@ -119,7 +134,9 @@ def _in_top5(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Metric] = {
     "images": Metric("images", lambda p: len(p.labels), each_epoch=True, higher_is_better=None, text=shown_count),
     "loss": Metric("loss", _loss, each_epoch=True, higher_is_better=False),
+    "balanced_accuracy": Metric("balanced accuracy", _balanced_accuracy, each_epoch=True, tile=True, uneven=True),
     "accuracy": Metric("accuracy", _accuracy, each_epoch=True, tile=True),
+    "majority": Metric("largest class", _majority, higher_is_better=None, uneven=True),
     "auc": Metric("AUC", _auc, two_classes, each_epoch=True, tile=True),
     "sensitivity": Metric("sensitivity", _sensitivity, two_classes, each_epoch=True, tile=True),
     "specificity": Metric("specificity", _specificity, two_classes, each_epoch=True, tile=True),
@@ -184,7 +201,12 @@ def summarized(result: Mapping) -> dict[str, float | int | None]:
     return {name: result[name] for name in METRICS if name in result}
 
 
-def present(results: Iterable[Mapping]) -> dict[str, Metric]:
-    """Returns the rows of `METRICS` that any of `results` has, in their order."""
+def present(results: Iterable[Mapping], classes: int) -> dict[str, Metric]:
+    """Returns the rows of `METRICS` that people see of `results`, in their order.
+
+    Where in one of them the largest of the classes is `UNEVEN` times an equal share or more, that includes the rows for this.
+    """
     results = list(results)
-    return {name: metric for name, metric in METRICS.items() if any(name in result for result in results)}
+    uneven = any(result.get("majority", 0) * classes >= UNEVEN for result in results)
+    return {name: metric for name, metric in METRICS.items()
+            if any(name in result for result in results) and (uneven or not metric.uneven)}  # fmt: skip

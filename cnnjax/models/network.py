@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from cnnjax import runtime
 from cnnjax.config import Config, Model, Preprocessing, load_own, split_own
@@ -33,6 +33,30 @@ class Network:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
         params, stats = jax.eval_shape(self.make)
         return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
+
+    def settled(self, before: dict, after: dict, updates: jax.Array) -> dict:
+        """Returns the statistics after an update, where running averages are plain means of their first updates.
+
+        An average with decay m that begins at 0 or 1 is still 35 % that after ten updates at m = 0.9, which is all the
+        training that a small set may get. Until 1 / (1 - m) updates the decay is t / (t + 1) instead, as of a mean; from there
+        on nothing is changed, not by a bit.
+
+        Args:
+            before, after: statistics, as from `make`.
+            updates: int32, updates before this one.
+        """
+        t = updates.astype(jnp.float32)
+        flat = dict(traverse_util.flatten_dict(after))
+        old = traverse_util.flatten_dict(before)
+        for path, module in nnx.iter_modules(self.model):
+            if not isinstance(module, nnx.BatchNorm):
+                continue
+            share = (1 / (t + 1)) / (1 - module.momentum)  # of the new value, over what the module has given it
+            for name in ("mean", "var"):
+                place = (*path, name)
+                mean = old[place] + share * (flat[place] - old[place])
+                flat[place] = jnp.where(share > 1, mean, flat[place])
+        return traverse_util.unflatten_dict(flat)
 
 
 def with_shardings(tree, mesh: jax.sharding.Mesh):

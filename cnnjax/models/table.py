@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -43,3 +44,16 @@ def table(model: Layered, size: int) -> list[Row]:
             flops = module.operations(before[1])
         rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6))
     return rows
+
+
+HUGE = 20e6  # parameters of one dense layer
+
+
+def oversized(rows: Sequence[Row], size: int) -> str:
+    """Returns a line where one dense layer is most of a huge network, as after large images and few pools; "" elsewhere."""
+    total = sum(row.parameters for row in rows)
+    largest = max(rows, key=lambda row: row.parameters)
+    if largest.kind != "dense" or largest.parameters < HUGE or largest.parameters < 0.8 * total:
+        return ""
+    return (f"{total:,} parameters, {largest.parameters / total:.0%} of them in {largest.name}, which sees every pixel that the pools leave of "
+            f"image.size={size}: use a smaller --config.image.size, more --config.model.channels, or --config.model.name=resnet18")  # fmt: skip

@@ -16,6 +16,7 @@ from cnnjax.pages.exploration import (
 )
 from cnnjax.pages.figures import save as save_figure
 from cnnjax.pages.plots import history as history_figure
+from cnnjax.pages.plots import learning_rates as range_figure
 from cnnjax.pages.plots import network as network_figure
 from cnnjax.pages.record import Record, read_record
 from cnnjax.pages.report import report_page, write_report
@@ -25,6 +26,6 @@ __all__ = [
     "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable",
     "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "groups_section",
     "history_figure", "history_header", "history_row", "network_figure", "network_table", "numbers_table",
-    "photos_section", "processing_section", "read_record", "report_page", "save_figure", "time_text", "write_page",
+    "photos_section", "processing_section", "range_figure", "read_record", "report_page", "save_figure", "time_text", "write_page",
     "write_report",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ def _numbers(records: Mapping[str, Record]) -> Section:
     rows = []
     for split in ("test", "val", "train"):
         results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
-        for key, metric in present(results).items():
+        for key, metric in present(results, max(len(record.classes) for record in records.values())).items():
             values = [result.get(key) for result in results]
             if any(value is not None for value in values):
                 rows.append((f"{split} {metric.title}", *map(metric.text, values)))

@@ -77,6 +77,27 @@ def history(rows: Sequence[dict], best_step: int, name: str):
 
 
 @styled
+def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, suggested: float | None, name: str):
+    """Draws the loss over the learning rate, and marks the suggested one."""
+    drawn = figure(6, 3.6)
+    axes = drawn.subplots()
+    axes.plot(rates, losses, color=SKY, linewidth=0.8, label="of each batch")
+    axes.plot(rates, smooth, color=BLUE, label="averaged")
+    title = "No learning rate lowers the loss"
+    if suggested:
+        axes.axvline(suggested, color=ORANGE, linestyle=":")
+        title = f"Begin with {suggested:g}, a quarter of the rate with the lowest loss"
+    axes.set_xscale("log")
+    axes.set_ylim(0, 2 * max(smooth[:5].mean(), 1e-6))
+    axes.set_title(f"{name}: {title}" if name else title)
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.legend(loc="lower left", fontsize=8)
+    _plain(axes)
+    return drawn
+
+
+@styled
 def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
     """Draws horizontal stacked bars, row -> {part -> value}, and writes the total behind each."""
     parts = list(dict.fromkeys(part for row in values.values() for part in row))

@@ -12,6 +12,7 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.errors import CheckpointError
+from cnnjax.metrics import METRICS
 
 JUDGED = {"test": "test", "val": "validation"}  # the splits that a page shows in detail, the first that there is
 
@@ -73,9 +74,18 @@ class Record:
 
     @property
     def best_step(self) -> int:
-        """Step of the lowest val_loss so far; 0 before the first epoch."""
-        rows = [(row["val_loss"], row["step"]) for row in self.history]
+        """Step of the best epoch so far; 0 before the first, or before the first stop where the history is without `train.monitor`."""
+        sign = {"val_loss": 1, "val_accuracy": -1}.get(self.config.get("train.monitor", "val_loss"))
+        rows = (
+            [(sign * row[self.config.get("train.monitor", "val_loss")], row["step"]) for row in self.history] if sign else []
+        )
         return (self.summary.best_step if self.summary else 0) or min(rows, default=(0, 0))[1]
+
+    @property
+    def monitor(self) -> str:
+        """The number that chose the best epoch, in words: "validation loss"."""
+        name = self.config.get("train.monitor", "val_loss").removeprefix("val_")
+        return f"validation {METRICS[name].title if name in METRICS else name}"
 
     @property
     def best_row(self) -> Mapping[str, float] | None:

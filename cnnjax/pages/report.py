@@ -11,7 +11,7 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
-from cnnjax.metrics import METRICS, doubts, present, shown
+from cnnjax.metrics import doubts, present, shown
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, write_page
 from cnnjax.pages.figures import svg
@@ -70,19 +70,20 @@ def _result(record: Record) -> Section:
                            "continues it.", warning=True))  # fmt: skip
     tiles = []
     if record.judged:
-        for key, metric in METRICS.items():
-            value = record.judgement.numbers.get(key)
+        numbers = record.judgement.numbers
+        for key, metric in present([numbers], len(record.classes)).items():
+            value = numbers.get(key)
             if metric.tile and value is not None:
                 tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}"))
     if record.best_row:
-        tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", "best epoch, by validation loss"))
+        tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", f"best epoch, by {record.monitor}"))
     if summary:
         tiles += [(f"{summary.parameters:,}", "parameters"), (duration(summary.seconds), "training time"),
                   (f"{summary.images_per_second:,.0f}", "images per second in training")]  # fmt: skip
     blocks.append(Tiles(tiles))
     if record.evaluations:
         results = {name: evaluation.numbers for name, evaluation in record.evaluations.items()}
-        columns = present(results.values())
+        columns = present(results.values(), len(record.classes))
         rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in results.items()]
         caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))

@@ -30,23 +30,24 @@ def history_header() -> str:
     return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
 
 
-def history_row(row: dict, epochs: int, *, best: bool) -> str:
-    """Returns an epoch in one line."""
+def history_row(row: dict, epochs: int, *, best: str) -> str:
+    """Returns an epoch in one line; `best` tells of what it has the best number so far."""
     epoch = f"{row['epoch']}/{epochs}"
     return (
         f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
-        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{'  lowest val_loss' if best else ''}"
+        f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{f'  {best}' if best else ''}"
     )
 
 
 def numbers_table(summary: dict) -> str:
     """Returns the metrics of each split at the best step, as text."""
-    return _metrics_table({name: summary[name] for name in ("train", "val", "test") if summary.get(name)})
+    splits = {name: summary[name] for name in ("train", "val", "test") if summary.get(name)}
+    return _metrics_table(splits, len(summary["classes"]))
 
 
-def _metrics_table(splits: dict[str, dict]) -> str:
+def _metrics_table(splits: dict[str, dict], classes: int) -> str:
     """A row of metrics for each evaluation."""
-    columns = metrics.present(splits.values())
+    columns = metrics.present(splits.values(), classes)
     rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in splits.items()]
     return aligned(("split", *(m.title for m in columns.values())), rows)
 
@@ -63,7 +64,7 @@ def time_text(summary: dict) -> str:
 
 def details_text(result: dict) -> str:
     """Returns an evaluation as text: metrics, numbers of each class, and the confusion matrix up to ten classes."""
-    lines = [_metrics_table({result["split"]: result}), ""]
+    lines = [_metrics_table({result["split"]: result}, len(result["classes"])), ""]
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
             for name, n in result["per_class"].items()]  # fmt: skip
     lines.append(aligned(("class", "images", "precision", "recall", "F1"), rows))

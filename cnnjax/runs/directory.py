@@ -1,6 +1,7 @@
 """The directory of a run: the name of every file, claimed by one config, one writer at a time."""
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import json
@@ -35,6 +36,7 @@ class RunDirectory:
         report: `report.html`.
         exploration: `explore.html`.
         exploration_pictures: `explore/`, its pictures.
+        rates: `lr_find.png`, the loss over the learning rate.
         tensorboard: `tensorboard/`, event files.
         evaluations: `eval/`.
         checkpoints: `checkpoints/`, a directory per step.
@@ -57,6 +59,7 @@ class RunDirectory:
         self.report = self.path / "report.html"
         self.exploration = self.path / "explore.html"
         self.exploration_pictures = self.path / "explore"
+        self.rates = self.path / "lr_find.png"
         self.tensorboard = self.path / "tensorboard"
         self.evaluations = self.path / "eval"
         self.checkpoints = self.path / "checkpoints"
@@ -123,12 +126,21 @@ class RunDirectory:
         return self.summary.exists() and read_json(self.summary).get("stopped") in ENDED
 
     def claim(self, config) -> None:
-        """Makes the directory this config's, once its data is there."""
+        """Makes the directory this config's, once its data is there; of a run that gets more epochs, it notes these."""
         if not self.is_run():
             write_text(self.config, config_lib.to_json(config) + "\n")
+            return
+        held = read_json(self.config)
+        if held["train"]["epochs"] < config.train.epochs:
+            held["train"]["epochs"] = config.train.epochs
+            if (summary := self.read_summary()) and summary.stopped in ENDED:
+                self.write_summary(dataclasses.replace(summary, stopped="signal"))  # first: it has not come to that end
+            write_text(self.config, json.dumps(held, indent=2) + "\n")
 
     def finished(self, config) -> tuple[Summary, dict] | None:
         """Returns the summary and the config of the run of this config that has come to its end here, else None.
+
+        More epochs are a new end, which a run has not come to.
 
         Raises:
             CheckpointError: the directory holds a run with another config.
@@ -138,9 +150,15 @@ class RunDirectory:
         held = read_json(self.config) if ended or self.is_run() else {}
         if held:
             changed = config_lib.differences(held, json.loads(config_lib.to_json(config)))
-            if changed:
+            if held["train"]["epochs"] < config.train.epochs and len(changed) == 1:
+                ended = False
+            elif changed:
                 kind = "finished run" if ended else "run"
-                same = "; a finished run is not trained further" if ended else ", or the same config to continue it"
+                same = (
+                    ", or a higher --config.train.epochs alone to train it further"
+                    if ended
+                    else ", or the same config to continue it"
+                )
                 more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise CheckpointError(f"{self} holds a {kind} with another config ({'; '.join(changed[:10])}{more}); "
                                       f"use another --workdir{same}")  # fmt: skip

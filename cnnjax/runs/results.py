@@ -96,7 +96,7 @@ class Summary(Record):
 
     Attributes:
         name: of the config.
-        best_step: step of the checkpoint with the lowest val_loss.
+        best_step: step of the checkpoint of the best epoch.
         steps, epochs: that were trained.
         stopped: "finished", "early" or "signal".
         seconds: of work, over all starts.

@@ -1,11 +1,14 @@
 """Training: the loop, its pure steps, and the objects beside it."""
 
-from cnnjax.training.feeds import DeviceFeed, HostFeed, TrainBatches
+from cnnjax.training.early_stopping import MONITORS, check_monitor, epochs_of
+from cnnjax.training.feeds import DeviceFeed, HostFeed, TrainBatches, batches_of
 from cnnjax.training.loop import Loop
 from cnnjax.training.losses import LOSSES
 from cnnjax.training.observer import Observer
 from cnnjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from cnnjax.training.plan import Ahead, Plan, choose_batch_size, make_plan
+from cnnjax.training.range_test import STEPS as RANGE_STEPS
+from cnnjax.training.range_test import RangeTest, range_test
 from cnnjax.training.saver import Saver
 from cnnjax.training.showcase import Showcase
 from cnnjax.training.start import Start, find_start, open_feed
@@ -15,8 +18,8 @@ from cnnjax.training.summary import summarize
 from cnnjax.training.validation import Validation
 
 # fmt: off
-__all__ = ["LOSSES", "OPTIMIZERS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "Observer", "Plan", "Saver", "Showcase",
-           "Start", "Steps", "TrainBatches", "TrainState", "Validation", "bytes_per_device", "choose_batch_size",
-           "compile_augmentation", "compile_steps", "find_start", "initial", "make_optimizer", "make_plan", "make_schedule",
-           "open_feed", "summarize"]
+__all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "Observer", "Plan", "RangeTest", "Saver", "Showcase",
+           "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device", "check_monitor", "choose_batch_size",
+           "compile_augmentation", "compile_steps", "epochs_of", "find_start", "initial", "make_optimizer", "make_plan", "make_schedule",
+           "open_feed", "range_test", "summarize"]
 # fmt: on

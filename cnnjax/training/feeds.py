@@ -16,16 +16,29 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax import runtime
+from cnnjax.data import Dataset
 from cnnjax.inference import iterate, own_part, put
 
 PART = 64 << 20  # bytes sent to the devices at once
 
 
 class TrainBatches(grain.sources.RandomAccessDataSource):
-    """Element k is this process's part of the global batch k: one fancy index into the memory map."""
+    """Element k is this process's part of the global batch k: one fancy index into the memory map.
+
+    Args:
+        images, labels: of the data set, uint8 [all, size, size, 3] and int32 [all].
+        rows: int64 rows of the training images.
+        batch_size: images of a global batch.
+        seed: of the order.
+        balanced: every class has the same share of an epoch, which is as long as ever: of large classes some images are left out
+            of it, those of small ones come several times.
+        weights: float32 [classes], of the losses of their images; None: no weights.
+        process_index, process_count: which part of how many.
+    """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int, seed: int,
-                 process_index: int = 0, process_count: int = 1):  # fmt: skip
+                 balanced: bool = False, weights: np.ndarray | None = None, process_index: int = 0, process_count: int = 1):  # fmt: skip
+        self._balanced, self._weights = balanced, weights
         self._images, self._labels, self._rows = images, labels, rows
         self._batch_size, self._seed = batch_size, seed
         self._mine = own_part(batch_size, process_index, process_count)
@@ -45,19 +58,31 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         step = max(1, PART // int(np.prod(shape[1:])))
         for at in range(0, len(self._rows), step):
             images = insert(images, put(self._images[self._rows[at : at + step]], whole), at)
-        return {"image": images, "label": put(self._labels[self._rows], whole)}
+        return {"image": images, **{name: put(values, whole) for name, values in self._targets(self._rows).items()}}
 
     def __len__(self) -> int:
         return sys.maxsize // self._batch_size
 
     def _draw(self, epoch: int) -> np.ndarray:
+        random = np.random.Generator(np.random.Philox([self._seed, epoch]))
         places = np.arange(len(self._rows), dtype=np.uint32)
-        return np.random.Generator(np.random.Philox([self._seed, epoch])).permutation(places)
+        if not self._balanced:
+            return random.permutation(places)
+        labels = self._labels[self._rows]
+        classes = random.permutation(np.unique(labels))  # those in front have one image more where shares are not whole
+        shares = [(len(places) + len(classes) - 1 - i) // len(classes) for i in range(len(classes))]
+        return random.permutation(np.concatenate([
+            _repeated(random, places[labels == label], share) for label, share in zip(classes, shares, strict=True)
+        ]))  # fmt: skip
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
-        """Returns {"image": uint8 [b, size, size, 3], "label": int32 [b]}."""
+        """Returns {"image": uint8 [b, size, size, 3], "label": int32 [b]}, and "weight", float32 [b], where there are weights."""
         rows = self._rows[self.places(k, 1)[0]]
-        return {"image": self._images[rows], "label": self._labels[rows]}
+        return {"image": self._images[rows], **self._targets(rows)}
+
+    def _targets(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        labels = self._labels[rows]
+        return {"label": labels} if self._weights is None else {"label": labels, "weight": self._weights[labels]}
 
     def places(self, k: int, count: int) -> np.ndarray:
         """Returns the positions in the split of the images of the batches k ... k+count-1: int64 [count, b]."""
@@ -67,6 +92,20 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         for epoch in range(int(epochs.min()), int(epochs.max()) + 1):
             places[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
         return places
+
+
+def _repeated(random: np.random.Generator, places: np.ndarray, count: int) -> np.ndarray:
+    """Draws `count` of `places`: each as often as any other, or once more."""
+    rounds = [random.permutation(places) for _ in range(-(-count // len(places)))]
+    return np.concatenate(rounds)[:count]
+
+
+def batches_of(config, data: Dataset, batch_size: int, *, weights: np.ndarray | None = None, process_index: int = 0,
+               process_count: int = 1) -> TrainBatches:  # fmt: skip
+    """Returns the batches of a run's training images; `weights` and the process as for `TrainBatches`."""
+    return TrainBatches(data.images, data.labels, data.splits["train"], batch_size=batch_size, seed=config.seed,
+                        balanced=config.data.sampling == "balanced", weights=weights, process_index=process_index,
+                        process_count=process_count)  # fmt: skip
 
 
 class HostFeed:
@@ -79,7 +118,7 @@ class HostFeed:
         self._iterator, self._sharding = iterate(batches), runtime.batched(mesh)
 
     def take(self, count: int) -> dict[str, jax.Array]:
-        """Returns the next batch, {"image": uint8 [b, size, size, 3], "label": int32 [b]}. `count` is 1."""
+        """Returns the next batch, as `TrainBatches` gives it. `count` is 1."""
         return put(next(self._iterator), self._sharding)
 
     def get_state(self) -> dict[str, int]:
@@ -95,7 +134,7 @@ class DeviceFeed:
     """Serves batches as positions in the images, which are replicated on every device.
 
     Attributes:
-        resident: {"image": uint8 [n, size, size, 3], "label": int32 [n]} of the split.
+        resident: {"image": uint8 [n, size, size, 3], "label": int32 [n]} of the split, with "weight" where there are weights.
         most: batches that `take` may be asked for at once.
     """
 
@@ -123,18 +162,21 @@ class DeviceFeed:
 Feed = HostFeed | DeviceFeed
 
 
-def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int) -> tuple[dict, dict | None]:
+def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int, *, weighted: bool = False
+           ) -> tuple[dict, dict | None]:  # fmt: skip
     """Shapes of `take` and `resident` of a feed of one process, with their shardings.
 
     Args:
         mesh: where.
         batch_size, size: images, pixels.
         images: of the split, for a `DeviceFeed`; 0: for a `HostFeed`.
+        weighted: classes have weights.
     """
 
     def pairs(count: int, sharding: NamedSharding) -> dict:
-        return {"image": jax.ShapeDtypeStruct((count, size, size, 3), jnp.uint8, sharding=sharding),
-                "label": jax.ShapeDtypeStruct((count,), jnp.int32, sharding=sharding)}  # fmt: skip
+        facts = {"image": ((count, size, size, 3), jnp.uint8), "label": ((count,), jnp.int32)}
+        facts |= {"weight": ((count,), jnp.float32)} if weighted else {}
+        return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in facts.items()}
 
     if not images:
         return pairs(batch_size, runtime.batched(mesh)), None

@@ -14,6 +14,7 @@ import numpy as np
 from cnnjax import runs, runtime
 from cnnjax.errors import Stopped
 from cnnjax.progress import Progress
+from cnnjax.training.early_stopping import best_text, epochs_of, score_of
 from cnnjax.training.feeds import Feed
 from cnnjax.training.observer import Observer
 from cnnjax.training.plan import Plan
@@ -53,6 +54,8 @@ class Loop:
         self._plan, self._whole, self._feed = plan, runtime.replicated(mesh), feed
         self._optimizer, self._train = config.optimizer, config.train
         self._end = config.train.epochs * plan.steps_per_epoch
+        self._patience = epochs_of(config.train.patience, plan.steps_per_epoch)
+        self._plateau = epochs_of(config.optimizer.plateau_patience, plan.steps_per_epoch)
         self._validation, self._saver, self._history = validation, saver, history
         self._observer, self._progress, self._stop = observer, progress, stop
         self._requests = open_requests(self._own_request, mesh, feed.most)
@@ -72,7 +75,7 @@ class Loop:
         self._observer.began()
         while True:
             self.evaluate()
-            if self.stopping.is_spent(self._train.patience):
+            if self.stopping.is_spent(self._patience):
                 return True
             if self.done >= self._end:
                 return False
@@ -90,14 +93,15 @@ class Loop:
         with self.stopwatch.clock("evaluation"):
             numbers = self._validation.measure(self._state)
             raw = self._validation.measure_raw(self._state) if self._state.ema else None
-        self.stopping.update(self.done, numbers["loss"])
+        score = score_of(self._train.monitor, numbers)
+        self.stopping.update(self.done, score)
         self._record(numbers, raw)
         self._drop_rate()
         fresh = jax.device_put({"sums": no_sums(), "scale": np.float32(self._scale)}, self._whole)
         self._state = self._state.replace(**fresh)
         with self.stopwatch.clock("pictures"):
             self._observer.epoch_ended(self._history.rows, self.stopping.best_step)
-        self._saver.save(self.done, self._state, numbers["loss"])
+        self._saver.save(self.done, self._state, {"val_loss": numbers["loss"], "score": score})
 
     def save(self) -> None:
         """Saves where a request asks for it, and raises `Stopped` where one asks for that."""
@@ -185,15 +189,17 @@ class Loop:
         measured = {name: value for name, value in numbers.items() if name != "images"}
         self._history.epoch(row | extra)
         self._history.log({"step": self.done, "epoch": epoch, **extra, **{f"val_{k}": v for k, v in measured.items()}})
-        self._observer.epoch_evaluated(row | extra, measured, best=self.stopping.best_step == self.done)
+        self._observer.epoch_evaluated(
+            row | extra, measured, best=best_text(self._train.monitor) if self.stopping.best_step == self.done else ""
+        )
 
     def _drop_rate(self) -> None:
-        """Lowers the learning rate where val_loss is on a plateau."""
+        """Lowers the learning rate where `train.monitor` is on a plateau."""
         section = self._optimizer
-        if section.schedule == "plateau" and self.stopping.drop(section.plateau_patience):
+        if section.schedule == "plateau" and self.stopping.drop(self._plateau):
             self._scale *= section.decay_factor
             rate = section.learning_rate * self._scale
-            self._progress.message(f"  val_loss is on a plateau: learning rate {rate:.3g} from here")
+            self._progress.message(f"  {self._train.monitor} is on a plateau: learning rate {rate:.3g} from here")
 
     def _advice(self) -> str:
         """The rest of the error for a loss that is not finite."""

@@ -1,5 +1,6 @@
 """Losses of a step: from logits and the probabilities that the labels stand for to a number for each example."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -30,12 +31,33 @@ def cross_entropy_of_labels(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
-LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy}
+def focal(logits: jax.Array, probabilities: jax.Array, *, gamma: float) -> jax.Array:
+    """Focal loss (Lin et al. 2017, arXiv:1708.02002), without its weights of classes: `train.class_weights` has these.
+
+    Args:
+        logits, probabilities: as of `cross_entropy`.
+        gamma: the cross-entropy of a class of probability p counts (1 - p) ** gamma times; 0: as it is.
+    """
+    if logits.shape[-1] == 1:
+        logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
+    found = jax.nn.log_softmax(logits)
+    # Not 1 - exp(found): the gradient of a power of 0 is not a number.
+    others = jnp.maximum(-jnp.expm1(found), jnp.finfo(jnp.float32).tiny)
+    return -(probabilities * others**gamma * found).sum(-1)
 
 
-def find_loss(name: str) -> Loss:
-    """Returns a loss of `LOSSES`, or one of the user's own, "FILE.py:NAME". Raises ConfigError where there is none."""
-    return LOSSES.get(name) or config.load_own(name)
+LOSSES: dict[str, Callable[..., jax.Array]] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+def find_loss(section) -> Loss:
+    """Returns the loss of the `train` section: one of `LOSSES`, or one of the user's own, "FILE.py:NAME".
+
+    Raises:
+        ConfigError: no such file or name.
+    """
+    if section.loss == "focal":
+        return functools.partial(focal, gamma=section.focal_gamma)
+    return LOSSES.get(section.loss) or config.load_own(section.loss)
 
 
 def predicted(logits: jax.Array) -> jax.Array:

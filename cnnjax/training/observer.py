@@ -15,13 +15,13 @@ class Observer:
     def step_logged(self, row: dict) -> None:
         """A step was logged: {"step", "loss", "accuracy", "learning_rate", "images_per_second"}."""
 
-    def epoch_evaluated(self, row: dict, numbers: dict, *, best: bool) -> None:
+    def epoch_evaluated(self, row: dict, numbers: dict, *, best: str) -> None:
         """An epoch was evaluated.
 
         Args:
             row: of the history.
             numbers: name of a metric -> value on validation.
-            best: the epoch has the lowest val_loss so far.
+            best: of what the epoch has the best number so far, as "lowest val_loss"; "" where another epoch has.
         """
 
     def epoch_ended(self, rows: Sequence[dict], best_step: int) -> None:
@@ -29,5 +29,5 @@ class Observer:
 
         Args:
             rows: all rows of the history.
-            best_step: step of the lowest val_loss.
+            best_step: step of the best epoch.
         """

@@ -90,6 +90,7 @@ class Ahead:
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     made = make_plan(config, mesh, classes, images)
     made.steps.first.lower().compile()
-    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0)
+    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0,
+                                       weighted=bool(config.train.class_weights))  # fmt: skip
     made.steps.train.lower(made.steps.abstract, batch, resident).compile()
     return made

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 
 from cnnjax import runs, runtime
 from cnnjax.checkpoints import Checkpoints
@@ -22,6 +23,8 @@ def remembered(stopping: EarlyStopping, stopwatch: Stopwatch) -> dict:
 def recalled(early: dict) -> tuple[EarlyStopping, Stopwatch]:
     """Returns the memory of `remembered`."""
     early = {name: math.inf if value is None else value for name, value in early.items()}
+    if "best_loss" in early:  # of a version that knew no other score
+        early["best_score"] = early.pop("best_loss")
     own = {field.name for field in dataclasses.fields(EarlyStopping)}
     stopping = {name: value for name, value in early.items() if name in own}
     return EarlyStopping(**stopping), Stopwatch(**{name: value for name, value in early.items() if name not in own})
@@ -49,14 +52,14 @@ class Saver:
         self._steps, self._seconds = interval(every) or (0, math.inf)
         self._saved_at, self.saved = time.monotonic(), saved
 
-    def save(self, step: int, state: TrainState, val_loss: float | None = None) -> None:
-        """Starts to save the state after `step` updates; val_loss is that of an epoch's end."""
+    def save(self, step: int, state: TrainState, scores: Mapping[str, float] | None = None) -> None:
+        """Starts to save the state after `step` updates; scores are those of an epoch's end."""
         self._stopwatch.stop_lap()
         metadata = {**self._metadata, "early": remembered(self._stopping, self._stopwatch)}
         with self._stopwatch.clock("checkpoint"):
             self._history.sync()
             position = int(self._feed.get_state()["next_index"])
-            self._checkpoints.save(step, state.trees(), position, metadata, val_loss)
+            self._checkpoints.save(step, state.trees(), position, metadata, scores)
         self._saved_at, self.saved = time.monotonic(), step
 
     def check(self) -> None:

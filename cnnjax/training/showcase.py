@@ -9,7 +9,7 @@ import numpy as np
 from cnnjax import runtime
 from cnnjax.data import Dataset
 from cnnjax.inference import put
-from cnnjax.training.feeds import TrainBatches
+from cnnjax.training.feeds import batches_of
 from cnnjax.training.steps import compile_augmentation
 
 
@@ -24,16 +24,12 @@ class Showcase:
     """
 
     def __init__(self, config, data: Dataset, batch_size: int, mesh: jax.sharding.Mesh):
-        self._augment, self._seed = (
-            compile_augmentation(config, runtime.ops(config.runtime, runtime.platform_of(mesh))),
-            config.seed,
-        )
-        self._data, self._batch_size, self._mesh = data, batch_size, mesh
+        self._augment = compile_augmentation(config, runtime.ops(config.runtime, runtime.platform_of(mesh)))
+        self._config, self._data, self._batch_size, self._mesh = config, data, batch_size, mesh
 
     def picture(self, step: int) -> np.ndarray:
         """Returns up to 16 images of the first batch as the update after `step` updates would show them: uint8 [h, w, 3]."""
-        batch = TrainBatches(self._data.images, self._data.labels, self._data.splits["train"], batch_size=self._batch_size,
-                             seed=self._seed)[0]  # fmt: skip
+        batch = batches_of(self._config, self._data, self._batch_size)[0]
         images, _ = self._augment(np.int32(step), batch)
         images = np.asarray(images)[:16].round().astype(np.uint8)
         images = images[: 4 * (len(images) // 4)] if len(images) > 4 else images

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax import runtime
-from cnnjax.augmentation import Custom, Targets, augment, mix
+from cnnjax.augmentation import Custom, Targets, augment, mix, of_partners
 from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
 from cnnjax.inference import compile_logits
@@ -58,6 +58,7 @@ class Recipe:
         ema_decay: of the moving average of the parameters; 0: none.
         loss: of logits and probabilities, as `losses.cross_entropy`.
         custom: the user's own operation of augmentation.
+        settle: running averages begin here; see `Network.settled`.
     """
 
     augment: object
@@ -67,12 +68,14 @@ class Recipe:
     ema_decay: float = 0.0
     loss: Loss = cross_entropy
     custom: Custom | None = None
+    settle: bool = True
 
 
 def recipe(config) -> Recipe:
     """Returns the recipe of a whole config. Raises ConfigError where code of the user's own cannot be imported."""
     return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
-                  loss=find_loss(config.train.loss), custom=find_custom(config.augment.custom))  # fmt: skip
+                  loss=find_loss(config.train), custom=find_custom(config.augment.custom),
+                  settle=not config.train.init_from)  # fmt: skip
 
 
 def find_custom(text: str) -> Custom | None:
@@ -95,7 +98,8 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
 
     Args:
         state: before the update.
-        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}.
+        batch: {"image": uint8 [b, size, size, 3], "label": int32 [b]}, and "weight", float32 [b] of their losses, where classes
+            have weights.
         network, tx: what is trained and how.
         recipe: the rest of how.
         alone: this is compiled for one device.
@@ -110,14 +114,19 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     )
     plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
     shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
+    weights = batch.get("weight")  # of the classes that an image shows, in their shares
+    if weights is not None and not plain:
+        weights = targets.weight * weights + (1 - targets.weight) * of_partners(weights)
 
-    def loss_fn(params, stats, images, targets, shown, key):
+    def loss_fn(params, stats, images, targets, shown, weights, key):
         model = nnx.merge(network.train_def, params, stats)
         logits = model(images, nnx.Rngs(dropout=key))
         if plain and recipe.loss is cross_entropy:
             each = cross_entropy_of_labels(logits, shown)
         else:
             each = recipe.loss(logits, targets.probabilities(network.classes, recipe.smoothing))
+        if weights is not None:
+            each = each * weights
         correct = (predicted(logits) == shown).sum().astype(jnp.float32)
         return each.mean(), (correct, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))))
 
@@ -127,12 +136,13 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     # Unrolled: inside a loop the backward pass of a convolution is many times slower on a CPU.
     for i in range(parts):
         # Every parts-th image, so that each device takes from its own images.
-        part = (images, targets, shown)
+        part = (images, targets, shown, weights)
         if parts > 1:
             part = jax.tree.map(lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], part)
         key = jax.random.fold_in(dropout_key, i) if parts > 1 else dropout_key
-        (part_loss, (part_correct, stats)), part_grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        (part_loss, (part_correct, found)), part_grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, stats, *part, key)  # fmt: skip
+        stats = network.settled(stats, found, state.step * parts + i) if recipe.settle else found
         loss, correct = loss + part_loss / parts, correct + part_correct
         grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
     if parts > 1:

@@ -362,6 +362,7 @@ print(json.dumps({"devices": len(images.sharding.device_set), "traces": run._cac
 """
 
 
+@pytest.mark.slow
 def test_a_step_with_everything_compiles_once_stays_on_the_device_and_is_the_same_on_one_and_eight():
     values = json.dumps({f"augment__{key}": value for key, value in {**EVERYTHING, **PAIRS, "rand_augment": 2}.items()})
     with ThreadPoolExecutor() as pool:

@@ -73,8 +73,9 @@ def test_the_same_command_again_says_that_it_is_finished(trained, cache):
 
 
 def test_another_config_in_the_same_directory_is_one_line(trained, cache):
-    line = refused(launch(*flags(cache, "train.epochs=3"), f"--workdir={trained.workdir}"))
-    assert "train.epochs: 2 -> 3" in line and "use another --workdir; a finished run is not trained further" in line
+    line = refused(launch(*flags(cache, "train.epochs=1"), f"--workdir={trained.workdir}"))
+    assert "train.epochs: 2 -> 1" in line
+    assert line.endswith("use another --workdir, or a higher --config.train.epochs alone to train it further")
 
 
 def test_eval_prints_the_numbers_of_the_summary_and_writes_them(trained):

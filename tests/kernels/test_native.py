@@ -72,6 +72,7 @@ def both_logits(name, count, **options):
     return jax.jit(lambda p, s: [nnx.merge(one.eval_def, p, s)(images) for one in (ours, xla)])(params, stats)
 
 
+@pytest.mark.slow
 def test_logits_of_a_residual_network_are_those_of_xla():
     np.testing.assert_allclose(*both_logits("resnet18", 7), atol=1e-5)
 

@@ -114,31 +114,45 @@ def test_a_number_for_people(value, text):
 
 
 @pytest.fixture
-def balanced(monkeypatch):
-    """One more row of the table: balanced accuracy."""
+def kappa(monkeypatch):
+    """One more row of the table: Cohen's kappa."""
 
-    def balanced_accuracy(p):
-        return float(np.mean([(p.called == c)[p.labels == c].mean() for c in np.unique(p.labels)]))
+    def value(p):
+        chance = (np.bincount(p.labels, minlength=p.classes) * np.bincount(p.called, minlength=p.classes)).sum() / len(
+            p.labels
+        ) ** 2
+        return float(((p.called == p.labels).mean() - chance) / (1 - chance))
 
-    monkeypatch.setitem(
-        metrics.METRICS, "balanced_accuracy", metrics.Metric("balanced accuracy", balanced_accuracy, tile=True)
-    )
+    monkeypatch.setitem(metrics.METRICS, "kappa", metrics.Metric("kappa", value, tile=True))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
-def test_a_new_metric_is_one_row(balanced, classes):
+def test_a_new_metric_is_one_row(kappa, classes):
     labels, logits = RNG.integers(0, classes, 300), RNG.standard_normal((300, classes)).astype(np.float32)
     result = metrics.detailed(logits, labels, NAMES[:classes], 1 if classes == 2 else -1)
-    assert result["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, logits.argmax(1)))
-    assert list(metrics.present([result]))[-1] == list(metrics.summarized(result))[-1] == "balanced_accuracy"
-    assert "balanced_accuracy" not in metrics.headline(logits, labels, 1), "not after every epoch, unless the row says so"
+    assert result["kappa"] == pytest.approx(reference.cohen_kappa_score(labels, logits.argmax(1)))
+    assert list(metrics.present([result], classes))[-1] == list(metrics.summarized(result))[-1] == "kappa"
+    assert "kappa" not in metrics.headline(logits, labels, 1), "not after every epoch, unless the row says so"
 
 
 @pytest.mark.parametrize("classes, names", [
-    (2, "images loss accuracy auc sensitivity specificity classes positive confusion per_class"),
-    (3, "images loss accuracy classes confusion per_class"),
-    (7, "images loss accuracy classes top5_accuracy confusion per_class"),
+    (2, "images loss balanced_accuracy accuracy auc sensitivity specificity classes positive majority confusion per_class"),
+    (3, "images loss balanced_accuracy accuracy classes majority confusion per_class"),
+    (7, "images loss balanced_accuracy accuracy classes majority top5_accuracy confusion per_class"),
 ])  # fmt: skip
 def test_names_in_files_and_their_order_stay(classes, names):
     result = metrics.detailed(np.zeros((4, classes)), np.array([0, 1, 1, 0]), NAMES[:classes], 1 if classes == 2 else -1)
     assert list(result) == names.split()
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_uneven_classes_are_led_by_balanced_accuracy_and_the_share_of_the_largest(classes):
+    labels = np.minimum(RNG.integers(0, 40, 400), classes - 1)  # the last class has nearly all
+    logits = RNG.standard_normal((400, classes)).astype(np.float32)
+    result = metrics.detailed(logits, labels, NAMES[:classes], 1 if classes == 2 else -1)
+    assert result["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, logits.argmax(1)))
+    assert result["majority"] == pytest.approx((labels == classes - 1).mean())
+    assert list(metrics.present([result], classes))[2:5] == ["balanced_accuracy", "accuracy", "majority"]
+    even = metrics.detailed(logits, np.arange(400) % classes, NAMES[:classes], 1 if classes == 2 else -1)
+    assert list(metrics.present([even], classes))[2:4] != ["balanced_accuracy", "accuracy"]
+    assert "majority" not in metrics.present([even], classes)

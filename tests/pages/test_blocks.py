@@ -7,6 +7,7 @@ import pytest
 from cnnjax.pages import blocks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_every_page_whole(browser, two, three, explored, compared, width, scheme):

@@ -20,18 +20,18 @@ def test_runs_are_laid_side_by_side(two, three, compared):
 
 
 def test_a_metric_more_is_on_screen_in_json_in_the_report_and_in_the_comparison(two, three, monkeypatch, tmp_path):
-    def balanced(p):
-        return float(np.mean([(p.called == c)[p.labels == c].mean() for c in np.unique(p.labels)]))
+    def margin(p):
+        return float(np.mean(p.called == p.labels) - np.bincount(p.labels).max() / len(p.labels))
 
-    monkeypatch.setitem(metrics.METRICS, "balanced_accuracy", metrics.Metric("balanced accuracy", balanced, tile=True))
+    monkeypatch.setitem(metrics.METRICS, "gain", metrics.Metric("gain over the largest", margin, tile=True))
     copies = [shutil.copytree(run.workdir, tmp_path / run.config.name) for run in (two, three)]
     values = []
     for workdir in copies:
         result = cnnjax.evaluate(workdir, "test")
-        values.append(f"{result['balanced_accuracy']:.4f}")
+        values.append(f"{result['gain']:.4f}")
         screen = pages.details_text(result).splitlines()
-        assert screen[0].endswith("balanced accuracy") and screen[1].endswith(values[-1])
-        assert json.loads((workdir / "eval" / "test.json").read_text())["balanced_accuracy"] == result["balanced_accuracy"]
+        assert screen[0].endswith("gain over the largest") and screen[1].endswith(values[-1])
+        assert json.loads((workdir / "eval" / "test.json").read_text())["gain"] == result["gain"]
         words = text(cnnjax.write_report(workdir))
-        assert f"{result['balanced_accuracy']:.3f} test balanced accuracy" in words and f"test {result['images']}" in words
-    assert " ".join(["test balanced accuracy", *values]) in text(cnnjax.compare_runs(copies))
+        assert f"{result['gain']:.3f} test gain over the largest" in words and f"test {result['images']}" in words
+    assert " ".join(["test gain over the largest", *values]) in text(cnnjax.compare_runs(copies))

@@ -115,6 +115,7 @@ def test_a_newer_local_copy_is_kept_and_pushed(far, tmp_path):
     assert sorted(far.find("/r")) == ["/r/checkpoints/2/a", "/r/checksums/2.json"]
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_an_address_as_workdir(tmp_path):
     """Uses `file://`, the one protocol of fsspec's own that processes share."""
     far = tmp_path / "far" / "run"

@@ -1,4 +1,4 @@
-"""Runs that are broken end as the undisturbed one does; the faults and what is compared are in `faults.py`."""
+"""Runs that are broken end as the undisturbed one does; the faults are in `fault_list.py`, what is compared in `outcomes.py`."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from cnnjax.training.early_stopping import EarlyStopping
+from cnnjax import metrics
+from cnnjax.errors import ConfigError, TrainingError
+from cnnjax.training.early_stopping import MONITORS, EarlyStopping, best_text, check_monitor, score_of
 
 
 def after(val_losses, **options):
@@ -14,7 +16,7 @@ def after(val_losses, **options):
 
 def test_an_equal_loss_is_not_a_lower_one():
     stopping = after([0.9, 0.5, 0.6, 0.5])
-    assert (stopping.best_step, stopping.best_loss, stopping.wait, stopping.evaluated) == (16, 0.5, 2, 32)
+    assert (stopping.best_step, stopping.best_score, stopping.wait, stopping.evaluated) == (16, 0.5, 2, 32)
 
 
 @pytest.mark.parametrize(("patience", "spent"), [(0, False), (2, True), (3, True), (4, False)])
@@ -29,3 +31,21 @@ def test_the_rate_drops_after_more_than_its_patience_and_then_waits_anew():
         dropped.append(stopping.drop(1))
     assert dropped == [False, False, True, False, False, True, False]
     assert stopping.wait == 3
+
+
+def test_a_monitor_is_any_number_of_an_epoch_with_its_direction():
+    assert MONITORS == ("val_loss", "val_balanced_accuracy", "val_accuracy", "val_auc", "val_sensitivity", "val_specificity")
+    assert score_of("val_loss", {"loss": 0.3}) == 0.3 and score_of("val_auc", {"auc": 0.9}) == -0.9
+    assert best_text("val_loss") == "lowest val_loss" and best_text("val_auc") == "highest val_auc"
+
+
+def test_a_monitor_that_is_not_defined_says_which_are():
+    with pytest.raises(TrainingError, match="val_auc is not defined .* use one of val_loss, val_accuracy"):
+        score_of("val_auc", {"images": 3, "loss": 0.3, "accuracy": 1.0, "auc": None})
+    check_monitor("val_auc", 2)
+    with pytest.raises(ConfigError, match="not with 3 classes; use one of val_loss, val_balanced_accuracy, val_accuracy$"):
+        check_monitor("val_auc", 3)
+
+
+def test_every_metric_of_an_epoch_can_be_a_monitor():
+    assert all(metrics.METRICS[name.removeprefix("val_")].each_epoch for name in MONITORS)

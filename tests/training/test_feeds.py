@@ -38,6 +38,37 @@ def test_the_global_batch_is_the_same_array_for_any_number_of_processes(count):
         assert np.array_equal(np.concatenate([p["label"] for p in parts]), batches()[k]["label"])
 
 
+UNEVEN = np.repeat(np.int32([0, 1, 2]), (3, 20, 7))  # of which rows 3 to 29 have 0, 20 and 7
+
+
+def test_balanced_epochs_have_every_class_as_often_and_are_as_long():
+    rows = np.delete(np.arange(30), 2)  # 2, 20 and 7 images
+    feed = pipeline.TrainBatches(IMAGES, UNEVEN, rows, batch_size=29, seed=0, balanced=True)
+    for k in range(4):
+        seen, places = feed[k]["label"], feed.places(k, 1)[0]
+        assert sorted(np.bincount(seen)) == [9, 10, 10]
+        for label in range(3):
+            often = np.bincount(places, minlength=29)[UNEVEN[rows] == label]
+            assert often.max() - often.min() <= 1, "each image of a class as often as any other, or once more"
+    assert not np.array_equal(feed.places(0, 1), feed.places(1, 1))
+    again = pipeline.TrainBatches(IMAGES, UNEVEN, rows, batch_size=29, seed=0, balanced=True)
+    assert np.array_equal(feed.places(2, 1), again.places(2, 1))
+
+
+def test_a_class_without_training_images_has_no_share():
+    feed = pipeline.TrainBatches(IMAGES, UNEVEN, ROWS, batch_size=27, seed=0, balanced=True)
+    assert sorted(np.bincount(feed[0]["label"], minlength=3)) == [0, 13, 14]
+
+
+def test_weights_of_classes_come_with_their_images():
+    weights = np.float32([5, 0.5, 1])
+    feed = pipeline.TrainBatches(IMAGES, UNEVEN, ROWS, batch_size=8, seed=0, weights=weights)
+    batch = feed[3]
+    assert batch["weight"].dtype == np.float32 and np.array_equal(batch["weight"], weights[batch["label"]])
+    resident = feed.on_devices(runtime.replicated(runtime.mesh()))
+    assert np.array_equal(resident["weight"], weights[UNEVEN[ROWS]])
+
+
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(ValueError, match="8 does not divide among 3 processes"):
         batches(process_index=0, process_count=3)

@@ -34,7 +34,9 @@ def test_an_epoch_is_the_only_interval_of_epoch():
 def test_the_memory_of_a_run_survives_json_in_the_form_of_old_checkpoints():
     stopping, watch = EarlyStopping(evaluated=8, wait=1), Stopwatch(seconds=3.5, spent={"step": 1.0})
     early = json.loads(json.dumps(remembered(stopping, watch), allow_nan=False))
-    assert list(early) == ["evaluated", "best_loss", "best_step", "wait", "drop_wait", "seconds", "train_seconds",
+    assert list(early) == ["evaluated", "best_score", "best_step", "wait", "drop_wait", "seconds", "train_seconds",
                            "train_images", "spent"]  # fmt: skip
-    assert early["best_loss"] is None
+    assert early["best_score"] is None
+    assert recalled(early) == (stopping, watch)
+    early["best_loss"] = early.pop("best_score")  # as older checkpoints call it
     assert recalled(early) == (stopping, watch)

@@ -144,7 +144,7 @@ GOLDEN_NUMBERS = {
     "loss of step 1": 2.0922224521636963,
     "loss of step 2": 1.5385680198669434,
     "length of params": 7.2435734773700675,
-    "length of stats": 3.0390315754189285,
+    "length of stats": 2.978830936646917,
     "length of ema": 7.2420357447742125,
     "first parameter": -0.11407493054866791,
     "correct of both steps": 12.0,
