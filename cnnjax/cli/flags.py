@@ -44,10 +44,16 @@ flags.DEFINE_string(
 flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
 flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
-flags.DEFINE_multi_string("input", [], "predict: image file, folder or quoted glob; may be repeated", flag_values=FLAGS)
-flags.DEFINE_string(
-    "output", "", "predict: CSV file to write (predictions.csv); report: the page (report.html)", flag_values=FLAGS
+flags.DEFINE_multi_string(
+    "input", [], "predict: image file, folder, archive, table or quoted glob; may be repeated", flag_values=FLAGS
 )
+flags.DEFINE_string(
+    "output",
+    "",
+    "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
+    flag_values=FLAGS,
+)
+flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "distributed", None, "train, eval: join several processes, found from the environment; default: where Slurm, Open MPI or "

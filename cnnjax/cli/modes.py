@@ -135,7 +135,7 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
 
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
-    """Classifies files and writes a CSV file with a row for each."""
+    """Classifies files and writes a table with a row for each."""
     from cnnjax.commands.predict import predict as predicted
 
     _stop_anywhere()
@@ -144,7 +144,7 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, progress=console)
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, progress=console)
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
 

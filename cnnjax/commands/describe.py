@@ -55,12 +55,12 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
 def _memory(config: config_lib.Config, network: models.Network, mesh: jax.sharding.Mesh) -> list[str]:
     """Lists the memory that a device needs for training, as far as it is known without compiling."""
     tx = training.make_optimizer(config.optimizer, lambda step: 0.0)
-    made = jax.eval_shape(lambda: training.initial(network, tx, ema=bool(config.train.ema_decay)))
+    params, stats = network.shapes
     parts = {
-        "weights": (made.params, made.stats),
-        "optimizer": made.opt_state,
-        "averaged weights": made.ema,
-        "gradients": made.params,
+        "weights": (params, stats),
+        "optimizer": jax.eval_shape(tx.init, params),
+        "averaged weights": params if config.train.ema_decay else {},
+        "gradients": params,
     }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * config.image.size**2 * 3

@@ -6,7 +6,8 @@ from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail, upright
-from cnnjax.data.listings import DataReference, FileReference, spelled_out
+from cnnjax.data.inputs import Inputs, find_inputs
+from cnnjax.data.listings import DataReference, FileReference, Reference, spelled_out
 from cnnjax.data.other_set import NAME as OTHER_SET
 from cnnjax.data.other_set import open_other_set, shared_images
 from cnnjax.data.sources import SOURCES, check_path, open_source
@@ -24,7 +25,7 @@ from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
     "NO_ROWS", "OTHER_SET", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
-    "ImageError", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
+    "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
+    "find_inputs", "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
     "thumbnail", "upright",
 ]  # fmt: skip

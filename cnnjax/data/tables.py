@@ -89,6 +89,26 @@ def _source(config, path: Path, files: Files, found: dict[int, Label], missing: 
     return dataclasses.replace(source, rejected=tuple(missing), notes=notes, warnings=(*files.warnings, *warnings))
 
 
+def find_files(path: Path) -> list[str]:
+    """Returns the paths of the files that a table names, in its order, each once; those that are not there as the table has them.
+
+    The files are searched in the folder of the table and below; the column is one with a usual name, else the first.
+
+    Raises:
+        DataError: a table that cannot be read, or one without rows.
+    """
+    names, rows, _ = _read(path)
+    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
+    column = names.index(next((plain[name] for name in USUAL["file"] if name in plain), names[0]))
+    files = list_files(path.parent)
+    find = _finder(files, path)
+    found = []
+    for name in dict.fromkeys(row[column] for row in rows if row[column]):
+        number = find(name)
+        found.append(str(path.parent / (name if number is None else files.names[number])))
+    return found
+
+
 def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]], list[str]]:
     """Names of the columns, the rows as text, and a line about another encoding than UTF-8."""
     if path.suffix.lower() == ".parquet":

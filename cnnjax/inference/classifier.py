@@ -1,9 +1,9 @@
-"""A trained network that takes images: files, PIL images and arrays."""
+"""A trained network that takes images: files, bytes, PIL images and arrays."""
 
+import collections
 import dataclasses
 import functools
 import io
-import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from cnnjax.kernels import Ops
 
 AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
 
-ImageLike = str | os.PathLike[str] | Image.Image | np.ndarray
+ImageLike = str | bytes | os.PathLike[str] | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Classifier:
         """Predicts images, decoded and resized as in training.
 
         Args:
-            images: one image or several: paths, PIL images, or uint8 arrays [height, width], or [height, width, 1, 3 or 4].
+            images: one image or several: paths, bytes of a file, PIL images, or uint8 arrays [height, width], or [height, width, 1, 3 or 4].
 
         Returns:
             One result per image, in order. A file that cannot be read has an `error`.
@@ -93,17 +93,28 @@ class Classifier:
         Raises:
             DataError: an array that is not an image.
         """
-        images = [images] if isinstance(images, (str, os.PathLike, Image.Image)) or _is_one(images) else list(images)
+        images = [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
         return list(self.stream(images))
 
     def stream(self, images: Sequence[ImageLike]) -> Iterator[Prediction]:
         """Predicts as `predict` does, one result at a time; memory does not grow with the number of files."""
-        how, names = self.preprocessing, map(_name, images)
-        references = map(_reference, images)
+        yield from self.stream_files(((_name(image), _reference(image)) for image in images), len(images))
+
+    def stream_files(self, files: Iterable[tuple[str, data_lib.Reference]], count: int) -> Iterator[Prediction]:
+        """Predicts (name, reference) one at a time, as `stream` does; there are `count` of them."""
+        how = self.preprocessing
+        names: collections.deque[str] = collections.deque()
+
+        def references() -> Iterator[data_lib.Reference]:
+            for name, reference in files:
+                names.append(name)
+                yield reference
+
         workers = self._restored.config.runtime.workers
-        for pixels, facts in data_lib.decode_all(references, len(images), how.size, how.resize, workers, levels=how.range):
+        for pixels, facts in data_lib.decode_all(references(), count, how.size, how.resize, workers, levels=how.range):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
-            for name, q, fact in zip(itertools.islice(names, len(facts)), p, facts, strict=True):
+            for q, fact in zip(p, facts, strict=True):
+                name = names.popleft()
                 yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q)
 
     def _prediction(self, path: str, p: np.ndarray) -> Prediction:
@@ -191,12 +202,14 @@ def _reference(image: ImageLike) -> data_lib.FileReference | data_lib.DataRefere
     """Returns what a decoding thread reads. Raises DataError for what is not an image."""
     if isinstance(image, (str, os.PathLike)):
         return data_lib.FileReference(os.fspath(image))
+    if isinstance(image, bytes):
+        return data_lib.DataReference(image)
     if isinstance(image, Image.Image):
         return data_lib.DataReference(_bytes(image))
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not (
         image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3, 4))
     ) or not image.size:  # fmt: skip
-        raise DataError("predict takes paths, PIL images, and arrays uint8 [height, width] or [height, width, 1, 3 or 4] in [0, 255], "
+        raise DataError("predict takes paths, bytes, PIL images, and arrays uint8 [height, width] or [height, width, 1, 3 or 4] in [0, 255], "
                         f"not {_described(image)}")  # fmt: skip
     return data_lib.DataReference(image)
 

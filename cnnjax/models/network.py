@@ -26,12 +26,13 @@ class Network:
     eval_def: nnx.GraphDef
     make: Callable[[], tuple[dict, dict]]  # initial (params, stats)
     model: nnx.Module  # abstract, for tables
+    shapes: tuple[dict, dict]  # of (params, stats)
     classes: int
     ops: Ops  # what computes its steps
 
     def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
-        params, stats = jax.eval_shape(self.make)
+        params, stats = self.shapes
         return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
 
     def settled(self, before: dict, after: dict, updates: jax.Array) -> dict:
@@ -132,7 +133,9 @@ def network(config: Config, classes: int, ops: Ops, preprocessing: Preprocessing
             raise
         raise DataError(f"images of {options['preprocessing'].size} pixels are too small for this network: {error}; enlarge "
                         "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
-    return Network(definition(True), definition(False), make, model, classes, ops)
+    _, params, stats = nnx.split(model, nnx.Param, ...)
+    shapes = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    return Network(definition(True), definition(False), make, model, shapes, classes, ops)
 
 
 def _weights_key(seed: int) -> jax.Array:

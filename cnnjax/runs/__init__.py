@@ -6,9 +6,10 @@ from cnnjax.runs.files import check_writable, read_json, short_name, write_json,
 from cnnjax.runs.history import HISTORY, RAW, History, NoHistory, read_history
 from cnnjax.runs.remote import Mirror, fetch, is_remote
 from cnnjax.runs.results import Evaluation, Look, Record, Summary
+from cnnjax.runs.tables import TABLES, write_table
 
 __all__ = [
-    "HISTORY", "RAW", "Evaluation", "Events", "History", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
+    "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "History", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
     "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_remote", "open_events", "read_history",
-    "read_json", "short_name", "write_json", "write_rows", "write_text",
+    "read_json", "short_name", "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip

@@ -7,19 +7,18 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cnnjax.errors import CheckpointError
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
-    """Opens a hidden file beside `path`, which takes its place once the block has ended without an error."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the name of a hidden file beside `path`, to be written; it takes its place once the block has ended without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(temporary, "w", newline=newline, encoding="utf-8") as file:
-            yield file
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -27,8 +26,8 @@ def _replacing(path: Path, newline: str | None = None) -> Iterator[TextIO]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file whole or not at all, in UTF-8; makes its folder."""
-    with _replacing(path) as file:
-        file.write(text)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -44,7 +43,7 @@ def short_name(path: str) -> str:
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
     """Writes a CSV file whole or not at all."""
-    with _replacing(path, newline="") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -80,9 +80,11 @@ def mesh(devices: int = 0, *, fsdp: int = 1, divides: int = 0) -> jax.sharding.M
         )
     if divides and divides % count:
         fits = max(count, round(divides / count) * count)
-        fewer = "" if is_distributed() else " or --config.runtime.devices=1"
-        raise ConfigError(f"data.batch_size={divides} does not divide among {count} devices; "
-                          f"use --config.data.batch_size={fits}{fewer}")  # fmt: skip
+        processes = jax.process_count()
+        fewer = [n for n in range(count // processes, 0, -1) if divides % (n * processes) == 0 and n * processes % fsdp == 0]
+        also = f"use --config.runtime.devices={fewer[0]}, with which a run that has begun goes on, or " if fewer else "use "
+        raise ConfigError(f"data.batch_size={divides} does not divide among {count} devices; {also}--config.data.batch_size={fits} for "
+                          "a new run")  # fmt: skip
     # Auto: under the default, Explicit, per-image gathers of a sharded batch are refused.
     return jax.make_mesh((count // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2, devices=chosen)
 

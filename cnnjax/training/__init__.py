@@ -12,7 +12,7 @@ from cnnjax.training.range_test import RangeTest, range_test
 from cnnjax.training.saver import Saver
 from cnnjax.training.showcase import Showcase
 from cnnjax.training.start import Start, find_start, open_feed
-from cnnjax.training.state import TrainState, bytes_per_device, initial
+from cnnjax.training.state import TrainState, bytes_per_device
 from cnnjax.training.steps import Steps, compile_augmentation, compile_steps
 from cnnjax.training.summary import summarize
 from cnnjax.training.validation import Validation
@@ -20,6 +20,6 @@ from cnnjax.training.validation import Validation
 # fmt: off
 __all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "Observer", "Plan", "RangeTest", "Saver", "Showcase",
            "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device", "check_monitor", "choose_batch_size",
-           "compile_augmentation", "compile_steps", "epochs_of", "find_start", "initial", "make_optimizer", "make_plan", "make_schedule",
+           "compile_augmentation", "compile_steps", "epochs_of", "find_start", "make_optimizer", "make_plan", "make_schedule",
            "open_feed", "range_test", "summarize"]
 # fmt: on

@@ -98,7 +98,7 @@ def test_predict_writes_a_row_for_each_file_and_refuses_to_overwrite(trained, ce
     rows = read_rows(output)
     assert len(rows) == 96
     assert all(row["predicted"] in ("Parasitized", "Uninfected") and not row["error"] for row in rows)
-    assert "exists and is not overwritten" in refused(launch(*arguments))
+    assert "exists; replace it with --overwrite" in refused(launch(*arguments))
 
 
 def test_describe_shows_config_network_and_data_and_trains_nothing(cache, tmp_path):

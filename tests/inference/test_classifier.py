@@ -30,8 +30,9 @@ def path(cell_folder):
 
 def test_a_file_an_image_and_an_array_of_the_same_pixels_agree(cells, path):
     image = Image.open(path)
-    found = cells.predict([path, image, np.asarray(image.convert("RGB"))])
-    assert [p.path for p in found] == [str(path), str(path), ""]
+    found = cells.predict([path, image, np.asarray(image.convert("RGB")), path.read_bytes()])
+    assert [p.path for p in found] == [str(path), str(path), "", ""]
+    assert cells.predict(path.read_bytes())[0].predicted == found[0].predicted
     for other in found[1:]:
         assert other.probabilities == pytest.approx(found[0].probabilities, abs=1e-5)
     assert cells.predict(np.asarray(image.convert("RGB")))[0].predicted == found[2].predicted

@@ -1,16 +1,18 @@
 """A finished run at work: its evaluation repeated, wherever it was moved, and predictions of files."""
 
+import json
 import os
 import shutil
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 from training_tools import Said, one_line, read_rows, tiny
 
 import cnnjax
 from cnnjax import inference, runtime
 from cnnjax.commands.evaluate import evaluate
-from cnnjax.commands.predict import expand, predict
+from cnnjax.commands.predict import predict
 from cnnjax.commands.train import train
 from cnnjax.errors import DataError
 from cnnjax.pages import details_text
@@ -125,26 +127,49 @@ def test_files_of_which_none_can_be_read_are_one_line_and_no_table(plain, tmp_pa
 def test_an_output_that_exists_is_not_overwritten(plain, cell_folder, tmp_path):
     output = tmp_path / "out.csv"
     output.write_text("mine")
-    with pytest.raises(DataError, match="exists and is not overwritten") as error:
+    with pytest.raises(DataError, match="exists; replace it with --overwrite, or name another --output=FILE") as error:
         predict(plain.workdir, [str(cell_folder)], output)
     one_line(error)
     assert output.read_text() == "mine"
+    predict(plain.workdir, [str(cell_folder)], output, overwrite=True)
+    assert len(read_rows(output)) == 96
     with pytest.raises(DataError, match="--input=none: no such file"):  # which is to be put right first
         predict(plain.workdir, ["none"], output)
 
 
-def test_inputs_are_files_folders_and_globs_each_file_once(cell_folder, tmp_path):
-    files = sorted(map(str, cell_folder.rglob("*.png")))
-    assert expand([str(cell_folder)]) == files
-    assert expand([f"{cell_folder}/*/*.png", files[0]]) == files
-    assert expand([f"{cell_folder}/**/*.png"]) == files
-    linked = tmp_path / "linked"
-    linked.mkdir()
-    (linked / "cells").symlink_to(cell_folder)
-    (linked / "cells_again").symlink_to(linked)
-    assert len(expand([str(linked)])) == len(files)
-    with pytest.raises(DataError, match="no such file, folder with files, or files that match"):
-        expand([str(tmp_path / "none*.png")])
+@pytest.mark.parametrize("ending", ["tsv", "parquet", "jsonl"])
+def test_the_ending_of_the_output_is_its_format(plain, cell_folder, tmp_path, ending):
+    file = next(cell_folder.rglob("*.png"))
+    predict(plain.workdir, [str(file)], tmp_path / "out.csv")
+    predict(plain.workdir, [str(file)], tmp_path / f"out.{ending}")
+    (expected,), path = read_rows(tmp_path / "out.csv"), tmp_path / f"out.{ending}"
+    if ending == "parquet":
+        (found,) = parquet.read_table(path).to_pylist()
+    else:
+        text = path.read_text()
+        found = (
+            json.loads(text)
+            if ending == "jsonl"
+            else dict(zip(*(line.split("\t") for line in text.splitlines()), strict=True))
+        )
+    assert {name: str(value) for name, value in found.items()} == expected
+
+
+def test_another_ending_is_one_line(plain, cell_folder, tmp_path):
+    with pytest.raises(DataError) as error:
+        predict(plain.workdir, [str(cell_folder)], tmp_path / "out.xlsx")
+    assert one_line(error).endswith("end it in .csv, .tsv, .parquet, .jsonl")
+
+
+def test_an_archive_predicts_as_its_folder(plain, cell_folder, tmp_path):
+    archive = shutil.make_archive(str(tmp_path / "cells"), "zip", cell_folder)
+    predict(plain.workdir, [archive], tmp_path / "zip.csv")
+    predict(plain.workdir, [str(cell_folder)], tmp_path / "folder.csv")
+    one, other = (
+        {row["path"].rpartition("/")[2]: row["p_Parasitized"] for row in read_rows(tmp_path / name)}
+        for name in ("zip.csv", "folder.csv")
+    )
+    assert one == other and len(one) == 96
 
 
 def test_no_predictions_of_no_files(plain):
