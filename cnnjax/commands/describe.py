@@ -91,7 +91,7 @@ def _data(
     lines += [*source.notes, *source.warnings]
     examples = source.examples
     try:
-        assigned = data_lib.assign_splits(examples, source.classes, config.split)
+        assigned = data_lib.assign_splits(examples, source.classes, config.split, lines.append)
     except DataError as error:
         return source, [*lines, f"cannot be split: {error}"]
     rows = data_lib.by_split(np.arange(len(examples)), assigned)

@@ -10,7 +10,7 @@ from cnnjax.config.settings import default, finish, override
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.root", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
                   "runtime.devices", "runtime.keep_memory", "runtime.kernels", "runtime.workers",
-                  "train.checkpoint_every", "mesh.fsdp", "name")  # fmt: skip
+                  "train.checkpoint_every", "split.file", "mesh.fsdp", "name")  # fmt: skip
 # Leaves the decision to the program, which has decided when the run began: `splits.csv` is not made again.
 DECIDED = (("split.method", "auto"),)
 

@@ -51,6 +51,8 @@ class Data(Section):
                      choices=("", "cp949", "cp932", "gb18030", "big5", "cp1251"))
     positive: str = key("", 'the positive class of a two-class task; "": the second class')
     label: str = key("", "regular expression; what it matches in a file's path is the class, as '^[a-z]+' in cat.1.jpg; \"\": the class folder")
+    class_level: int = key(0, "level of the class folders below data.path, 1 being the first; folders above are the group; 0: it is found",
+                           least=0)
     group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
@@ -83,6 +85,7 @@ class Split(Section):
                       "stratified by class; grouped: no group on two sides; tutorial: first names of each class are validation; "
                       "tutorial_shuffled: all names shuffled; official: what the data set brings",
                       choices="cnnjax.data:SPLIT_METHODS")
+    file: str = key("", "table with the columns id and split, such as splits.csv of another run, that divides the images; \"\": split.method does")
     train: float = key(0.70, "fraction of the images", least=0, most=1)
     val: float = key(0.15, "fraction; chooses the best epoch", least=0, most=1)
     test: float = key(0.15, "fraction; only read at the end", least=0, most=1)

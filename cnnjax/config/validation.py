@@ -105,7 +105,11 @@ def _split(split: Split, data: Data) -> Problems:
     yield "split.val", "" if split.val > 0 else "early stopping needs validation images; use 0.15, say"
     if split.method.startswith("tutorial") and split.test != 0:
         yield "split.test", f"{split.method} has no test part; set it to 0"
-    if split.method == "grouped" and data.source in ("files", "demo") and not data.group:
+    if split.file and split.method != "auto":
+        yield "split.file", f"divides the images, and so would split.method={split.method}; leave one out"
+    if data.class_level and data.label:
+        yield "data.class_level", "data.label finds the classes already; leave one out"
+    if split.method == "grouped" and not data.class_level and data.source in ("files", "demo") and not data.group:
         yield "data.group", "split.method=grouped needs it, such as '^C[0-9]+'"
 
 

@@ -200,7 +200,7 @@ def _splits(path: Path, source: Source, usable: np.ndarray, config, progress: Pr
     if path.exists():
         return _frozen(path, source, good, config, progress)
     examples = source.examples.where(usable)
-    assigned = splits_lib.assign(examples, source.classes, config)
+    assigned = splits_lib.assign(examples, source.classes, config, progress.warn)
     if write:
         splits_lib.write(path, examples, assigned, source.classes)
     return splits_lib.by_split(good, assigned)

@@ -71,9 +71,9 @@ def labelled(config, place: str, files: Files) -> Source:
 
 
 def labelled_by_name(config, place: str, files: Files) -> Source:
-    """Finds the class of each listed file by the regular expression `data.label`.
+    """Finds the class of each listed file by the regular expression `data.label`, or by `data.class_level`.
 
-    It is searched in the names, or in the whole paths where no name has a match.
+    The expression is searched in the names, or in the whole paths where no name has a match.
 
     Args:
         config: the `data` section.
@@ -84,17 +84,24 @@ def labelled_by_name(config, place: str, files: Files) -> Source:
         DataError: fewer than two classes.
     """
     pictures = [(number, name) for number, name in enumerate(files.names) if not is_system(name) and not is_other(name)]
-    found = {number: label for number, name in pictures if (label := group_of(config.label, name.rpartition("/")[2]))}
-    found = found or {number: label for number, name in pictures if (label := group_of(config.label, name))}
+    level = config.class_level
+    if level:
+        found = {number: folders[level - 1] for number, name in pictures if len(folders := name.split("/")[:-1]) >= level}
+    else:
+        found = {number: label for number, name in pictures if (label := group_of(config.label, name.rpartition("/")[2]))}
+        found = found or {number: label for number, name in pictures if (label := group_of(config.label, name))}
+    chosen = f"data.class_level={level}" if level else f"data.label={config.label}"
     without = [name for number, name in pictures if number not in found]
     classes = tuple(config.classes) or tuple(sorted({*found.values()}))
     if len(classes) < 2 or not found:
         such = f"; {without[0]!r} has no match" if without else ""
-        raise DataError(f"data.label={config.label}: it finds {'one class only' if classes else 'no class'} in the names of {place}{such}; a "
+        raise DataError(f"{chosen}: it finds {'one class only' if classes else 'no class'} in the names of {place}{such}; a "
                         "classifier needs two or more")  # fmt: skip
-    labels = {number: Label(label, split=_split_in(files.names[number])) for number, label in found.items()}
+    above = lambda number: "/".join(files.names[number].split("/")[: max(level - 1, 0)])  # noqa: E731
+    labels = {number: Label(label, "" if config.group else above(number), _split_in(files.names[number]))
+              for number, label in found.items()}  # fmt: skip
     left = (
-        [f"{counted(len(without), 'file')} left out, such as {without[0]}, in which data.label matches nothing"]
+        [f"{counted(len(without), 'file')} left out, such as {without[0]}, for which {chosen} finds no class"]
         if without
         else []
     )

@@ -63,22 +63,28 @@ def _twins(classes: Sequence[str]) -> list[str]:
 def check_path(config) -> None:
     """Raises DataError where a `data` section names a folder or an archive of this machine that is not there."""
     path = Path(config.path).expanduser()
+    if config.path.startswith(("http://", "https://")):
+        raise DataError(f"data.path={config.path} is a download; write --config.data.url={config.path} instead")
+    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
+        raise DataError(
+            f"{path} is a spreadsheet; save it as {path.stem}.csv, and name that with --config.data.path={path.stem}.csv"
+        )
     if config.source == "files" and config.path and not runs.is_remote(config.path) and not path.exists():
         raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
 
 
 def _files(config, progress: Progress) -> Source:
+    check_path(config)
     if runs.is_remote(config.path):
         path = runs.fetch(config.path, Path(config.cache_dir).expanduser() / "downloads", progress)
     elif config.path:
-        check_path(config)
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
     if tables.is_table(str(path)):
         return tables.labelled(config, path)
     listed = listings.list_files(path, config.names)
-    if config.label:
+    if config.label or config.class_level:
         return folders.labelled_by_name(config, str(path), listed)
     return folders.labelled(config, str(path), listed)
 

@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,27 +17,43 @@ import numpy as np
 from cnnjax import runs
 from cnnjax.data.columns import table
 from cnnjax.data.examples import Example
+from cnnjax.data.split_files import assignment
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
 
 NAMES = ("train", "val", "test")
 
 
-def assign(examples: Sequence[Example], classes: Sequence[str], config) -> list[str]:
-    """The split of each example, by the `split` section of the config.
+def assign(
+    examples: Sequence[Example], classes: Sequence[str], config, warn: Callable[[str], None] = lambda line: None
+) -> list[str]:
+    """The split of each example, by the `split` section of the config; "" of those that `split.file` leaves out.
+
+    Args:
+        examples: of a source.
+        classes: names in label order.
+        config: the `split` section.
+        warn: hears what of `split.file` does not match.
 
     Raises:
-        DataError: a split without a single example of some class, or what a method needs is missing.
+        DataError: a split without a single example of some class, or what a method or a file needs is missing.
     """
-    splits = METHODS[config.method](examples, config)
+    if config.file:
+        splits, lines = assignment(Path(config.file).expanduser(), examples)
+        for line in lines:
+            warn(line)
+    else:
+        splits = METHODS[config.method](examples, config)
     present = set(zip((example.label for example in examples), splits, strict=True))
     for split in NAMES:
-        if split == "train" or getattr(config, split) > 0 or split in splits:
-            missing = [name for label, name in enumerate(classes) if (label, split) not in present]
-            if missing:
-                names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-                raise DataError(f"the {split} split has no image of {names} ({len(examples)} images, split.method={config.method}); "
-                                f"{_advice(split, missing, classes, resolved(config.method, examples))}")  # fmt: skip
+        wanted = split == "train" or split in splits or (getattr(config, split) > 0 and not config.file)
+        if missing := [name for label, name in enumerate(classes) if wanted and (label, split) not in present]:
+            names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+            advice = "add rows" if config.file else _advice(split, missing, classes, resolved(config.method, examples))
+            how = f"split.file={config.file}" if config.file else f"split.method={config.method}"
+            raise DataError(f"the {split} split has no image of {names} ({len(examples)} images, {how}); {advice}")
+    if "val" not in splits:
+        raise DataError(f"split.file={config.file} has no image in val, which chooses the best epoch; add some")
     return splits
 
 
@@ -67,6 +83,8 @@ def reason(config, examples: Sequence[Example], used: Sequence[str]) -> str:
         examples: that were divided.
         used: the splits that have images.
     """
+    if config.file:
+        return f"the images are divided by {config.file} (split.file)"
     method = resolved(config.method, examples)
     given = {example.split for example in examples} - {""}
     if method != "official":
@@ -256,8 +274,8 @@ def shared_groups(groups: Sequence[str], splits: Sequence[str]) -> dict[str, set
 
 
 def write(path: Path, examples: Sequence[Example], splits: Sequence[str], classes: Sequence[str]) -> None:
-    """Writes `id,label,group,split`, one row per example, whole or not at all."""
-    rows = ((e.id, classes[e.label], e.group, split) for e, split in zip(examples, splits, strict=True))
+    """Writes `id,label,group,split`, one row per example that is in a split, whole or not at all."""
+    rows = ((e.id, classes[e.label], e.group, split) for e, split in zip(examples, splits, strict=True) if split)
     runs.write_rows(path, ("id", "label", "group", "split"), rows)
 
 

@@ -20,12 +20,12 @@ class NoEvents:
 
 
 class Events:
-    """Writes event files. TensorBoard itself hides rows of an earlier start after `step`."""
+    """Writes event files. TensorBoard itself hides rows of an earlier start from the step behind `step` on: those of `step` were saved."""
 
     def __init__(self, directory: Path, step: int):
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=step or None)
+        self._writer = SummaryWriter(str(directory), purge_step=step + 1)
 
     def __call__(self, row: dict, prefix: str) -> None:
         for name, value in row.items():

@@ -63,7 +63,7 @@ def test_a_class_within_the_name_or_the_path_is_found_by_an_expression(tmp_path)
     assert [(e.id, e.label, e.group) for e in source.examples] == [
         ("train/cat.1.png", 0, "1"), ("train/dog.1.png", 1, "1"), ("train/dog.2.png", 1, "2")]  # fmt: skip
     assert contents(source)["train/dog.2.png"] == b"train/dog.2.png"
-    assert source.warnings == ("1 file left out, such as test/9.png, in which data.label matches nothing",)
+    assert source.warnings == ("1 file left out, such as test/9.png, for which data.label=^[a-z]+ finds no class",)
     with pytest.raises(DataError, match=r"finds no class in the names of .*; '.*png' has no match; a classifier needs two"):
         listed(tmp_path, label="horse")
 
