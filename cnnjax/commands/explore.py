@@ -9,7 +9,7 @@ import numpy as np
 from cnnjax import augmentation, pages, runs, runtime, training
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax.errors import Stopped
+from cnnjax.errors import CheckpointError, Stopped
 from cnnjax.pages import Augmented, Photo, Sample
 from cnnjax.progress import Progress, counted
 
@@ -27,7 +27,8 @@ def explore(config: config_lib.Config, workdir: str | Path, *, progress: Progres
 
     Args:
         config: from `load_config`.
-        workdir: where the page goes; the directory of a run is as good as any.
+        workdir: where the page goes; the directory of a run is as good as any. Of a run with another config the page goes to
+            `workdir`-explored.
         progress: hears what happens.
         stop: polled while decoding and between sections.
 
@@ -39,6 +40,11 @@ def explore(config: config_lib.Config, workdir: str | Path, *, progress: Progres
         Stopped: `stop` was true.
     """
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
+    try:
+        run.finished(config)
+    except CheckpointError:  # its page is of other data, or of another augmentation
+        run = runs.RunDirectory(f"{run}-explored")
+        progress.warn(f"{workdir} holds a run with another config: the page goes to {run}")
     run.check_apart(config)
     with runs.begun(run.path):
         runs.check_writable(run.path, "use another --workdir")

@@ -37,7 +37,7 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
     mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
     plan = training.make_plan(config, mesh, len(data.classes), len(data.splits["train"]))
     with progress.task("learning rates", training.RANGE_STEPS, "steps") as advance:
-        found = training.range_test(config, data, plan, mesh, advance=advance, stop=stop)
+        found = training.range_test(config, data, plan, mesh, progress, advance=advance, stop=stop)
     drawn = pages.range_figure(found.rates, found.losses, found.smooth, found.suggested, config.name)
     pages.save_figure(drawn, run.rates)
     return run.rates, found.suggested

@@ -9,10 +9,12 @@ import numpy as np
 
 from cnnjax.data import Dataset
 from cnnjax.errors import Stopped
+from cnnjax.progress import Progress
 from cnnjax.training.feeds import HostFeed, batches_of
 from cnnjax.training.imbalance import class_weights
 from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.plan import Plan
+from cnnjax.training.start import first_state
 from cnnjax.training.steps import compile_steps
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 120  # a factor of 1.12 from each step to the next
@@ -50,7 +52,7 @@ class RangeTest:
         return float(f"{self.rates[lowest] / 4:.1e}")
 
 
-def range_test(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, *, advance: Callable[[int], None] = lambda steps: None,
+def range_test(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, progress: Progress, *, advance: Callable[[int], None] = lambda steps: None,
                stop: Callable[[], bool] = lambda: False) -> RangeTest:  # fmt: skip
     """Trains up to `STEPS` steps with rates from `LOWEST` to `HIGHEST`, each as many times the one before.
 
@@ -59,6 +61,7 @@ def range_test(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, *, ad
         data: images and splits.
         plan: of the run.
         mesh: its devices.
+        progress: hears with which weights it begins.
         advance: hears of each step.
         stop: polled between steps.
 
@@ -69,7 +72,7 @@ def range_test(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, *, ad
     tx = make_optimizer(config.optimizer, lambda step: LOWEST * jax.numpy.exp(growth * step))
     steps = compile_steps(plan.network, tx, mesh, config)
     feed = HostFeed(batches_of(config, data, plan.batch_size, weights=class_weights(config, data)), mesh)
-    state, losses = steps.first(), []
+    state, losses = first_state(config, data, plan, mesh, progress), []
     while len(losses) < STEPS:
         if stop():
             raise Stopped("stopped before the learning rates were tried; the same command starts it again")

@@ -73,10 +73,7 @@ def find_start(config, data: Dataset, plan: Plan, feed: Feed, mesh: jax.sharding
     """
     restored = checkpoints.restore_newest(plan.steps.abstract.trees(), progress.warn)
     if restored is None:
-        state = plan.steps.first()
-        if config.train.init_from:
-            return Start(_begun_from(state, config.train.init_from, data, plan, mesh, progress))
-        return Start(_whitened(state, config.image, data, mesh, progress) if config.image.zca else state)
+        return Start(first_state(config, data, plan, mesh, progress))
     if restored.metadata["splits_sha256"] != splits_digest(run.splits):
         raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}; "
                         "restore it or use another --workdir")  # fmt: skip
@@ -94,6 +91,19 @@ def find_start(config, data: Dataset, plan: Plan, feed: Feed, mesh: jax.sharding
             f"  {config.train.epochs} epochs instead of {before}{_other_rate(config, plan, restored.step, before)}"
         )
     return Start(TrainState.of(restored.trees), restored.step, restored.step, stopping, stopwatch)
+
+
+def first_state(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, progress: Progress) -> TrainState:
+    """Returns the state before the first update, with the weights of `train.init_from` where it names a run.
+
+    Raises:
+        ConfigError: `train.init_from` has nothing for this network.
+        CheckpointError: it has no run.
+    """
+    state = plan.steps.first()
+    if config.train.init_from:
+        state = _begun_from(state, config.train.init_from, data, plan, mesh, progress)
+    return _whitened(state, config.image, data, mesh, progress) if config.image.zca else state
 
 
 def _other_rate(config, plan: Plan, step: int, before: int) -> str:

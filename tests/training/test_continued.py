@@ -9,6 +9,7 @@ import pytest
 from training_tools import Said, losses, one_line, read_rows
 
 import cnnjax
+from cnnjax import training
 from cnnjax.checkpoints import Checkpoints
 from cnnjax.commands.train import train
 from cnnjax.errors import CheckpointError, ConfigError, Stopped
@@ -148,3 +149,24 @@ def test_the_best_epoch_is_that_of_the_monitor(make, tmp_path, monitor):
     assert summary["best_step"] == best and len(values) == 6
     with Checkpoints(RunDirectory(tmp_path / "run")) as checkpoints:
         assert checkpoints.best() == best
+
+
+def test_whitening_is_that_of_the_own_images(short, make, tmp_path):
+    train(make(train__epochs=1, train__init_from=str(short), image__zca=True), tmp_path / "run")
+    matrix = weights(tmp_path / "run")["stats"]["whiten"]["matrix"]
+    assert np.isfinite(matrix).all() and not np.allclose(matrix, np.eye(len(matrix)))
+
+
+def test_learning_rates_are_tried_from_those_weights(short, make, tmp_path, monkeypatch):
+    def begins(**options):
+        return next(iter(range_test_of(make(**options)).losses))
+
+    def range_test_of(config):
+        found = []
+        real = training.range_test
+        monkeypatch.setattr(training, "range_test", lambda *given, **more: found.append(real(*given, **more)) or found[-1])
+        cnnjax.lr_find(config, tmp_path / "lr")
+        monkeypatch.setattr(training, "range_test", real)
+        return found[0]
+
+    assert begins(train__init_from=str(short)) < begins() - 0.05
