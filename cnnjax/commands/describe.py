@@ -35,7 +35,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
         network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
-        table = models.table(network.model, config.image.size)
+        table = models.table(network.model)
         if progress and (large := models.oversized(table, config.image.size)):
             progress.warn(large)
         picture = run.network_picture
@@ -63,7 +63,7 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
         "gradients": params,
     }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
-    sizes["images"] = config.data.batch_size // mesh.size * config.image.size**2 * 3
+    sizes["images"] = config.data.batch_size // mesh.size * math.prod(config.image.shape) * 3
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
     divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
@@ -107,10 +107,10 @@ def _data(
     train = assigned.count("train")
     batch_size = training.choose_batch_size(config, mesh, train)
     per_epoch = math.ceil(train / batch_size)
-    size = config.image.size
+    height, width = config.image.shape
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
     lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
-    lines.append(f"decoded once to {size}x{size} pixels ({config.image.resize}): {len(source.examples) * size**2 * 3 / 1e6:,.0f} MB "
+    lines.append(f"decoded once to {height}x{width} pixels ({config.image.resize}): {len(source.examples) * height * width * 3 / 1e6:,.0f} MB "
                  f"in {data.cache_dir}")  # fmt: skip
     if len(source.classes) == 2:
         lines.append(f"positive class: {data.positive or source.classes[1]}")

@@ -142,7 +142,7 @@ class _Training:
         config, data, mesh, progress = self.config, self.data, self.mesh, self.progress
         self.plan = plan = self.ahead.plan(len(data.classes), len(data.splits["train"]))
         self._say_what_differs()
-        table = models.table(plan.network.model, config.image.size)
+        table = models.table(plan.network.model)
         if large := models.oversized(table, config.image.size):
             self.progress.warn(large)
         self.parameters = sum(row.parameters for row in table)

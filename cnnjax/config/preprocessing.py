@@ -18,6 +18,7 @@ class Preprocessing:
 
     Attributes:
         size: pixels, height and width.
+        width: pixels, where it differs from the height; 0: it does not.
         resize: bilinear, nearest or pad; see `image.resize`.
         range: of grey files with more than 8 bits, the level that becomes black and the one that becomes white; (): the high byte
             is taken.
@@ -40,16 +41,30 @@ class Preprocessing:
     zca: bool = False
     library: str = ""
     version: str = ""
+    width: int = 0
 
     @classmethod
     def of(cls, image: Image, *, library: str = "", version: str = "") -> Preprocessing:
         """Returns the preprocessing of an `image` section, whose pixels a library of a version makes."""
-        return cls(size=image.size, resize=image.resize, range=image.range, zca=image.zca, library=library, version=version)
+        return cls(
+            size=image.size,
+            width=image.width,
+            resize=image.resize,
+            range=image.range,
+            zca=image.zca,
+            library=library,
+            version=version,
+        )
 
     @property
     def pixels(self) -> dict[str, Any]:
         """The part that decides the decoded uint8 pixels, for the key of a cache; the rest happens in the network."""
-        return {name: getattr(self, name) for name in ("size", "resize", "range", "colour", "library", "version")}
+        return {name: getattr(self, name) for name in ("size", "width", "resize", "range", "colour", "library", "version")}
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.size, self.width or self.size
 
     @property
     def is_standardized(self) -> bool:

@@ -68,13 +68,19 @@ class Data(Section):
 class Image(Section):
     """The network's input; `Preprocessing` is made of it."""
 
-    size: int = key(64, "pixels, height and width that the network sees", least=4, most=4096, unit="pixels")
+    size: int = key(64, "pixels, height and width that the network sees; HEIGHT,WIDTH sets both", least=4, most=4096, unit="pixels")
+    width: int = key(0, "pixels, where the width differs from the height; 0: it does not", least=0, most=4096, unit="pixels")
     resize: str = key("bilinear", "bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins",
                       choices="cnnjax.data:RESIZES")
     range: tuple[float, ...] = key((), "of grey files with more than 8 bits, the levels that become black and white, such as 0,4095; (): as the "
                                    "training images have them", element=float)
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
     zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.size, self.width or self.size
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -42,7 +42,7 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     Raises:
         ConfigError: every unknown key and wrong type, one line each.
     """
-    overrides, problems = dict(overrides), []
+    overrides, problems = _sides(overrides), []
     if "augment" in overrides:  # before single keys, wherever it stands among them
         try:
             set_preset(config, str(overrides.pop("augment")))
@@ -60,6 +60,21 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
     if problems:
         raise ConfigError("\n".join(problems))
     return config
+
+
+def _sides(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The overrides with an image.size of two numbers as two keys; one number is the side of a square."""
+    found = dict(overrides)
+    if "image.size" in found:
+        size = found["image.size"]
+        parts = (
+            size.strip("()[] ").split(",") if isinstance(size, str) else size if isinstance(size, (tuple, list)) else [size]
+        )
+        if len(parts) == 2:
+            found["image.size"], found["image.width"] = parts
+        else:
+            found.setdefault("image.width", 0)
+    return found
 
 
 def nearest(key: str) -> list[str]:

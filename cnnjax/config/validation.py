@@ -136,7 +136,15 @@ def _weights_problem(entries: tuple[str, ...]) -> str:
 
 
 def _augmentation(config: Config) -> Problems:
-    augment, size = config.augment, config.image.size
+    augment, sides = config.augment, (config.image.size, config.image.width or config.image.size)
+    size = min(sides)
+    if 0 < config.image.width < 4:
+        yield "image.width", "must be between 4 and 4096 pixels, or 0"
+    if augment.turns and config.image.width not in (0, config.image.size):
+        yield (
+            "augment.turns",
+            "turns by 90 degrees, which needs a height and a width that are the same; use augment.flip_vertical",
+        )
     if augment.pad_crop >= max(size, 4):
         yield "augment.pad_crop", "must be less than image.size"
     if augment.blur > size / 8:
@@ -146,5 +154,5 @@ def _augmentation(config: Config) -> Problems:
     levels = config.image.range
     if levels and not (len(levels) == 2 and levels[0] < levels[1]):
         yield "image.range", "write the level of black and that of white, such as 0,4095"
-    if config.image.zca and size > 48:
+    if config.image.zca and max(sides) > 48:
         yield "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels"

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -39,7 +40,7 @@ class Cache:
     """Decoded images in the order of the source's examples.
 
     Attributes:
-        images: uint8 [examples, size, size, 3], memory-mapped, read-only; zeros where there is a reason.
+        images: uint8 [examples, height, width, 3], memory-mapped, read-only; zeros where there is a reason.
         facts: `FACTS` of the examples as columns of text; "reason" is why it could not be decoded, or "".
         built: whether this call decoded the images.
     """
@@ -49,10 +50,10 @@ class Cache:
     built: bool
 
 
-def decode_chunk(references: list[Reference], size: int, method: str, out: np.ndarray | None = None,
+def decode_chunk(references: list[Reference], shape: tuple[int, int], method: str, out: np.ndarray | None = None,
                  levels: tuple[float, ...] = ()) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
-    """Reads and decodes in the calling thread, to `out`: uint8 [n, size, size, 3], and `FACTS` of each."""
-    out = np.empty((len(references), size, size, 3), np.uint8) if out is None else out[: len(references)]
+    """Reads and decodes in the calling thread, to `out`: uint8 [n, height, width, 3], and `FACTS` of each."""
+    out = np.empty((len(references), *shape, 3), np.uint8) if out is None else out[: len(references)]
     files = [_read(reference) for reference in references]
     facts = []
     for file, pixels, known in zip(files, out, images_lib.decode_plain(files, method, out), strict=True):
@@ -62,7 +63,7 @@ def decode_chunk(references: list[Reference], size: int, method: str, out: np.nd
             try:
                 if isinstance(file, Exception):
                     raise file
-                known = images_lib.decode_resized(file, size, method, pixels, levels)[1]
+                known = images_lib.decode_resized(file, shape, method, pixels, levels)[1]
             except images_lib.ImageError as error:
                 reason = str(error)
             except Exception as error:  # a vanished file, a damaged archive member, a password
@@ -81,7 +82,7 @@ def _read(reference: Reference):
         return error
 
 
-def decode_all(references: Iterable[Reference], count: int, size: int, method: str, workers: int = 0,
+def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, int], method: str, workers: int = 0,
                write: Callable[[int, np.ndarray], None] | None = None, levels: tuple[float, ...] = ()
                ) -> Iterator[tuple[np.ndarray, list[dict]]]:  # fmt: skip
     """Decodes in the given order with all cores, some hundred images ahead of the caller.
@@ -89,7 +90,8 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     Args:
         references: what to read.
         count: how many they are; few are decoded in the calling thread.
-        size, method: as in `images.decode_resized`.
+        shape: height and width of the results.
+        method: as in `images.decode_resized`.
         workers: threads; 0: one per usable core.
         write: called with the number of the first of some images and the images, by the thread that has decoded them and
             while the caches of its core hold them. The images that are yielded are then overwritten already.
@@ -98,18 +100,18 @@ def decode_all(references: Iterable[Reference], count: int, size: int, method: s
     Yields:
         What `decode_chunk` returns, for up to `CHUNK` images. The next one may overwrite the images.
     """
-    most = max(min(CHUNK, CHUNK_BYTES // (3 * size * size)), 1)
+    most = max(min(CHUNK, CHUNK_BYTES // (3 * math.prod(shape))), 1)
     most = 1 << (most.bit_length() - 1)  # a power of two, as networks are given them
     iterator = iter(references)
     chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
     ahead = 0 if count <= ALONE or workers == 1 else 3 * workers
-    rooms = [np.empty((most, size, size, 3), np.uint8) for _ in range(ahead + 1)]  # the last one used is the next one
+    rooms = [np.empty((most, *shape, 3), np.uint8) for _ in range(ahead + 1)]  # the last one used is the next one
 
     def decode(first: int, chunk: list[Reference]) -> tuple[np.ndarray, list[dict]]:
         room = rooms.pop()
-        pixels, facts = decode_chunk(chunk, size, method, room, levels)
+        pixels, facts = decode_chunk(chunk, shape, method, room, levels)
         if write:
             write(first, pixels)
             rooms.append(room)
@@ -165,7 +167,7 @@ def build(source: Source, preprocessing: Preprocessing, directory: str | Path, p
         Stopped: `stop` became true; nothing is left behind.
     """
     final = Path(directory).expanduser() / "decoded" / key(source, preprocessing)
-    found = _open(final, len(source.examples), preprocessing.size, built=False)
+    found = _open(final, len(source.examples), preprocessing.shape, built=False)
     if found is not None:
         return found
     decoding()
@@ -181,18 +183,18 @@ def build(source: Source, preprocessing: Preprocessing, directory: str | Path, p
         try:
             os.rename(temporary, final)
         except OSError:
-            if _open(final, len(source.examples), preprocessing.size, built=True) is None:  # what was damaged is in the way
+            if _open(final, len(source.examples), preprocessing.shape, built=True) is None:  # what was damaged is in the way
                 shutil.rmtree(final, ignore_errors=True)
                 os.rename(temporary, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            need = len(source.examples) * preprocessing.size**2 * 3
+            need = len(source.examples) * math.prod(preprocessing.shape) * 3
             raise DataError(f"no space left for {need / 1e6:,.0f} MB of decoded images in {directory}; {advice}") from None
         raise DataError(f"cannot write decoded images to {directory} ({error.strerror or error}); {advice}") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
-    opened = _open(final, len(source.examples), preprocessing.size, built=True)
+    opened = _open(final, len(source.examples), preprocessing.shape, built=True)
     if opened is None:
         raise DataError(f"the decoded images in {final} were damaged as soon as they were written; {advice}")
     return opened
@@ -201,8 +203,8 @@ def build(source: Source, preprocessing: Preprocessing, directory: str | Path, p
 def _decode_into(directory: Path, source: Source, preprocessing: Preprocessing, progress: Progress, workers: int, stop
                  ) -> None:  # fmt: skip
     count = len(source.examples)
-    shape = (count, preprocessing.size, preprocessing.size, 3)
-    row_bytes = preprocessing.size * preprocessing.size * 3
+    shape = (count, *preprocessing.shape, 3)
+    row_bytes = math.prod(shape[1:])
     positions = array.array("q")
 
     def references() -> Iterator[Reference]:
@@ -228,7 +230,7 @@ def _decode_into(directory: Path, source: Source, preprocessing: Preprocessing, 
                     file.write(image)
 
         decoded = decode_all(
-            references(), count, preprocessing.size, preprocessing.resize, workers, write, preprocessing.range
+            references(), count, preprocessing.shape, preprocessing.resize, workers, write, preprocessing.range
         )
         for _, chunk_facts in decoded:
             if stop():
@@ -246,7 +248,7 @@ def _decode_into(directory: Path, source: Source, preprocessing: Preprocessing, 
         writer.writerows(different[number] for number in facts)
 
 
-def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
+def _open(directory: Path, count: int, shape: tuple[int, int], built: bool) -> Cache | None:
     """None where a file is missing or not of the size that it was written with."""
     try:
         with open(directory / "facts.csv", newline="", encoding="utf-8") as file:
@@ -257,7 +259,7 @@ def _open(directory: Path, count: int, size: int, built: bool) -> Cache | None:
         images = np.load(directory / "images.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError, csv.Error):
         return None
-    whole = images.shape == (count, size, size, 3) and images.dtype == np.uint8 and len(facts["reason"]) == count
+    whole = images.shape == (count, *shape, 3) and images.dtype == np.uint8 and len(facts["reason"]) == count
     return Cache(images, facts, built) if whole else None
 
 

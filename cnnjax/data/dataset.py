@@ -33,7 +33,7 @@ class Dataset:
     """Decoded, labelled and split images.
 
     Attributes:
-        images: uint8 [all, size, size, 3], memory-mapped.
+        images: uint8 [all, height, width, 3], memory-mapped.
         labels: int32 [all].
         ids, groups: one text per image.
         classes: names in label order.

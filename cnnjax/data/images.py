@@ -77,19 +77,19 @@ def decode(data: bytes | np.ndarray, levels: tuple[float, ...] = ()) -> np.ndarr
         return _decoded(data, levels)[0].copy()
 
 
-def decode_resized(data: bytes | np.ndarray, size: int, method: str, out: np.ndarray | None = None,
+def decode_resized(data: bytes | np.ndarray, size: int | tuple[int, int], method: str, out: np.ndarray | None = None,
                    levels: tuple[float, ...] = ()) -> tuple[np.ndarray, dict]:  # fmt: skip
     """Decodes (or takes decoded pixels) and resizes.
 
     Args:
         data: an encoded file, or uint8 [height, width] or [height, width, 1, 3 or 4].
-        size: height and width of the result, in pixels.
+        size: height and width of the result, in pixels; one number is both.
         method: bilinear (antialiased), nearest, or pad (bilinear, aspect kept, centred on black).
-        out: uint8 [size, size, 3], contiguous, for the result; None: a new array.
+        out: uint8 [height, width, 3], contiguous, for the result; None: a new array.
         levels: as in `decode`.
 
     Returns:
-        uint8 [size, size, 3], and the facts {"width", "height", "format", "mode", "low", "high"} of the file. The last two are
+        uint8 [height, width, 3], and the facts {"width", "height", "format", "mode", "low", "high"} of the file. The last two are
         levels of a grey file with more than 8 bits, a thousandth of its pixels below the one, a thousandth above the other; "" of
         another file.
 
@@ -106,7 +106,7 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
     Args:
         files: arguments of `decode_resized`, or anything else.
         method: as there.
-        out: uint8 [files, size, size, 3], contiguous; gets the images.
+        out: uint8 [files, height, width, 3], contiguous; gets the images.
 
     Returns:
         The facts of each; None for those that are left to `decode_resized`.
@@ -114,7 +114,7 @@ def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]
     facts: list[dict | None] = [None] * len(files)
     for i, pixels in enumerate(pixels_lib.decode(files, pixels_lib.LARGE)):
         if pixels is not None:
-            resize(pixels, out.shape[1], method, out[i])
+            resize(pixels, out.shape[1:3], method, out[i])
             facts[i] = _plain_facts(*pixels.shape[:2], "PNG")
     return facts
 
@@ -177,9 +177,10 @@ def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
     return out.getvalue()
 
 
-def resize(pixels: np.ndarray, size: int, method: str, out: np.ndarray | None = None) -> np.ndarray:
-    """Resizes uint8 [height, width, 3] to uint8 [size, size, 3], `out` where given; methods as in `decode_resized`."""
-    out = np.empty((size, size, 3), np.uint8) if out is None else out
+def resize(pixels: np.ndarray, size: int | tuple[int, int], method: str, out: np.ndarray | None = None) -> np.ndarray:
+    """Resizes uint8 [height, width, 3] to `out`, or a new array of `size`; sizes and methods as in `decode_resized`."""
+    sides = (size, size) if isinstance(size, int) else size
+    out = np.empty((*sides, 3), np.uint8) if out is None else out
     RESIZES[method](pixels, out)
     return out
 
@@ -200,14 +201,14 @@ def _nearest(pixels: np.ndarray, out: np.ndarray) -> None:
 
 def _pad(pixels: np.ndarray, out: np.ndarray) -> None:
     """Bilinear with the aspect kept, centred on black."""
-    scale = len(out) / max(pixels.shape[:2])
+    scale = min(out.shape[0] / pixels.shape[0], out.shape[1] / pixels.shape[1])
     height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
-    top, left = (len(out) - height) // 2, (len(out) - width) // 2
+    top, left = (out.shape[0] - height) // 2, (out.shape[1] - width) // 2
     out[:] = 0
     _bilinear(pixels, out[top : top + height, left : left + width])
 
 
-RESIZES = {"bilinear": _bilinear, "nearest": _nearest, "pad": _pad}  # uint8 [h, w, 3] -> all of uint8 [size, size, 3]
+RESIZES = {"bilinear": _bilinear, "nearest": _nearest, "pad": _pad}  # uint8 [h, w, 3] -> all of uint8 [height, width, 3]
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import io
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -111,7 +112,7 @@ class Classifier:
                 yield reference
 
         workers = self._restored.config.runtime.workers
-        for pixels, facts in data_lib.decode_all(references(), count, how.size, how.resize, workers, levels=how.range):
+        for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
             for q, fact in zip(p, facts, strict=True):
                 name = names.popleft()
@@ -138,13 +139,13 @@ class Classifier:
             )
         if not len(images):
             return np.empty((0, len(self.classes)))
-        size, method = self.preprocessing.size, self.preprocessing.resize
-        step = max(AT_ONCE // (3 * size * size), 1)
+        shape, method = self.preprocessing.shape, self.preprocessing.resize
+        step = max(AT_ONCE // (3 * math.prod(shape)), 1)
         parts = []
         for at in range(0, len(images), step):
             part = images[at : at + step]
-            if part.shape[1:3] != (size, size):
-                part = np.stack([data_lib.resize(image, size, method) for image in part])
+            if part.shape[1:3] != shape:
+                part = np.stack([data_lib.resize(image, shape, method) for image in part])
             parts.append(metrics.probabilities(self._restored.engine.logits(part)))
         return np.concatenate(parts)
 
@@ -153,7 +154,7 @@ class Classifier:
 
         Args:
             params: as `self.params`.
-            batch: uint8 or floating point [b, size, size, 3] in [0, 255], RGB, where size is that of `preprocessing`.
+            batch: uint8 or floating point [b, height, width, 3] in [0, 255], RGB, where height and width are those of `preprocessing`.
 
         Returns:
             float32 [b, classes], or [b, 1] for two classes: the logit of the second.
@@ -161,13 +162,13 @@ class Classifier:
         Raises:
             DataError: another type, shape or range. Values of a traced batch cannot be looked at.
         """
-        size = self.preprocessing.size
+        own = self.preprocessing.shape
         kind, shape = getattr(batch, "dtype", None), getattr(batch, "shape", None)
         if kind is None or not (kind == np.uint8 or jax.numpy.issubdtype(kind, jax.numpy.floating)) or (
-            len(shape) != 4 or shape[1:] != (size, size, 3)
+            len(shape) != 4 or shape[1:] != (*own, 3)
         ):  # fmt: skip
             raise DataError(
-                f"apply takes a batch uint8 or float [b, {size}, {size}, 3] in [0, 255], not {_described(batch)}"
+                f"apply takes a batch uint8 or float [b, {own[0]}, {own[1]}, 3] in [0, 255], not {_described(batch)}"
             )
         if kind != np.uint8 and not isinstance(batch, jax.core.Tracer):
             low, high = (float(extreme(batch)) for extreme in (jax.numpy.min, jax.numpy.max)) if len(batch) else (0, 0)

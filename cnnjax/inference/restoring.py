@@ -70,6 +70,6 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
 
 def with_preprocessing(config: Config, preprocessing: Preprocessing) -> Config:
     """Returns the config with the `image` section of a checkpoint's preprocessing."""
-    image = dataclasses.replace(config.image, size=preprocessing.size, resize=preprocessing.resize, range=preprocessing.range,
+    image = dataclasses.replace(config.image, size=preprocessing.size, width=preprocessing.width, resize=preprocessing.resize, range=preprocessing.range,
                                 zca=preprocessing.zca)  # fmt: skip
     return dataclasses.replace(config, image=image)

@@ -1,5 +1,7 @@
 """Blocks of 3x3 convolutions, ReLU and max-pools, then dense layers."""
 
+import math
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -29,7 +31,7 @@ class ConvNet(Layered):
     def __init__(self, outputs: int, section: Model, *, preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN,
                  rngs: nnx.Rngs):  # fmt: skip
         super().__init__(preprocessing, dtype, ops)
-        layers, size = list(self.layers), preprocessing.size
+        layers, sides = list(self.layers), preprocessing.shape
         options = {
             "dtype": dtype,
             "param_dtype": jnp.float32,
@@ -52,17 +54,17 @@ class ConvNet(Layered):
                     setattr(self, f"norm_{name}", Norm(channels, dtype=dtype, ops=ops, rngs=rngs))
                     layers.append(Layer(f"norm_{name}", "norm", f"norm_{name}", relu=True))
                 if padding[block] == "valid":
-                    size -= 2
+                    sides = tuple(side - 2 for side in sides)
             layers.append(Layer(f"pool{block + 1}", "pool", window=(2, section.pool_stride)))
-            size = (size - 2) // section.pool_stride + 1
-            if size < 1:
+            sides = tuple((side - 2) // section.pool_stride + 1 for side in sides)
+            if min(sides) < 1:
                 raise ValueError(f"nothing is left of the image after block {block + 1}")
         self.drop_features = Dropout(section.dropout_features)
         self.drop_dense = Dropout(section.dropout_dense)
         if section.dropout_features:
             layers.append(Layer("dropout", "dropout", "drop_features"))
         layers.append(Layer("flatten", "flatten"))
-        width = size * size * channels
+        width = math.prod(sides) * channels
         for i, units in enumerate(section.dense):
             setattr(self, f"dense{i + 1}", nnx.Linear(width, units, **options))
             layers.append(Layer(f"dense{i + 1}", "dense", f"dense{i + 1}", relu=True))

@@ -1,6 +1,7 @@
 """Layers of the networks, and a network as a list of named layers that are applied in turn."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -42,11 +43,11 @@ class Fitted(nnx.Variable):
 
 
 class Whiten(nnx.Module):
-    """ZCA whitening: [b, size, size, 3] in [0, 1] -> the same shape; the identity until it is fitted."""
+    """ZCA whitening: [b, height, width, 3] in [0, 1] -> the same shape; the identity until it is fitted."""
 
-    def __init__(self, size: int, dtype):
-        self.mean = Fitted(jnp.zeros((size, size, 3), jnp.float32))
-        self.matrix = Fitted(jnp.eye(size * size * 3, dtype=jnp.float32))
+    def __init__(self, shape: tuple[int, int], dtype):
+        self.mean = Fitted(jnp.zeros((*shape, 3), jnp.float32))
+        self.matrix = Fitted(jnp.eye(math.prod(shape) * 3, dtype=jnp.float32))
         self.dtype = dtype
 
     def __call__(self, images: jax.Array) -> jax.Array:
@@ -112,7 +113,7 @@ class Layered(nnx.Module):
         self.preprocessing, self.dtype, self.ops = preprocessing, dtype, ops
         self.layers = ()
         if preprocessing.zca:
-            self.whiten = Whiten(preprocessing.size, dtype)
+            self.whiten = Whiten(preprocessing.shape, dtype)
             self.layers = (Layer("whiten", "whiten", "whiten"),)
 
     @staticmethod
@@ -143,7 +144,7 @@ class Layered(nnx.Module):
         """Computes logits.
 
         Args:
-            images: [b, size, size, 3] in [0, 255], uint8 or float32.
+            images: [b, height, width, 3] in [0, 255], uint8 or float32.
             rngs: feeds dropout in training; comes with each call.
 
         Returns:

@@ -78,13 +78,13 @@ class Block(nnx.Module):
             x = self.norm_projection(self.projection(x))
         return getattr(self, f"norm{last}")(getattr(self, f"conv{last}")(y), more=x, relu=True)
 
-    def operations(self, size: int) -> int:
-        """Multiplications and additions of the convolutions, for one image of size x size pixels."""
+    def operations(self, sides: tuple[int, int]) -> int:
+        """Multiplications and additions of the convolutions, for one image of so many pixels, height and width."""
         total = 0
         for i, stride in enumerate(self.strides, 1):
-            size = (size - 1) // stride + 1
-            total += 2 * size**2 * math.prod(getattr(self, f"conv{i}").kernel.shape)
-        return total + (2 * size**2 * math.prod(self.projection.kernel.shape) if self.projects else 0)
+            sides = tuple((side - 1) // stride + 1 for side in sides)
+            total += 2 * math.prod(sides) * math.prod(getattr(self, f"conv{i}").kernel.shape)
+        return total + (2 * math.prod(sides) * math.prod(self.projection.kernel.shape) if self.projects else 0)
 
 
 class ResNet(Layered):
@@ -115,7 +115,7 @@ class ResNet(Layered):
                  widths: tuple[int, ...] = (64, 128, 256, 512), preprocessing: Preprocessing, dtype=jnp.float32,
                  ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
         super().__init__(preprocessing, dtype, ops)
-        layers, size = list(self.layers), preprocessing.size
+        layers, size = list(self.layers), min(preprocessing.shape)
         channels = widths[0]
         self.conv1 = Conv(3, channels, *((3, 1) if size < SMALL else (7, 2)), dtype, ops, rngs)
         self.norm1 = _norm(channels, dtype, ops, rngs)

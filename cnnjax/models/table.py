@@ -22,9 +22,9 @@ class Row:
     mflops: float  # millions of multiplications and additions for one image, forward
 
 
-def table(model: Layered, size: int) -> list[Row]:
-    """Returns a row for each layer, for images of `size` pixels; computes nothing."""
-    x = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+def table(model: Layered) -> list[Row]:
+    """Returns a row for each layer; computes nothing."""
+    x = jax.ShapeDtypeStruct((1, *model.preprocessing.shape, 3), jnp.float32)
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     graphdef, state = nnx.split(model)
     rows = []
@@ -41,7 +41,7 @@ def table(model: Layered, size: int) -> list[Row]:
             places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
-            flops = module.operations(before[1])
+            flops = module.operations(before[1:3])
         rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6))
     return rows
 

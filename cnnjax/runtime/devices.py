@@ -26,7 +26,7 @@ def divide_cpu(config) -> None:
     while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
         count *= 2
     native = config.runtime.kernels != "xla" and available()  # they share out their work themselves
-    if not native and config.image.size <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
+    if not native and max(config.image.shape) <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
         jax.config.update("jax_num_cpu_devices", count)
 
 

@@ -162,19 +162,20 @@ class DeviceFeed:
 Feed = HostFeed | DeviceFeed
 
 
-def shapes(mesh: jax.sharding.Mesh, batch_size: int, size: int, images: int, *, weighted: bool = False
+def shapes(mesh: jax.sharding.Mesh, batch_size: int, shape: tuple[int, int], images: int, *, weighted: bool = False
            ) -> tuple[dict, dict | None]:  # fmt: skip
     """Shapes of `take` and `resident` of a feed of one process, with their shardings.
 
     Args:
         mesh: where.
-        batch_size, size: images, pixels.
+        batch_size: images of a step.
+        shape: of an image, height and width in pixels.
         images: of the split, for a `DeviceFeed`; 0: for a `HostFeed`.
         weighted: classes have weights.
     """
 
     def pairs(count: int, sharding: NamedSharding) -> dict:
-        facts = {"image": ((count, size, size, 3), jnp.uint8), "label": ((count,), jnp.int32)}
+        facts = {"image": ((count, *shape, 3), jnp.uint8), "label": ((count,), jnp.int32)}
         facts |= {"weight": ((count,), jnp.float32)} if weighted else {}
         return {name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding) for name, (shape, dtype) in facts.items()}
 

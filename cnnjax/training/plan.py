@@ -55,7 +55,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     tx = optimizers.make_optimizer(config.optimizer, rate)
     placement = config.data.placement
     resident = placement == "device" or (
-        placement == "auto" and images * config.image.size**2 * 3 < runtime.free_image_bytes()
+        placement == "auto" and images * math.prod(config.image.shape) * 3 < runtime.free_image_bytes()
     )
     compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
     return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled)
@@ -90,7 +90,7 @@ class Ahead:
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     made = make_plan(config, mesh, classes, images)
     made.steps.first.lower().compile()
-    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.size, images if made.resident else 0,
+    batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.shape, images if made.resident else 0,
                                        weighted=bool(config.train.class_weights))  # fmt: skip
     made.steps.train.lower(made.steps.abstract, batch, resident).compile()
     return made

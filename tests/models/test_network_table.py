@@ -27,7 +27,7 @@ def test_the_tutorials_networks(repository, file, classes, rows, total):
     path = repository / "configs" / (file if ":" in file else f"{file}.py")
     config = config_lib.load_config(str(path))
     network = network_of(config, classes)
-    table = models.table(network.model, config.image.size)
+    table = models.table(network.model)
     assert [(row.name, row.shape, row.parameters) for row in table] == rows
     assert sum(row.parameters for row in table) == total
     params, _ = jax.eval_shape(network.make)
@@ -36,11 +36,11 @@ def test_the_tutorials_networks(repository, file, classes, rows, total):
 
 def test_the_work_of_the_malaria_network(repository):
     network = network_of(config_lib.load_config(repository / "configs" / "malaria.py"), 2)
-    assert sum(row.mflops for row in models.table(network.model, 32)) == pytest.approx(17.251, abs=0.001)
+    assert sum(row.mflops for row in models.table(network.model)) == pytest.approx(17.251, abs=0.001)
 
 
 def test_mflops_count_multiplications_and_additions():
-    rows = {row.name: row for row in models.table(network_of(config_lib.load_config(CONFIGS / "malaria.py"), 2).model, 32)}
+    rows = {row.name: row for row in models.table(network_of(config_lib.load_config(CONFIGS / "malaria.py"), 2).model)}
     assert rows["conv1"].mflops == pytest.approx(2 * 30 * 30 * 9 * 3 * 16 / 1e6)
     assert rows["dense1"].mflops == pytest.approx(2 * 11_664 * 64 / 1e6)
     assert rows["pool1"].mflops == 0

@@ -49,7 +49,7 @@ def random_images(count, size):
 )
 def test_parameters_and_work_are_those_of_torchvision(name, parameters, gigaflops):
     network = residual(name, 224, 1000)
-    rows = models.table(network.model, 224)
+    rows = models.table(network.model)
     params, _ = jax.eval_shape(network.make)
     assert sum(row.parameters for row in rows) == parameters == sum(p.size for p in jax.tree.leaves(params))
     # A multiplication with its addition is two operations here and one there.
@@ -57,7 +57,7 @@ def test_parameters_and_work_are_those_of_torchvision(name, parameters, gigaflop
 
 
 def test_resnet18_layer_by_layer():
-    rows = models.table(residual("resnet18", 224, 1000).model, 224)
+    rows = models.table(residual("resnet18", 224, 1000).model)
     assert [(row.name, row.shape, row.parameters) for row in rows] == FIRST + BLOCKS + LAST
 
 
@@ -68,7 +68,7 @@ def test_resnet18_layer_by_layer():
 )  # fmt: skip
 def test_below_64_pixels_the_stem_keeps_the_size(name, size, stem):
     network = residual(name, size, 3, model__dropout_dense=0.2)
-    rows = models.table(network.model, size)
+    rows = models.table(network.model)
     by_name = {row.name: row.shape[0] for row in rows}
     last = [row.shape[0] for row in rows if row.kind == "block"][-1]
     assert (by_name["conv1"], by_name["block1_1"], last) == stem and ("pool1" in by_name) == (size >= 64)
@@ -81,7 +81,7 @@ def test_below_64_pixels_the_stem_keeps_the_size(name, size, stem):
 
 
 def test_whitening_comes_first():
-    rows = models.table(residual("resnet18", 8, image__zca=True).model, 8)
+    rows = models.table(residual("resnet18", 8, image__zca=True).model)
     assert [row.name for row in rows[:2]] == ["whiten", "conv1"]
 
 

@@ -29,7 +29,7 @@ def lowered(*platforms: str, **options) -> str:
     network = models.network(config, 3, runtime.ops(config.runtime, platforms[0]))
     tx = optimizers.make_optimizer(config.optimizer, lambda step: 1e-3)
     compiled = steps.compile_steps(network, tx, mesh, config)
-    batch, resident = feeds.shapes(mesh, 8, config.image.size, 0)
+    batch, resident = feeds.shapes(mesh, 8, config.image.shape, 0)
     traced = compiled.train.trace(compiled.abstract, batch, resident)
     return traced.lower(lowering_platforms=platforms).as_text()
 
@@ -63,7 +63,7 @@ mesh = jax.sharding.Mesh(np.array(chips).reshape(2, 2), ("data", "fsdp"), axis_t
 network = models.network(config, 2, runtime.ops(config.runtime, runtime.platform_of(mesh)))
 tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 2))
 made = steps.compile_steps(network, tx, mesh, config)
-compiled = made.train.lower(made.abstract, *feeds.shapes(mesh, 64, config.image.size, 0)).compile()
+compiled = made.train.lower(made.abstract, *feeds.shapes(mesh, 64, config.image.shape, 0)).compile()
 memory = compiled.memory_analysis()
 print(json.dumps({"chips": len(chips), "kind": chips[0].device_kind, "arguments": memory.argument_size_in_bytes,
                   "used_again": memory.alias_size_in_bytes, "collectives": compiled.as_text().count("all-reduce(")}))

@@ -111,7 +111,7 @@ def test_variances_far_below_the_squares_of_the_pixels_are_exact():
 
 @pytest.mark.parametrize("dtype, tolerance", [(jnp.float32, 1e-5), (jnp.bfloat16, 2**-8)])
 def test_the_layer_is_the_identity_until_it_is_fitted_and_then_whitens_in_float32(dtype, tolerance):
-    layer = models.Whiten(4, dtype)
+    layer = models.Whiten((4, 4), dtype)
     x = (IMAGES[:20] / 255).astype(np.float32)
     np.testing.assert_allclose(layer(x).astype(jnp.float32), x, rtol=tolerance)
     mean, matrix = whitening.fit(IMAGES, ROWS, 1e-4)
