@@ -81,6 +81,7 @@ def test_apply_is_a_pure_function_of_plain_arrays(cells):
 
 CHANGES = {
     "size": 20,
+    "width": 20,
     "resize": "nearest",
     "range": (0.0, 9.0),
     "colour": "BGR",
@@ -123,7 +124,7 @@ def test_each_field_of_a_checkpoints_preprocessing_is_read_in_evaluation_and_pre
     monkeypatch.setattr(checkpoints.Checkpoints, "metadata", changed)
     after = outcome()
     if len(after) == 1:
-        assert name in ("size", "colour", "zca"), after
+        assert name in ("size", "width", "colour", "zca"), after
     elif name in ("library", "version"):
         assert after[:2] == before[:2] and before[2] == []
         assert len(after[2]) == 2 and all(str(CHANGES[name]) in line for line in after[2])  # of predict and of evaluate
