@@ -1,7 +1,7 @@
 """Runs that earlier versions have written still evaluate, predict and continue.
 
 `tests/fixtures/<format>` holds a finished run and one that was stopped in its second epoch, both on scikit-learn's digits.
-After a change of the checkpoints' format, `python tests/test_compatibility.py` adds those of the new one; the old stay.
+After a change of the checkpoints' format, `python tests/checkpoints/test_compatibility.py` adds those of the new one; the old stay.
 """
 
 import contextlib

@@ -32,14 +32,14 @@ def test_an_archive_is_the_folder_it_was_made_of(cell_folder, tmp_path, name):
 
 def test_the_order_of_the_file_system_does_not_matter(cell_folder, monkeypatch):
     before = opened(cell_folder)
-    walk = os.walk
+    walk = os.fwalk
 
     def reversed_walk(*args, **kwargs):
-        for directory, names, files in walk(*args, **kwargs):
+        for directory, names, files, place in walk(*args, **kwargs):
             names.sort(reverse=True)
-            yield directory, names, sorted(files, reverse=True)
+            yield directory, names, sorted(files, reverse=True), place
 
-    monkeypatch.setattr(os, "walk", reversed_walk)
+    monkeypatch.setattr(os, "fwalk", reversed_walk)
     after = opened(cell_folder)
     assert list(after.examples) == list(before.examples) and after.fingerprint == before.fingerprint
 
@@ -183,14 +183,14 @@ def test_folder_that_is_a_link_to_another_counts_in_both_places(tmp_path, monkey
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.png").write_bytes(name.encode())
     (tmp_path / "c").symlink_to(tmp_path / "a")
-    walk = os.walk
+    walk = os.fwalk
 
     def in_order(*args, **kwargs):
-        for directory, names, files in walk(*args, **kwargs):
+        for directory, names, files, place in walk(*args, **kwargs):
             names.sort(reverse=reverse)
-            yield directory, names, files
+            yield directory, names, files, place
 
-    monkeypatch.setattr(os, "walk", in_order)
+    monkeypatch.setattr(os, "fwalk", in_order)
     assert contents(listed(tmp_path)) == {"a/a.png": b"a", "b/b.png": b"b", "c/a.png": b"a"}
 
 
