@@ -1,10 +1,10 @@
 """Labels in a table: a file of rows that name images, their classes and, where there are such columns, groups and splits."""
 
-import csv
 import dataclasses
+import itertools
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cnnjax.data import folders
@@ -12,20 +12,14 @@ from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.examples import Label, Source
 from cnnjax.data.layout import part_of
 from cnnjax.data.listings import Files, list_files
+from cnnjax.data.table_columns import USUAL, Meaning, cell_column, check_marks, understand
+from cnnjax.data.table_files import SUFFIXES, Table, behead, cell_files, read_table
+from cnnjax.data.table_finder import Finder
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
 
-SUFFIXES = (".csv", ".tsv", ".parquet")
-# Usual names of columns, in small letters and without signs, the most telling first.
-USUAL = {
-    "file": ("file", "filename", "filepath", "path", "imagepath", "imagefile", "imagename", "image", "img", "imageid", "imgid", "imageindex", "filepaths", "filenames", "picture",
-             "photo", "id", "name"),
-    "label": ("label", "labels", "class", "classname", "category", "target", "diagnosis", "dx", "species", "breed", "finding", "findings",
-              "findinglabel", "findinglabels", "condition", "disease", "pathology", "grade", "severity", "type", "tag", "annotation",
-              "groundtruth", "y"),
-    "group": ("group", "patient", "patientid", "subject", "subjectid", "case", "caseid", "person", "animal", "slide", "site"),
-    "split": ("split", "set", "subset", "part", "partition", "fold", "dataset"),
-}  # fmt: skip
+SHARD = re.compile(r"-\d+-of-\d+$")  # ends the names of the files of one table
+PARTS = ("train", "val", "test")
 
 
 def is_table(path: str) -> bool:
@@ -34,7 +28,7 @@ def is_table(path: str) -> bool:
 
 
 def labelled(config, path: Path) -> Source:
-    """Returns the images that a table names.
+    """Returns the images that a table names, or those in its cells.
 
     Args:
         config: the `data` section; its `root` holds the files, else the folder of the table, and `columns` names columns.
@@ -44,49 +38,91 @@ def labelled(config, path: Path) -> Source:
         DataError: a table that cannot be read, columns that are not found, an image with two classes, fewer than two classes, or no file
             that is there.
     """
-    names, rows, read_as = _read(path)
-    columns = _columns(config, path, names)
+    table = read_table(path)
     root = Path(config.root).expanduser() if config.root else path.parent
-    if not root.exists():
-        raise DataError(f"no such folder or archive: {root}; name the one that holds the images with --config.data.root=DIR")
-    files = list_files(root, config.names)
-    rows = list(rows)
-    columns, ignored = _known_splits(config, path, names, rows, columns)
-    wanted, empty = _by_file(path, names, rows, columns)
-    find = _finder(files, path)
-    found: dict[int, Label] = {}
-    missing = []
-    for file, row in wanted.items():
-        number = find(file)
-        if number is None:
-            missing.append((file, f"named in {path.name}, but not there"))
+    finder = None
+    if not table.cells or _files_of(config, table):
+        if not root.exists():
+            raise DataError(
+                f"no such folder or archive: {root}; name the one that holds the images with --config.data.root=DIR"
+            )
+        finder = Finder(list_files(root, config.names), path)
+        if table.cells and cell_column(table) and not _named_there(config, table, finder):
+            finder = None
         else:
-            found[number] = row
+            table.cells = ()
+            behead(table, _known(config), finder.has)
+    meaning, ignored = understand(config, table)
+    tables, notes, beside = _parts(config, table, meaning, finder)
+    files = finder.files if finder else cell_files(tables, meaning.kinds["file"])
+    found, missing, counts = _match(tables, meaning, finder)
+    padded = finder.without_zeros(found, missing) if finder else []
+    if not found and not missing:
+        raise DataError(f"{path} has no row with a file and a label; a table of labels has a row for each image")
     if not found:
-        raise DataError(f"of {counted(len(wanted), 'file')} that {path} names, such as {next(iter(wanted), '')!r}, none is in {root}; name the "
+        raise DataError(f"of {counted(len(missing), 'file')} that {path} names, such as {next(iter(missing))!r}, none is in {root}; name the "
                         "folder or archive that holds them with --config.data.root=DIR")  # fmt: skip
+    empty, twice = counts
+    what = "a label" if meaning.cells else "a file or a label"
     said = [
-        *read_as,
+        *itertools.chain.from_iterable(table.said for table in tables),
         *ignored,
-        *([f"{counted(empty, 'row')} of {path.name} without a file or a label left out"] if empty else []),
+        *beside,
+        *([f"{counted(empty, 'row')} of {_names(tables)} without {what} left out"] if empty else []),
+        *(
+            [
+                f"{counted(twice, 'row')} of {_names(tables)} with another part than a row above of the same image; that counts"
+            ]
+            if twice
+            else []
+        ),
     ]
-    source = _source(config, path, files, found, missing, columns)
-    return dataclasses.replace(source, warnings=(*said, *source.warnings))
+    absent = [(file, f"named in {path.name}, but not there") for file in missing]
+    source = _source(config, files, found, meaning, tables)
+    return dataclasses.replace(source, rejected=tuple(absent), warnings=(*said, *source.warnings),
+                               notes=(meaning.note(table), *notes, *padded))  # fmt: skip
 
 
-def _source(config, path: Path, files: Files, found: dict[int, Label], missing: list, columns: dict[str, str]) -> Source:
+def _files_of(config, table: Table) -> list[str]:
+    """Columns of a table that may name files: those that the user names, else those with usual names; [] where cells are named."""
+    named = [name for kind, _, name in (entry.partition("=") for entry in config.columns) if kind == "file"]
+    if named:
+        return [name for name in named if name in table.names]
+    return [name for name in table.names if re.sub(r"[^a-z]", "", name.lower()) in USUAL["file"]]
+
+
+def _named_there(config, table: Table, finder: Finder) -> bool:
+    """Returns whether a table that also has cells of pictures names files: the user says so, or the first row names one that is there."""
+    if any(entry.startswith("file=") for entry in config.columns):
+        return True
+    return any(finder.has(table.rows[0][table.names.index(name)]) for name in _files_of(config, table) if table.rows)
+
+
+def _known(config) -> set[str]:
+    """Texts, in small letters, that tell that a line with them is a header."""
+    signed = {name for kind in ("file", "label") for name in USUAL[kind] if name != "y"}
+    return signed | {entry.partition("=")[2].lower() for entry in config.columns if not entry.partition("=")[2].isdecimal()}
+
+
+def _names(tables: Sequence[Table]) -> str:
+    more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
+    return tables[0].path.name + more
+
+
+def _source(config, files: Files, found: dict[int, Label], meaning: Meaning, tables: Sequence[Table]) -> Source:
+    path = tables[0].path
     classes = tuple(config.classes) or _sorted({row.name for row in found.values()})
     if absent := sorted({*classes} - {row.name for row in found.values()}):
         raise DataError(f"{path} has no image of {', '.join(absent)}; set --config.data.classes")
     if len(classes) < 2:
-        raise DataError(f"{path} has one class only ({', '.join(classes)}) in {columns['label']!r}; a classifier needs two or more; name "
-                        "another column with --config.data.columns=label=NAME")  # fmt: skip
-    unnamed = sum(not is_system(name) and not is_other(name) for name in files.names) - len(found)
-    used = ", ".join(f"{name!r} is the {kind}" for kind, name in columns.items())
-    warnings = [f"{counted(unnamed, 'image')} without a row in {path.name} left out"] if unnamed > 0 else []
+        raise DataError(f"{path} has one class only ({', '.join(classes)}) in {', '.join(map(repr, meaning.labels))}; a classifier needs two "
+                        "or more; name another column with --config.data.columns=label=NAME")  # fmt: skip
+    unnamed = (
+        sum(not is_system(name) and not is_other(name) for name in files.names) - len(found) if not meaning.cells else 0
+    )
+    warnings = [f"{counted(unnamed, 'image')} without a row in {_names(tables)} left out"] if unnamed > 0 else []
     source = folders.source_of(config, files, classes, found)
-    notes = (f"columns of {path.name}: {used}",)
-    return dataclasses.replace(source, rejected=tuple(missing), notes=notes, warnings=(*files.warnings, *warnings))
+    return dataclasses.replace(source, warnings=(*files.warnings, *warnings))
 
 
 def find_files(path: Path) -> list[str]:
@@ -95,153 +131,130 @@ def find_files(path: Path) -> list[str]:
     The files are searched in the folder of the table and below; the column is one with a usual name, else the first.
 
     Raises:
-        DataError: a table that cannot be read, or one without rows.
+        DataError: a table that cannot be read, one without rows, or one that holds the images itself.
     """
-    names, rows, _ = _read(path)
-    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
-    column = names.index(next((plain[name] for name in USUAL["file"] if name in plain), names[0]))
+    table = read_table(path)
+    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(table.names)}
+    usual = next((plain[name] for name in USUAL["file"] if name in plain), "")
+    if table.cells and not usual:
+        raise DataError(f"{path} holds images in the cells of {table.cells[0]!r}, and prediction takes files; write each cell to a file, "
+                        "and name their folder with --input=DIR")  # fmt: skip
     files = list_files(path.parent)
-    find = _finder(files, path)
+    finder = Finder(files, path)
+    behead(table, {*USUAL["file"], *USUAL["label"]}, finder.has)
+    column = table.names.index(table.file or usual or table.names[0])
     found = []
-    for name in dict.fromkeys(row[column] for row in rows if row[column]):
-        number = find(name)
+    for name in dict.fromkeys(row[column] for row in table.rows if len(row) > column and row[column]):
+        number = finder.find(name)
         found.append(str(path.parent / (name if number is None else files.names[number])))
     return found
 
 
-def _read(path: Path) -> tuple[list[str], Iterable[Sequence[str]], list[str]]:
-    """Names of the columns, the rows as text, and a line about another encoding than UTF-8."""
-    if path.suffix.lower() == ".parquet":
-        from pyarrow import parquet
-
-        try:
-            table = parquet.read_table(path)
-        except Exception as error:  # of damage Arrow says it in many ways
-            raise DataError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]})") from None
-        table = table.select([field.name for field in table.schema if not _is_opaque(field.type)])
-        texts = [["" if value is None else str(value) for value in column.to_pylist()] for column in table.columns]
-        return table.column_names, zip(*texts, strict=True), []
-    data, said = path.read_bytes(), []
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError:
-        text = data.decode("cp1252", "replace")
-        said = [f"{path.name} is not in UTF-8 and is read as Windows-1252; save it as UTF-8 where letters are wrong"]
-    lines = text.splitlines(keepends=True)
-    head = lines[0] if lines else ""
-    rows = csv.reader(lines, delimiter=max("\t;,", key=head.count))
-    return [name.strip() for name in next(rows, [])], (row for row in rows if row), said
-
-
-def _is_opaque(kind) -> bool:
-    """Returns whether a column of Parquet holds bytes, such as images, or values in values, and no text."""
-    from pyarrow import types
-
-    return types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind)
-
-
-def _columns(config, path: Path, names: list[str]) -> dict[str, str]:
-    """Kind of column -> its name, of those that are there."""
-    chosen = dict(entry.partition("=")[::2] for entry in config.columns)
-    if unknown := [f"{kind}={name}" for kind, name in chosen.items() if kind not in USUAL or name not in names]:
-        raise DataError(
-            f"data.columns={','.join(unknown)}: write KIND=NAME, of {', '.join(USUAL)} and of the columns {', '.join(names)}"
+def _parts(config, table: Table, meaning: Meaning, finder: Finder | None) -> tuple[list[Table], list[str], list[str]]:
+    """The tables of all parts of a set where the one given is train.csv or the like, a note, and lines about those left out."""
+    own = part_of(table.path.stem)
+    if not own or "split" in meaning.kinds or meaning.flags:
+        return [table], [], []
+    beside: dict[str, list[Path]] = defaultdict(list)
+    numbers = _numbers(table.path.stem)
+    for path in sorted(table.path.parent.iterdir()):
+        part = part_of(path.stem)
+        same = (
+            part
+            and part[1] == own[1]
+            and path.suffix.lower() == table.path.suffix.lower()
+            and _numbers(path.stem) == numbers
         )
-    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(names)}
-    for kind, usual in USUAL.items():
-        if (
-            kind not in chosen
-            and (name := next((plain[name] for name in usual if name in plain), ""))
-            and name not in chosen.values()
-        ):
-            chosen[kind] = name
-    if len(names) == 2 and "split" not in chosen and "group" not in chosen:  # id,breed and the like
-        chosen = {"file": chosen.get("file", names[0])} | chosen
-        chosen.setdefault("label", next(name for name in names if name != chosen["file"]))
-    if lost := [kind for kind in ("file", "label") if kind not in chosen]:
-        ways = ",".join(f"{kind}=NAME" for kind in lost)
-        raise DataError(f"{path} has the columns {', '.join(names)}, and none is known to be the {' or the '.join(lost)}; name it with "
-                        f"--config.data.columns={ways}")  # fmt: skip
-    return {kind: chosen[kind] for kind in USUAL if kind in chosen}
+        if same and path != table.path:
+            beside[part[0]].append(path)
+    # Another spelling of a part, valid.csv beside val.csv, is more likely a copy; the files of one table are numbered.
+    beside = {
+        split: [path for path in paths if SHARD.search(path.stem)] or paths[: split != own[0]]
+        for split, paths in beside.items()
+    }
+    if own[0] != "train":  # it is evaluated by itself, and never together with what a network has learned from
+        tables, lines = _usable([table], beside.get(own[0], []), config, meaning, finder)
+        train = beside.get("train", [])[:1]
+        return (
+            tables,
+            [f"{table.path.name} is used by itself; --config.data.path={path} uses all parts" for path in train],
+            lines,
+        )
+    tables, lines = _usable([table], [path for split in PARTS for path in beside.get(split, ())], config, meaning, finder)
+    named: dict[str, list[Table]] = defaultdict(list)
+    for one in tables:
+        named[part_of(one.path.stem)[0]].append(one)
+    if len(named) == 1:
+        return tables, [f"{table.path.name} is read together with {_names(tables[1:])}"] if tables[1:] else [], lines
+    for split, several in named.items():
+        for one in several:
+            one.split = split
+    return (
+        tables,
+        [f"the set brings its own parts: {', '.join(f'{_names(several)} for {split}' for split, several in named.items())}"],
+        lines,
+    )
 
 
-def _known_splits(config, path: Path, names: list[str], rows: list[Sequence[str]], columns: dict[str, str]
-                  ) -> tuple[dict[str, str], list[str]]:  # fmt: skip
-    """The columns without one of splits whose values name no parts, and a line about that.
+def _numbers(stem: str) -> list[str]:
+    """The numbers in a name; those that count the files of one table do not differ."""
+    return re.findall(r"\d+", SHARD.sub("", stem))
+
+
+def _usable(
+    tables: list[Table], paths: Iterable[Path], config, meaning: Meaning, finder: Finder | None
+) -> tuple[list[Table], list[str]]:
+    """The tables and those at `paths` that have the same columns, and a line about each of the others."""
+    said, first = [], tables[0]
+    for path in paths:
+        table = read_table(path)
+        if finder:
+            behead(table, _known(config), finder.has)
+        lost = meaning.needed - {*table.names, *table.cells}
+        if table.headless != first.headless or (lost - {*meaning.labels}):
+            said.append(f"{path.name} has other columns than {first.path.name} and is left out")
+        elif lost:
+            said.append(f"{path.name} has no labels ({', '.join(sorted(lost)[:5])}) and is left out; predict its images with "
+                        f"--mode=predict --input={path}")  # fmt: skip
+        else:
+            if meaning.marks:
+                check_marks(table, meaning.marks)
+            tables = [*tables, table]
+    return tables, said
+
+
+def _match(tables: Sequence[Table], meaning: Meaning, finder: Finder | None
+           ) -> tuple[dict[int, Label], dict[str, Label], tuple[int, int]]:  # fmt: skip
+    """Labels by the number of the file and, of files that are not there, by their name; the numbers of rows without a label, and of those
+    that give a file another part than a row above.
 
     Raises:
-        DataError: the user has named that column.
+        DataError: a row that is too short, or a file with two classes.
     """
-    if "split" not in columns:
-        return columns, []
-    place = names.index(columns["split"])
-    values = sorted({row[place].strip() for row in rows if len(row) > place})
-    if all(map(part_of, values)):
-        return columns, []
-    shown = ", ".join(map(repr, values[:5])) + (", ..." if len(values) > 5 else "")
-    said = f"{columns['split']!r} of {path.name} has the values {shown}, and only train, val and test name parts"
-    if any(entry.startswith("split=") for entry in config.columns):
-        raise DataError(f"{said}; rename them, or leave split= out of --config.data.columns")
-    return {kind: name for kind, name in columns.items() if kind != "split"}, [f"{said}: it is not used"]
-
-
-def _by_file(
-    path: Path, names: list[str], rows: Iterable[Sequence[str]], columns: dict[str, str]
-) -> tuple[dict[str, Label], int]:
-    """File -> its row, and the number of rows without one. Raises DataError for a row that is too short, or a file with two classes."""
-    places = {kind: names.index(name) for kind, name in columns.items()}
-    found: dict[str, Label] = {}
-    empty = 0
-    for number, values in enumerate(rows, 2):
-        if len(values) <= max(places.values()):
-            raise DataError(f"{path} has {len(values)} values in row {number}, and {len(names)} columns; fix that row")
-        texts = {kind: values[place].strip() for kind, place in places.items()}
-        part = part_of(texts.get("split", ""))
-        file, row = texts["file"], Label(texts["label"], texts.get("group", ""), part[0] if part else "")
-        if not file or row.name.lower() in ("", "nan"):
-            empty += 1
-            continue
-        if found.setdefault(file, row).name != row.name:
-            raise DataError(
-                f"{path} says that {file} is {found[file].name} and {row.name}; one class for each image is needed"
-            )
-    return found, empty
-
-
-def _finder(files: Files, path: Path) -> Callable[[str], int | None]:
-    """Returns a function from a file as a table names it to its number: by its path, else by its name, of any ending and capitals."""
-    whole: dict[str, int] = {}
-    short: dict[str, list[int]] = defaultdict(list)
-    for number, name in enumerate(files.names):
-        if is_system(name) or is_other(name):
-            continue
-        whole[name] = number
-        last = name.rpartition("/")[2]
-        for known in {part.casefold() for part in (last, _stem(last), _stem(name))}:
-            short[known].append(number)
-
-    def find(file: str) -> int | None:
-        file = file.replace("\\", "/").removeprefix("./")
-        if (number := whole.get(file)) is not None:
-            return number
-        last = file.rpartition("/")[2]
-        for name in (file, _stem(file), last, _stem(last)):
-            if len(several := short.get(name.casefold(), [])) > 1:
-                both = " and ".join(files.names[number] for number in several[:2])
+    found: dict[int, Label] = {}
+    missing: dict[str, Label] = {}
+    empty = twice = before = 0
+    for table in tables:
+        read, part = meaning.reader(table), (part_of(table.path.stem) or ("",))[0]
+        width = 1 + max(table.names.index(name) for name in meaning.needed if name in table.names)
+        for number, values in enumerate(table.rows):
+            if len(values) < width:
                 raise DataError(
-                    f"{path} names {file}, which is {both}; name the folder as well, or another --config.data.root=DIR"
+                    f"{table.path} has {len(values)} values in row {number + table.first}, and {len(table.names)} columns; fix that row"
                 )
-            if several:
-                return several[0]
-        return None
-
-    return find
-
-
-def _stem(name: str) -> str:
-    """A name without the ending of a picture."""
-    return re.sub(r"\.(png|jpe?g|gif|bmp|webp|tiff?|dcm|heic|ppm|pgm)$", "", name, flags=re.IGNORECASE)
+            file, label = read(values)
+            if not label.name or not (file or meaning.cells):
+                empty += 1
+                continue
+            i = finder.find(file, label.split or part) if finder else before + number
+            known = missing.setdefault(file, label) if i is None else found.setdefault(i, label)
+            if known.name != label.name:
+                raise DataError(
+                    f"{table.path} says that {file} is {known.name} and {label.name}; one class for each image is needed"
+                )
+            twice += known.split != label.split
+        before += len(table.rows)
+    return found, missing, (empty, twice)
 
 
 def _sorted(names: Iterable[str]) -> tuple[str, ...]:

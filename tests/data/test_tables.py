@@ -126,7 +126,7 @@ def test_bytes_and_structures_of_parquet_are_no_columns(pictures):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.table({"image": [{"bytes": b"x"}], "label": [1]}), pictures / "t.parquet")
+    parquet.write_table(pyarrow.table({"image": [[1, 2]], "digest": [b"x"], "label": [1]}), pictures / "t.parquet")
     with pytest.raises(DataError, match="has the columns label, and none is known to be the file"):
         opened(pictures / "t.parquet")
 
