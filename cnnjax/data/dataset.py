@@ -156,9 +156,13 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if made:
         notes.append(splits_lib.reason(config.split, source.examples, [name for name in splits if len(splits[name])]))
         progress.message(f"  {notes[-1]}")
-    if classes is None and not made_by.range and (levels := _levels(cache.facts, splits["train"])):
-        notes.append("grey files with more than 8 bits: {:g} becomes black and {:g} white, as the training images have them "
-                     "(image.range)".format(*levels))  # fmt: skip
+    if classes is None and not made_by.range and (found := _levels(cache.facts, splits["train"])):
+        levels, count = found
+        some = (
+            "" if count == len(splits["train"]) else f"{count:,} of {counted(len(splits['train']), 'training image')} are "
+        )
+        notes.append(f"{some}grey files with more than 8 bits: {levels[0]:g} becomes black and {levels[1]:g} white, as the training images "
+                     "have them (image.range)")  # fmt: skip
         progress.message(f"  {notes[-1]}")
         made_by = dataclasses.replace(made_by, range=levels)
         cache = build(made_by)
@@ -168,15 +172,13 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
                    cache.facts, quarantine, source.stream, tuple(notes), made_by)  # fmt: skip
 
 
-def _levels(facts: dict[str, Column], rows: np.ndarray) -> tuple[float, ...]:
-    """The lowest and the highest level of the grey files with more than 8 bits among `rows`; () without any."""
+def _levels(facts: dict[str, Column], rows: np.ndarray) -> tuple[tuple[float, float], int] | None:
+    """The lowest and the highest level of the grey files with more than 8 bits among `rows`, and their number; None without any."""
     found = [
         (float(low), float(high)) for low, high in zip(facts["low"].take(rows), facts["high"].take(rows), strict=True) if low
     ]
-    if not found:
-        return ()
-    lows, highs = zip(*found, strict=True)
-    return (min(lows), max(highs)) if min(lows) < max(highs) else ()
+    lows, highs = zip(*found, strict=True) if found else ((0.0,), (0.0,))
+    return ((min(lows), max(highs)), len(found)) if min(lows) < max(highs) else None
 
 
 def _shared_groups(source: Source, splits: dict[str, np.ndarray]) -> str:

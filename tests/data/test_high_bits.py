@@ -125,3 +125,16 @@ def test_a_wrong_range_is_one_line(text):
     with pytest.raises(ConfigError) as error:
         settings(image__range=text)
     assert "write the level of black and that of white, such as 0,4095" in one_line(error)
+
+
+def test_files_of_8_bits_among_them_are_told(scans, cache, without_pictures, tmp_path):
+    for path in scans.rglob("*.png"):
+        place = tmp_path / "mixed" / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((np.asarray(Image.open(path)) >> 4).astype(np.uint8)).save(place) if int(
+            path.stem
+        ) < 30 else place.write_bytes(path.read_bytes())
+    said = Said()
+    train(scanned(tmp_path / "mixed", cache, train__epochs=1), tmp_path / "run", progress=said)
+    (line,) = (line for line in said.lines if "more than 8 bits" in line)
+    assert " of 44 training images are grey files with more than 8 bits: 0 becomes black and 4095 white" in line
