@@ -11,7 +11,7 @@ from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
 from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import local_workdir
-from cnnjax.errors import CheckpointError, ConfigError
+from cnnjax.errors import ConfigError
 from cnnjax.progress import Console, Progress, counted, duration
 
 INTERRUPTED = "interrupted; the same command continues from the last checkpoint, if there is one"
@@ -37,6 +37,8 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
     console.message(pages.numbers_table(summary))
+    if len(summary["classes"]) == 2:
+        console.message(f"  {pages.positive_text(config.data.positive or summary['classes'][1])}")
     console.message("")
     split = "test" if summary["test"] else "val"
     console.message(f"time     {pages.time_text(summary)}")
@@ -58,19 +60,12 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     """Writes the page of the data and prints the command that trains on the data."""
     from cnnjax import runtime
     from cnnjax.commands.explore import explore as explored
-    from cnnjax.runs import RunDirectory
 
     with StopFlag(leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
         page = explored(config, workdir, progress=console, stop=stop)
-    console.message(
-        f"\nwritten  {page} (open it in a browser), and each picture as PNG in {RunDirectory(workdir).exploration_pictures}"
-    )
-    place = FLAGS.workdir or str(workdir)
-    try:
-        RunDirectory(workdir).finished(config)
-    except CheckpointError:  # this directory has a run with another config
-        place += "-explored"
+    console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
+    place = (FLAGS.workdir or str(workdir)) + ("-explored" if page.parent != workdir else "")
     console.message(f"train    {_training_command(place, overrides)}")
 
 

@@ -40,7 +40,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
             progress.warn(large)
         picture = run.network_picture
         if drawn := not run.is_run():  # a run has its own picture
-            pages.save_figure(pages.network_figure(table, config.image.size, config.name), picture, dpi=160)
+            pages.save_figure(pages.network_figure(table, config.image.shape, config.name), picture, dpi=160)
         lines += [
             "",
             f"network ({picture})" if drawn else "network",

@@ -67,7 +67,7 @@ def explore(config: config_lib.Config, workdir: str | Path, *, progress: Progres
         add(pages.colours_section, samples, SAMPLE)
         add(pages.augmentation_section, collect_augmented(config, data, samples))
         add(pages.processing_section, samples[:2])
-    title = f"{counted(len(data.used), 'image')} of {len(data.classes)} classes, seen by the network at {'×'.join(map(str, config.image.shape))} pixels."
+    title = f"Run {config.name}. {counted(len(data.used), 'image')} of {len(data.classes)} classes, seen by the network at {'×'.join(map(str, config.image.shape))} pixels."
     pages.write_page(run.exploration, pages.Page(f"{config.name}: the data", title, sections))
     return run.exploration
 

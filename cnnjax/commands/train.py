@@ -250,7 +250,7 @@ class _Pictures(training.Observer):
             pages.save_figure(pages.history_figure(rows, best_step, config.name), self._run.curves)
             if self._drawn_at == -math.inf:  # in place of a network that was described before
                 pages.save_figure(
-                    pages.network_figure(self._table, config.image.size, config.name), self._run.network_picture, dpi=160
+                    pages.network_figure(self._table, config.image.shape, config.name), self._run.network_picture, dpi=160
                 )
             self._drawn_at = time.monotonic()
         self._events.image("augmented", lambda: self._showcase.picture(rows[-1]["step"]), rows[-1]["step"])

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cnnjax.metrics import present
 from cnnjax.pages import plots
-from cnnjax.pages.blocks import Charts, Note, Page, Section, Table
+from cnnjax.pages.blocks import Charts, Note, Page, Section, Table, halves
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import Record
@@ -15,7 +15,12 @@ from cnnjax.progress import duration
 def comparison_page(records: Mapping[str, Record]) -> Page:
     """Returns the page of two or more runs, by name."""
     title = " against ".join(records) if len(records) < 4 else f"{len(records)} runs"
-    return Page(title, "Runs side by side.", [_numbers(records), _curves(records), _difference(records)])
+    *others, last = (record.called(name) for name, record in records.items())
+    return Page(
+        title,
+        f"Runs {', '.join(others)} and {last} side by side.",
+        [_numbers(records), _curves(records), _difference(records)],
+    )
 
 
 def _numbers(records: Mapping[str, Record]) -> Section:
@@ -27,19 +32,22 @@ def _numbers(records: Mapping[str, Record]) -> Section:
     if len(tests) > 1:
         blocks.append(Note("These runs were not judged on the same images; differences between their numbers may come from "
                            "that.", warning=True))  # fmt: skip
-    rows = []
+    tables = []
     for split in ("test", "val", "train"):
+        rows = []
         results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
         for key, metric in present(results, max(len(record.classes) for record in records.values())).items():
             values = [result.get(key) for result in results]
             if any(value is not None for value in values):
                 rows.append((f"{split} {metric.title}", *map(metric.text, values)))
+        tables.append(rows)
+    rows = []
     for key, title in {"parameters": "parameters", "images_per_second": "images per second"}.items():
         rows.append((title, *(f"{getattr(r.summary, key):,.0f}" if r.summary else "-" for r in records.values())))
     rows.append(("best epoch", *(str(r.best_row["epoch"]) if r.best_row else "-" for r in records.values())))
     rows.append(("epochs", *(str(len(record.history)) for record in records.values())))
     rows.append(("time", *(duration(r.summary.seconds) if r.summary else "-" for r in records.values())))
-    blocks.append(Table(("", *records), rows))
+    blocks += [Table(("", *records), part) for part in (*tables, rows) if part]
     return Section("Numbers", blocks)
 
 
@@ -62,4 +70,4 @@ def _difference(records: Mapping[str, Record]) -> Section:
     rows = [row for row in rows if len(set(row[1:])) > 1]
     if not rows:
         return Section("Config", [Note("The configs are the same.")])
-    return Section("Config", [Table(("key", *records), rows, "What differs", left=1 + len(records))])
+    return Section("Config", [Note("What differs:"), *halves(Table(("key", *records), rows, left=1 + len(records)))])

@@ -142,7 +142,7 @@ def groups_section(data: Dataset, pattern: str, shown: int, pictures: Pictures) 
         blocks.append(
             Note(f"{counted(ungrouped, 'image')} without a group: data.group matches nothing in the name.", warning=True)
         )
-    drawn = plots.histogram("Images per group", {"groups": values}, "images", log=True, count="groups")
+    (drawn,) = plots.histograms({"Images per group": {"groups": values}}, "images", log=True, count="groups")
     blocks.append(Charts([pictures.chart("groups", drawn)]))
     classes = data.classes[:shown]
     label = collections.Counter((data.groups[i], data.labels[i]) for i in data.used)
@@ -156,29 +156,28 @@ def groups_section(data: Dataset, pattern: str, shown: int, pictures: Pictures) 
 def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) -> Section:
     """Shows sizes, shapes and formats of the files."""
     width, height = (np.fromiter(map(int, data.facts[side].take(data.used)), int) for side in ("width", "height"))
-    ratio, size = width / height, image.size
+    ratio, (high, wide) = width / height, image.shape
     median = f"{np.median(width):g}×{np.median(height):g}"
     blocks = [Note(f"Files are {width.min()} to {width.max()} pixels wide and {height.min()} to {height.max()} high, "
-                   f"median {median}. The network sees {size}×{size} (image.resize = {image.resize}).")]  # fmt: skip
+                   f"median {median}. The network sees {high}×{wide} pixels (image.resize = {image.resize}).")]  # fmt: skip
     distorted = (np.maximum(ratio, 1 / ratio) > 1.25).mean()
     if image.resize != "pad" and distorted > 0.25:
         blocks.append(Note(f"{distorted:.0%} of the images are distorted by more than a quarter. --config.image.resize=pad keeps "
                            "their shape.", warning=True))  # fmt: skip
-    smaller = (np.minimum(width, height) < size).mean()
+    smaller = ((height < high) | (width < wide)).mean()
     if smaller > 0.25:
-        blocks.append(Note(f"{smaller:.0%} of the images are smaller than the {size} pixels that the network sees; a smaller "
+        blocks.append(Note(f"{smaller:.0%} of the images are smaller than the {high}×{wide} pixels that the network sees; a smaller "
                            "--config.image.size loses nothing.", warning=True))  # fmt: skip
     by_class = {name: data.labels[data.used] == i for i, name in enumerate(data.classes)}
     if len(by_class) > 3:
         by_class = {"all": np.full(len(width), True)}
-    charts = []
-    for name, values, unit in (
-        ("width", width, "pixels"),
-        ("height", height, "pixels"),
-        ("aspect", ratio, "width / height"),
-    ):
-        series = {c: values[own] for c, own in by_class.items() if own.any()}
-        charts.append(pictures.chart(name, plots.histogram(name.capitalize(), series, unit, log=name == "aspect")))
+
+    def series(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {c: values[own] for c, own in by_class.items() if own.any()}
+
+    drawn = plots.histograms({"Width": series(width), "Height": series(height)}, "pixels")
+    drawn += plots.histograms({"Aspect": series(ratio)}, "width / height", log=True)
+    charts = [pictures.chart(name, one) for name, one in zip(("width", "height", "aspect"), drawn, strict=True)]
     kinds = collections.Counter((data.facts["format"][i], data.facts["mode"][i]) for i in data.used)
     rows = [(kind, mode, f"{n:,}") for (kind, mode), n in kinds.most_common()]
     return Section("Files", [*blocks, Charts(charts), Table(("format", "mode", "files"), rows, left=2)])
@@ -211,15 +210,14 @@ def colours_section(samples: Sequence[Sample], most: int, pictures: Pictures) ->
         grey = Photo(original[..., c], f"{name}, as grey", f"mean {original[..., c].mean():.0f}")
         channels += [Photo(alone, name, f"channel {c}"), grey]
     means = [Photo(sample.mean, sample.name, f"of {sample.count:,}") for sample in samples]
-    charts = [
-        pictures.chart(pictures.of("colours", sample.name), plots.colours(sample.name, sample.levels)) for sample in samples
-    ]
+    drawn = plots.colours({sample.name: sample.levels for sample in samples})
+    charts = [pictures.chart(pictures.of("colours", sample.name), one) for sample, one in zip(samples, drawn, strict=True)]
     text = f"Of up to {most:,} training images. What can be seen here, a linear classifier could use."
     return Section("Colour", [
         pictures.photos("channels", "One image and its channels", channels, columns=7),
         pictures.photos("means", "The mean image of each class", means, text, columns=min(len(means), 5)),
         Note("How often each level occurs in the training images of a class; levels 0, 1, 254 and 255, mostly margins, are "
-             "drawn but do not set the scale."),
+             "drawn but do not set the scale, which is the same for all classes."),
         Charts(charts),
     ])  # fmt: skip
 

@@ -38,6 +38,11 @@ def figure(width: float = WIDTH, height: float = 2.9, layout: str | None = "cons
     return Figure(figsize=(width, height), layout=layout)
 
 
+def short(name: str, most: int = 26) -> str:
+    """Returns a name for an axis or a legend, a long one without its middle; the tables of a page have it whole."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"
+
+
 def styled(draw):
     """Decorates a function that makes a figure: matplotlib reads its settings while artists are made."""
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnnjax.pages.figures import AMBER, BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, figure, styled
+from cnnjax.pages.figures import AMBER, BLUE, GREEN, INK, MUTED, ORANGE, PURPLE, SERIES, SKY, figure, short, styled
 
 _KINDS = {
     "input": "#F0E442",
@@ -38,7 +38,11 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
             axes.plot(epochs, [row[key] for row in rows], color=BLUE, label="training", marker=dots)
             colour = ORANGE
         axes.plot(
-            epochs, [row[f"val_{key}"] for row in rows], color=colour, label="validation" if alone else name, marker=dots
+            epochs,
+            [row[f"val_{key}"] for row in rows],
+            color=colour,
+            label="validation" if alone else short(name, 34),
+            marker=dots,
         )
         for row in (row for row in rows if row["step"] == best.get(name)):
             axes.plot(row["epoch"], row[f"val_{key}"], "o", color=colour, markersize=6)
@@ -107,14 +111,15 @@ def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
     left = np.zeros(len(names))
     for part, colour in zip(parts, SERIES * len(parts), strict=False):
         widths = np.array([values[name].get(part, 0) for name in names], float)
-        axes.barh(names, widths, left=left, color=colour, label=part, height=0.68)
+        axes.barh(range(len(names)), widths, left=left, color=colour, label=part, height=0.68)
         left += widths
     for i, total in enumerate(left):
         shown = f"{total:,.0f}" if total >= 100 or total == int(total) else f"{total:,.1f}"
         axes.annotate(f"{shown}{unit}", (total, i), (4, 0), textcoords="offset points", va="center", fontsize=8.5)
+    axes.set_yticks(range(len(names)), map(short, names))
     axes.set_xlim(0, max(left.max(), 1e-9) * 1.2)
     axes.invert_yaxis()
-    axes.set_title(title)
+    drawn.suptitle(title, x=0.01, ha="left", fontsize=10)
     if len(parts) > 1:
         axes.legend(ncols=len(parts), loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=8)
     axes.spines[["top", "right", "bottom"]].set_visible(False)
@@ -124,12 +129,25 @@ def bars(title: str, values: Mapping[str, Mapping[str, float]], unit: str = ""):
     return drawn
 
 
+def _same_height(figures: Sequence, lowest: float) -> list:
+    """Gives figures that are compared with each other the same vertical axis, from 0 to the highest or at least `lowest`."""
+    top = max([lowest, *(drawn.axes[0].get_ylim()[1] for drawn in figures)])
+    for drawn in figures:
+        drawn.axes[0].set_ylim(0, top)
+    return list(figures)
+
+
 @styled
-def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, log: bool = False, count: str = "images"):
-    """Draws outlines of histograms over common bins, one for each name."""
+def histograms(panels: Mapping[str, Mapping[str, Sequence[float]]], label: str, *, log: bool = False, count: str = "images"):
+    """Draws figures with the same bins and axes, title -> name -> values: in each an outline for each name."""
+    everything = np.concatenate([np.asarray(values, float) for series in panels.values() for values in series.values()])
+    drawn = [_histogram(title, series, everything, label, log, count) for title, series in panels.items()]
+    return _same_height(drawn, 0)
+
+
+def _histogram(title: str, series: Mapping[str, Sequence[float]], everything: np.ndarray, label: str, log: bool, count: str):
     drawn = figure(height=2.4)
     axes = drawn.subplots()
-    everything = np.concatenate([np.asarray(values, float) for values in series.values()])
     low, high = everything.min(), everything.max()
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -146,7 +164,7 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, 
         edges = np.linspace(low, high, min(31, max(len(np.unique(everything)) + 1, 6)))
     for (name, values), colour in zip(series.items(), SERIES * len(series), strict=False):
         axes.hist(values, edges, histtype="stepfilled", color=colour, alpha=0.25 if len(series) > 1 else 0.6)
-        axes.hist(values, edges, histtype="step", color=colour, label=name, linewidth=1.4)
+        axes.hist(values, edges, histtype="step", color=colour, label=short(name), linewidth=1.4)
     axes.set_title(title)
     axes.set_xlabel(label)
     axes.set_ylabel(count)
@@ -157,8 +175,12 @@ def histogram(title: str, series: Mapping[str, Sequence[float]], label: str, *, 
 
 
 @styled
-def colours(title: str, counts: np.ndarray):
-    """Draws the histograms of red, green and blue, float [3, 256], each with the sum 1."""
+def colours(levels: Mapping[str, np.ndarray]):
+    """Draws figures with the same axes, title -> histograms of red, green and blue, float [3, 256], each with the sum 1."""
+    return _same_height([_colours(title, counts) for title, counts in levels.items()], 1e-6)
+
+
+def _colours(title: str, counts: np.ndarray):
     drawn = figure(height=2.2)
     axes = drawn.subplots()
     for row, colour, name in zip(counts, ("#D1242F", "#2DA44E", "#0969DA"), ("red", "green", "blue"), strict=True):
@@ -169,7 +191,7 @@ def colours(title: str, counts: np.ndarray):
     axes.set_ylim(0, max(1.15 * inside.max(), 1e-6))
     axes.set_xlim(0, 255)
     axes.set_xticks([0, 64, 128, 192, 255])
-    axes.set_title(title)
+    axes.set_title(short(title, 50))
     axes.set_xlabel("level")
     axes.set_ylabel("% of pixels")
     axes.legend(fontsize=8)
@@ -242,18 +264,22 @@ def photos(title: str, images: Sequence[np.ndarray], captions: Sequence[str], co
 
 
 @styled
-def network(table: Sequence, size: int, name: str):
-    """Draws the network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels."""
+def network(table: Sequence, sides: tuple[int, int], name: str = ""):
+    """Draws the network from left to right: a slab per layer, as high as its output in pixels, as deep as its channels.
+
+    With a name, a title and a line of explanation stand in the drawing.
+    """
     from matplotlib.patches import Polygon
 
-    slabs = [("input", "input", (size, size, 3), 0)]
+    slabs = [("input", "input", (*sides, 3), 0)]
     slabs += [(row.name, row.kind, row.shape, row.parameters) for row in table if row.kind not in ("norm", "flatten")]
     cell = max(0.97, 9.0 / len(slabs))  # inches for each layer; a data unit is an inch
-    drawn = figure(cell * len(slabs) + 0.3, 4.6, layout=None)
+    bottom, top = (0.0, 4.6) if name else (0.3, 4.05)
+    drawn = figure(cell * len(slabs) + 0.3, top - bottom, layout=None)
     axes = drawn.add_axes((0, 0, 1, 1))
     for i, (label, kind, shape, parameters) in enumerate(slabs):
         if len(shape) == 3:
-            height, depth, slant = 0.5 + 1.9 * shape[0] / size, 0.1 + 0.045 * math.log2(shape[2]), 0.3 * cell
+            height, depth, slant = 0.5 + 1.9 * shape[0] / sides[0], 0.1 + 0.045 * math.log2(shape[2]), 0.3 * cell
         else:
             height, depth, slant = 0.35 + 0.17 * math.log2(max(shape[0], 1)), 0.14, 0.06
         middle = (i + 0.5) * cell + 0.15
@@ -270,11 +296,12 @@ def network(table: Sequence, size: int, name: str):
         axes.text(middle, 0.73, "×".join(map(str, shape)), ha="center", va="top", fontsize=9)
         if parameters:
             axes.text(middle, 0.53, f"{parameters:,}", ha="center", va="top", fontsize=9, color=MUTED)
-    total, mflops = sum(row.parameters for row in table), sum(row.mflops for row in table)
-    title = f"{name}: {total:,} parameters, {mflops:,.1f} million operations per image"
-    axes.text(0.2, 4.4, title, fontsize=13, fontweight="bold", va="top")
-    axes.text(0.2, 0.2, "output (height × width × channels), and the layer's parameters", fontsize=9, color=MUTED)
+    if name:
+        total, mflops = sum(row.parameters for row in table), sum(row.mflops for row in table)
+        title = f"{name}: {total:,} parameters, {mflops:,.1f} million operations per image"
+        axes.text(0.2, 4.4, title, fontsize=13, fontweight="bold", va="top")
+        axes.text(0.2, 0.2, "output (height × width × channels), and the layer's parameters", fontsize=9, color=MUTED)
     axes.set_xlim(0, cell * len(slabs) + 0.3)
-    axes.set_ylim(0, 4.6)
+    axes.set_ylim(bottom, top)
     axes.axis("off")
     return drawn

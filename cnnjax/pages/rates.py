@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from cnnjax.pages import plots
-from cnnjax.pages.figures import svg
+from cnnjax.pages.figures import short, svg
 from cnnjax.runs import Evaluation
 
 
@@ -22,7 +22,7 @@ def rate_curves(runs: Mapping[str, tuple[np.ndarray, np.ndarray, Evaluation]], *
     for name, (labels, scores, result) in runs.items():
         fall_out, sensitivity, _ = metrics.roc_curve(labels, scores)
         precision, recall, _ = metrics.precision_recall_curve(labels, scores)
-        label = "" if mark else f"{name}, "
+        label = "" if mark else f"{short(name, 20)}, "
         roc[name] = fall_out, sensitivity, f"{label}AUC {result.numbers['auc']:.4f}"
         pr[name] = recall, precision, f"{label}average precision {metrics.average_precision_score(labels, scores):.4f}"
     labels, _, result = next(iter(runs.values()))

@@ -52,6 +52,11 @@ class Record:
         own = self.directory.path.resolve().name
         return self.name if self.name in ("", own) else f"{self.name}: {own}"
 
+    def called(self, name: str) -> str:
+        """Returns what names the run in a sentence: its directory, say, and the config where that has another name."""
+        config = self.config["name"]
+        return name if config in ("", name) else f"{name} (config {config})"
+
     @property
     def is_finished(self) -> bool:
         """Tells whether the run has come to its end."""
@@ -71,6 +76,11 @@ class Record:
     def judgement(self) -> runs.Evaluation:
         """The evaluation of `judged`."""
         return self.evaluations[self.judged]
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width in pixels that the network sees."""
+        return self.config["image.size"], self.config.get("image.width") or self.config["image.size"]
 
     @property
     def best_step(self) -> int:

@@ -13,7 +13,7 @@ from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.metrics import doubts, present, shown
 from cnnjax.pages import plots
-from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, write_page
+from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, halves, write_page
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, read_record
@@ -39,7 +39,7 @@ def report_page(record: Record) -> Page:
     sections = [_result(record), _data(record), _network(record), _training(record)]
     if record.judged:
         sections += [_judged(record), _looks(record)]
-    return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record), _environment(record)])
+    return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 
 def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:
@@ -59,8 +59,9 @@ def text_of(value) -> str:
 def _subtitle(record: Record) -> str:
     classes = record.classes
     listed = ", ".join(classes[:6]) + (f" and {len(classes) - 6} more" if len(classes) > 6 else "")
-    images, size = counted(len(record.splits), "image"), record.config["image.size"]
-    return f"Image classification: {listed}. {images}, {size} pixels a side."
+    images, size = counted(len(record.splits), "image"), "×".join(map(str, record.sides))
+    own = record.directory.path.resolve().name
+    return f"Run {record.called(own)}. Image classification: {listed}. {images}, seen at {size} pixels."
 
 
 def _result(record: Record) -> Section:
@@ -132,15 +133,16 @@ def _network(record: Record) -> Section:
         return Section("Network", [])
     rows = [(row.name, " × ".join(f"{n:,}" for n in row.shape), f"{row.parameters:,}" if row.parameters else "",
              f"{row.mflops:,.2f}" if row.mflops else "") for row in record.network]  # fmt: skip
-    rows.append(("total", "", f"{sum(row.parameters for row in record.network):,}",
-                 f"{sum(row.mflops for row in record.network):,.2f}"))  # fmt: skip
-    picture = svg(plots.network(record.network, record.config["image.size"], record.name))
-    table = Table(
-        ("layer", "output", "parameters", "MFLOP"),
-        rows,
-        "MFLOP: millions of multiplications and additions for one image, forward",
-    )
-    return Section("Network", [Charts([picture], wide=True), table])
+    parameters, mflops = (sum(getattr(row, key) for row in record.network) for key in ("parameters", "mflops"))
+    rows.append(("total", "", f"{parameters:,}", f"{mflops:,.2f}"))
+    picture = svg(plots.network(record.network, record.sides))
+    return Section("Network", [
+        Note(f"{parameters:,} parameters, and {mflops:,.1f} million operations for each image. Under a layer stand its "
+             "output, height × width × channels, and its parameters."),
+        Charts([picture], wide=True),
+        Note("MFLOP: millions of multiplications and additions for one image, forward."),
+        *halves(Table(("layer", "output", "parameters", "MFLOP"), rows)),
+    ])  # fmt: skip
 
 
 def _training(record: Record) -> Section:
@@ -180,7 +182,7 @@ def _judged(record: Record) -> Section:
         blocks.append(Charts([svg(plots.matrix(confusion, names))]))
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
             for name, n in result.per_class.items()]  # fmt: skip
-    blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows))
+    blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows, "Numbers of each class."))
     scores = record.scores()
     if scores:
         blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=True)))
@@ -234,14 +236,15 @@ def _config(record: Record) -> Section:
     rows = [(key, text_of(value), text_of(standard.get(key, "")))
             for key, value in record.config.items() if text_of(value) != text_of(standard.get(key, ""))]  # fmt: skip
     everything = [(key, text_of(value)) for key, value in record.config.items()]
-    return Section("Config", [Table(("key", "value", "default"), rows, "What differs from the default", left=3),
-                              Table(("key", "value"), everything, folded="The whole config", left=2)])  # fmt: skip
+    differs = Table(("key", "value", "default"), rows, "What differs from the default", left=3)
+    whole = Table(("key", "value"), everything, folded="The whole config", left=2)
+    return Section("Config and environment", [differs, *_environment(record), whole])
 
 
-def _environment(record: Record) -> Section:
+def _environment(record: Record) -> list[Block]:
     summary = record.summary
     if not summary or not summary.versions:
-        return Section("Environment", [])
+        return []
     names = ("devices", "kernels", "precision", "python", "platform", "revision")
     rows = [(name, getattr(summary, name)) for name in names if getattr(summary, name)]
-    return Section("Environment", [Table(("", ""), [*rows, *summary.versions.items()], left=2)])
+    return [Table(("name", "value"), [*rows, *summary.versions.items()], "Where it ran", left=2)]

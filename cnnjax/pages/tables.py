@@ -62,9 +62,15 @@ def time_text(summary: dict) -> str:
     return f"{shown}; waiting for images took {100 * waited:.1f} % of the training"
 
 
+def positive_text(name: str) -> str:
+    """Returns whose AUC, sensitivity and specificity the tables show, of two classes."""
+    return f"AUC, sensitivity and specificity are those of {name} (data.positive)"
+
+
 def details_text(result: dict) -> str:
     """Returns an evaluation as text: metrics, numbers of each class, and the confusion matrix up to ten classes."""
-    lines = [_metrics_table({result["split"]: result}, len(result["classes"])), ""]
+    lines = [_metrics_table({result["split"]: result}, len(result["classes"]))]
+    lines += [f"  {positive_text(result['positive'])}", ""] if result.get("positive") else [""]
     rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
             for name, n in result["per_class"].items()]  # fmt: skip
     lines.append(aligned(("class", "images", "precision", "recall", "F1"), rows))

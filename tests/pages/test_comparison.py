@@ -15,6 +15,7 @@ def test_runs_are_laid_side_by_side(two, three, compared):
     assert compared == two.workdir.parent / "compare-two-three.html"
     accuracy = (f"{run.summary['test']['accuracy']:.4f}" for run in (two, three))
     assert " ".join(["test accuracy", *accuracy]) in words
+    assert "Runs two and three side by side." in words
     assert "split.method grouped stratified" in words and "augment.mixup 0.0 0.4" in words and "image.size" not in words
     assert "not judged on the same images" in words
 

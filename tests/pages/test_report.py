@@ -19,6 +19,7 @@ from cnnjax.progress import Progress
 
 def test_the_report_shows_the_numbers_of_the_files(two):
     words = text(two.workdir / "report.html")
+    assert "Run two. Image classification: Parasitized, Uninfected." in words
     for split in ("train", "val", "test"):
         numbers = json.loads((two.workdir / "eval" / f"{split}.json").read_text())
         row = " ".join([split, str(numbers["images"]), *(f"{numbers[k]:.4f}" for k in ("loss", "accuracy", "auc"))])
