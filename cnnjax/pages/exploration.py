@@ -156,7 +156,8 @@ def groups_section(data: Dataset, pattern: str, shown: int, pictures: Pictures) 
 def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) -> Section:
     """Shows sizes, shapes and formats of the files."""
     width, height = (np.fromiter(map(int, data.facts[side].take(data.used)), int) for side in ("width", "height"))
-    ratio, (high, wide) = width / height, image.shape
+    high, wide = image.shape
+    ratio = width / height * high / wide
     median = f"{np.median(width):g}×{np.median(height):g}"
     blocks = [Note(f"Files are {width.min()} to {width.max()} pixels wide and {height.min()} to {height.max()} high, "
                    f"median {median}. The network sees {high}×{wide} pixels (image.resize = {image.resize}).")]  # fmt: skip

@@ -87,6 +87,6 @@ def test_explore_warns_of_what_spoils_a_result(make_folder, cache, tmp_path):
     config = tiny(folder, cache, split__method="stratified", data__positive="", image__size=40)
     words = text(cnnjax.explore(config, tmp_path / "out"))
     assert "The classes are uneven: many has 30 images, few 7" in words
-    assert "are distorted by more than a quarter" in words and "are smaller than the 40 pixels" in words
+    assert "are distorted by more than a quarter" in words and "are smaller than the 40×40 pixels" in words
     assert "groups in more than one split" in words
     assert "Augmentation is off" in words
