@@ -157,11 +157,12 @@ def files_section(data: Dataset, image: config_lib.Image, pictures: Pictures) ->
     """Shows sizes, shapes and formats of the files."""
     width, height = (np.fromiter(map(int, data.facts[side].take(data.used)), int) for side in ("width", "height"))
     high, wide = image.shape
-    ratio = width / height * high / wide
+    ratio = width / height
     median = f"{np.median(width):g}×{np.median(height):g}"
     blocks = [Note(f"Files are {width.min()} to {width.max()} pixels wide and {height.min()} to {height.max()} high, "
                    f"median {median}. The network sees {high}×{wide} pixels (image.resize = {image.resize}).")]  # fmt: skip
-    distorted = (np.maximum(ratio, 1 / ratio) > 1.25).mean()
+    stretched = ratio * high / wide
+    distorted = (np.maximum(stretched, 1 / stretched) > 1.25).mean()
     if image.resize != "pad" and distorted > 0.25:
         blocks.append(Note(f"{distorted:.0%} of the images are distorted by more than a quarter. --config.image.resize=pad keeps "
                            "their shape.", warning=True))  # fmt: skip
