@@ -25,6 +25,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     """
     run = runs.RunDirectory(workdir)
     run.check_apart(config)
+    config = training.with_batch_size(config, run, progress or Progress())
     standard = dict(config_lib.flatten(config_lib.default()))
     idle = config_lib.without_effect(config.model.name)
     lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]

@@ -41,6 +41,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     runtime.set_up(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
+    config = training.with_batch_size(config, run, progress)
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             run.check_apart(config)

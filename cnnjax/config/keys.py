@@ -24,6 +24,7 @@ class Key:
         unit: of the bounds, for the error.
         choices: allowed values, or "package:REGISTRY", a dict or tuple that is imported when a value is checked.
         element: the type of an entry of a tuple, where the default has none.
+        words: texts that stand for a number.
         own: whether "FILE.py:NAME", something in a file of the user's own, is allowed beside the choices.
     """
 
@@ -37,6 +38,7 @@ class Key:
     choices: str | tuple = ()
     own: bool = False
     element: type = str
+    words: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if isinstance(self.default, tuple) and self.default:
@@ -51,11 +53,14 @@ class Key:
             ]
             return f"{kind} with commas between them, such as {','.join(map(str, self.default)) or example}"
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(self.default), "text")
-        return kind if isinstance(self.default, bool) else f"{kind}, such as {self.default!r}"
+        words = "".join(f", or {word}" for word in self.words)
+        return kind if isinstance(self.default, bool) else f"{kind}, such as {self.default!r}{words}"
 
     def convert(self, value: Any) -> Any:
         """Returns a value of Python or of the command line as the type of the key. Raises TypeError."""
         kind = type(self.default)
+        if isinstance(value, str) and value.lower() in self.words:
+            return self.words[value.lower()]
         if isinstance(value, str) and kind is not str:
             value = self._parsed(value)
         elif isinstance(value, Path):

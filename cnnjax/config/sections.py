@@ -57,7 +57,8 @@ class Data(Section):
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
                         choices=("shuffled", "balanced"))
-    batch_size: int = key(32, "images per training step, over all devices together", least=1)
+    batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=0,
+                          words={"auto": 0})
     placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
                          choices=("auto", "host", "device"))
     demo_cells: int = key(3000, "images that the demo source draws")

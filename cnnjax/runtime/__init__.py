@@ -5,8 +5,8 @@ from cnnjax.runtime.devices import (
     SHARDED,
     batched,
     describe,
+    device_bytes,
     divide_cpu,
-    free_image_bytes,
     mesh,
     ops,
     placed,
@@ -32,8 +32,8 @@ from cnnjax.runtime.processes import (
 from cnnjax.runtime.speed import set_up
 
 __all__ = [
-    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "disconnect",
-    "divide_cpu", "end", "free_image_bytes", "from_main", "is_distributed", "is_loss", "is_main", "is_shortage",
-    "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss", "readable_shortage", "replicated",
-    "set_up", "steps_at_once", "wait_for_all",
+    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes",
+    "disconnect", "divide_cpu", "end", "from_main", "is_distributed", "is_loss", "is_main",
+    "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss",
+    "readable_shortage", "replicated", "set_up", "steps_at_once", "wait_for_all",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ def divide_cpu(config) -> None:
     it takes on one with two threads; with 32 images of 180 pixels, 1.15. So this is for up to 64 pixels, with 16 images for each.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    batch, count = config.data.batch_size, 1
+    batch, count = config.data.batch_size or 32, 1  # of auto
     while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
         count *= 2
     native = config.runtime.kernels != "xla" and available()  # they share out their work themselves
@@ -114,13 +114,16 @@ def steps_at_once(mesh: jax.sharding.Mesh) -> int:
     return 1 if platform_of(mesh) == "cpu" else 32
 
 
-def free_image_bytes() -> int:
-    """Bytes of a device that its images may take: 40 % of what is free, on the fullest of all processes' first devices, for all
-    must decide alike; 0 where memory is the host's anyway."""
+def device_bytes() -> tuple[int, int]:
+    """Bytes of a device, and those of them that are free: the least of all processes' first devices, for all must decide alike; zeros
+    where memory is the host's anyway."""
     device = jax.local_devices()[0]
     known = device.memory_stats() if device.platform != "cpu" else None
-    megabytes = int(0.4 * (known["bytes_limit"] - known["bytes_in_use"])) >> 20 if known and "bytes_limit" in known else 0
-    return int(multihost_utils.process_allgather(np.int32(megabytes)).min() if is_distributed() else megabytes) << 20
+    limit, used = (known["bytes_limit"], known["bytes_in_use"]) if known and "bytes_limit" in known else (0, 0)
+    megabytes = np.array([limit, limit - used]) >> 20
+    if is_distributed():
+        megabytes = multihost_utils.process_allgather(megabytes.astype(np.int32)).min(0)
+    return int(megabytes[0]) << 20, int(megabytes[1]) << 20
 
 
 def describe(mesh: jax.sharding.Mesh) -> str:

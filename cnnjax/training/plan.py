@@ -14,6 +14,8 @@ from cnnjax import models, runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, steps
 
+FREE = 0.4  # of the free memory of a device, which its images may take
+
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -55,7 +57,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     tx = optimizers.make_optimizer(config.optimizer, rate)
     placement = config.data.placement
     resident = placement == "device" or (
-        placement == "auto" and images * math.prod(config.image.shape) * 3 < runtime.free_image_bytes()
+        placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1]
     )
     compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
     return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled)

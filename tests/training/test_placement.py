@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from training_tools import on_devices, read_rows, tiny
+from training_tools import on_devices, read_rows, settings, tiny
 
 from cnnjax import runtime
 from cnnjax.commands.train import train
 from cnnjax.errors import Stopped
-from cnnjax.training import steps
+from cnnjax.training import plan, steps
 from cnnjax.training.saver import Saver
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -96,17 +96,26 @@ def test_several_updates_at_once_compile_once(run, monkeypatch):
     assert [one.train._cache_size() for one in made] == [1]
 
 
-def test_an_accelerator_gives_two_fifths_of_what_is_free(monkeypatch):
+def test_an_accelerator_says_what_it_has_and_what_is_free(monkeypatch):
     stats = {"bytes_limit": 100 << 20, "bytes_in_use": 50 << 20}
     device = SimpleNamespace(platform="gpu", memory_stats=lambda: stats)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert runtime.free_image_bytes() == 20 << 20
+    assert runtime.device_bytes() == (100 << 20, 50 << 20)
     stats.clear()  # some devices do not say
-    assert runtime.free_image_bytes() == 0
+    assert runtime.device_bytes() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("free", "resident"), [(1000 * 8 * 8 * 3 / 0.4 + 8, True), (1000 * 8 * 8 * 3 / 0.4 - 8, False), (0, False)]
+)
+def test_images_that_take_less_than_two_fifths_of_it_lie_there(monkeypatch, free, resident):
+    monkeypatch.setattr(runtime, "device_bytes", lambda: (0, free))
+    config = settings(image__size=8, model__channels=(2,), model__dense=(4,))
+    assert plan.make_plan(config, runtime.mesh(), 2, 1000).resident is resident
 
 
 def test_a_cpu_keeps_the_images_where_they_are(run, from_host, tmp_path):
-    assert runtime.free_image_bytes() == 0
+    assert runtime.device_bytes() == (0, 0)
     assert logged(run("auto", "auto")) == logged(from_host)
 
 
