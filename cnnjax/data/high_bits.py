@@ -1,6 +1,11 @@
-"""Grey levels of more than 8 bits, as microscopes and scanners write them, as 8 bits."""
+"""Levels of more than 8 bits, as microscopes and scanners write them, as 8 bits."""
+
+import io
 
 import numpy as np
+from PIL import Image
+
+BITS_PER_SAMPLE = 258  # tag of TIFF
 
 
 def extremes(values: np.ndarray) -> tuple[float, float]:
@@ -40,3 +45,25 @@ def to_bytes(values: np.ndarray, levels: tuple[float, ...], *, narrow: bool) -> 
         )
     wide = values.astype(np.int64)  # Pillow would clip 16 bits at 255; the high byte is what 8-bit viewers show
     return np.clip(wide if narrow and wide.max(initial=0) <= 255 else wide >> 8, 0, 255).astype(np.uint8)
+
+
+def colours(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """Returns the colours of a TIFF file of more than 8 bits, of which Pillow keeps the high byte, and mixes up separate planes.
+
+    Args:
+        data: the file.
+        image: opened by Pillow.
+
+    Returns:
+        uint16 [height, width, 3]; None for another file, or one in a compression that tifffile does not know by itself.
+    """
+    if image.format != "TIFF" or image.mode not in ("RGB", "RGBA") or max(image.tag_v2.get(BITS_PER_SAMPLE, (8,))) <= 8:
+        return None
+    import tifffile
+
+    try:
+        values = tifffile.imread(io.BytesIO(data), key=0)
+    except Exception:  # as `images` of what it opens
+        return None
+    values = np.moveaxis(values, 0, -1) if values.shape[-2:] == image.size[::-1] else values
+    return values[..., :3] if values.dtype == np.uint16 and values.shape[:2] == image.size[::-1] else None

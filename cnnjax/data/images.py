@@ -265,6 +265,8 @@ def _open(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
         image.load()
         if image.mode.startswith("I") or image.mode == "F":
             return _grey(np.asarray(upright(image)), levels, facts, image)
+        if (colours := high_bits.colours(data, image)) is not None:
+            return _grey(colours, levels, {**facts, "mode": "RGB;16"})
         return np.asarray(_to_rgb(upright(image))), facts
     except ImageError:
         raise
@@ -305,7 +307,7 @@ def _open_dicom(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dic
 def _grey(
     values: np.ndarray, levels: tuple[float, ...], facts: dict, image: Image.Image | None = None
 ) -> tuple[np.ndarray, dict]:
-    """Pixels and facts of grey levels [height, width] that are more than 8 bits, of `image` where its transparency counts."""
+    """Pixels and facts of levels [height, width] or [height, width, 3] of more than 8 bits, of `image` where its transparency counts."""
     try:
         facts["low"], facts["high"] = (f"{level:.9g}" for level in high_bits.extremes(values))
         rgb = Image.fromarray(high_bits.to_bytes(values, levels, narrow=facts["mode"] == "I")).convert("RGBA")

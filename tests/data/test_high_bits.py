@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from training_tools import Said, one_line, settings
 
@@ -56,6 +57,17 @@ def test_signed_and_floating_values_have_levels():
     values[0, 0] = np.nan
     with pytest.raises(images.ImageError, match="not numbers"):
         images.decode(encoded(values.astype(np.float32), "TIFF"), (0, 1))
+
+
+@pytest.mark.parametrize("options", [{}, {"planarconfig": "separate"}, {"compression": "zlib"}, {"byteorder": ">"}])
+def test_colours_of_16_bits_in_tiff_have_levels_too(options):
+    values, file = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16), io.BytesIO()
+    planes = np.moveaxis(values, -1, 0) if "planarconfig" in options else values
+    tifffile.imwrite(file, planes, photometric="rgb", **options)
+    np.testing.assert_array_equal(images.decode(file.getvalue(), (0, 4095)), np.floor(values * (255 / 4095) + 0.5))
+    assert images.decode(file.getvalue()).max() == 15
+    facts = images.decode_resized(file.getvalue(), 8, "bilinear")[1]
+    assert facts["mode"] == "RGB;16" and 0 <= float(facts["low"]) < 20 and 4075 < float(facts["high"]) <= 4095
 
 
 def test_one_level_only():
