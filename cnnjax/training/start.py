@@ -14,7 +14,7 @@ from cnnjax.errors import ConfigError, DataError
 from cnnjax.inference import restore
 from cnnjax.models import shardings
 from cnnjax.progress import Progress, counted
-from cnnjax.training.early_stopping import EarlyStopping
+from cnnjax.training.early_stopping import EarlyStopping, epochs_of
 from cnnjax.training.feeds import DeviceFeed, Feed, HostFeed, batches_of
 from cnnjax.training.imbalance import class_weights
 from cnnjax.training.optimizers import make_schedule
@@ -86,7 +86,8 @@ def find_start(config, data: Dataset, plan: Plan, feed: Feed, mesh: jax.sharding
     stopping, stopwatch = recalled(restored.metadata["early"])
     before = restored.metadata["config"]["train"]["epochs"]
     if config.train.epochs > before:
-        stopping.wait = 0  # patience that had ended the run begins anew
+        if stopping.is_spent(epochs_of(config.train.patience, plan.steps_per_epoch)):
+            stopping.wait = 0  # what had ended the run begins anew; else it goes on as that of a longer run would
         progress.message(
             f"  {config.train.epochs} epochs instead of {before}{_other_rate(config, plan, restored.step, before)}"
         )

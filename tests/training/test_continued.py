@@ -75,6 +75,13 @@ def test_patience_that_had_ended_a_run_begins_anew(make, tmp_path):
     assert first == 2 and len(read_rows(tmp_path / "run" / "history.csv")) == 3
 
 
+def test_patience_that_was_not_spent_goes_on(make, tmp_path):
+    options = {"train__patience": 3, "optimizer__learning_rate": 1e-8, "train__monitor": "val_accuracy"}
+    train(make(train__epochs=3, **options), tmp_path / "run")
+    assert train(make(train__epochs=9, **options), tmp_path / "run").summary["stopped"] == "early"
+    assert len(read_rows(tmp_path / "run" / "history.csv")) == 4, "as of a run that was longer from the start"
+
+
 def test_a_schedule_that_reaches_to_the_end_says_where_it_goes_on(make, tmp_path):
     train(make(train__epochs=2, optimizer__schedule="cosine"), tmp_path / "run")
     said = Said()
