@@ -60,11 +60,14 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     """Writes the page of the data and prints the command that trains on the data."""
     from cnnjax import runtime
     from cnnjax.commands.explore import explore as explored
+    from cnnjax.runs import RunDirectory
 
     with StopFlag(leave) as stop:
         runtime.keep_compiled(config.data.cache_dir)
         page = explored(config, workdir, progress=console, stop=stop)
-    console.message(f"\nwritten  {page} (open it in a browser), and each picture as PNG in {page.parent / 'explore'}")
+    console.message(
+        f"\nwritten  {page} (open it in a browser), and each picture as PNG in {RunDirectory(page.parent).exploration_pictures}"
+    )
     place = (FLAGS.workdir or str(workdir)) + ("-explored" if page.parent != workdir else "")
     console.message(f"train    {_training_command(place, overrides)}")
 
