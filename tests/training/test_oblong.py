@@ -66,7 +66,7 @@ def test_pictures_are_resized_to_height_and_width(method):
         {},
         {"model__norm": "batch", "model__padding": ("valid",), "model__channels": (4, 8)},
         {"model__pool_stride": 1},
-        {"model__name": "resnet18"},
+        pytest.param({"model__name": "resnet18"}, marks=pytest.mark.slow),
         {"augment__rotation": 20.0, "augment__crop_area": 0.5, "augment__cutmix": 1.0},
     ],
 )
