@@ -63,7 +63,7 @@ def contents(workdir: Path, saved: checkpoints.Checkpoints, step: int) -> dict[s
         array = np.asarray(leaf)
         found[jax.tree_util.keystr(path)] = f"{array.dtype}{array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
     early = restored.metadata["early"]
-    found["early"] = str({key: early[key] for key in ("evaluated", "best_loss", "best_step", "wait", "drop_wait")})
+    found["early"] = str({key: early[key] for key in ("evaluated", "best_score", "best_step", "wait", "drop_wait")})
     return found
 
 
