@@ -1,23 +1,21 @@
 """A split of one's own: a table that says for each image in which split it is, such as the `splits.csv` of another run."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 from cnnjax.data.examples import Example
 from cnnjax.data.layout import part_of
+from cnnjax.data.table_columns import USUAL, plain_name
+from cnnjax.data.table_files import read_table
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
-
-IDS = ("id", "file", "path", "filename", "image")  # names of the column of images, the first that is there
-SPLITS = ("split", "set", "subset", "part")
 
 
 def assignment(path: Path, examples: Sequence[Example]) -> tuple[list[str], list[str]]:
     """Returns the split of each example, "" of those that the table leaves out, and lines about what does not match.
 
     Args:
-        path: a table with a header, separated by commas or tabs: the images by their ids (paths below the data's folder), and train,
+        path: a table as of labels: the images by their ids (paths below the data's folder), and train,
             val or test, in any usual spelling.
         examples: of the source.
 
@@ -45,17 +43,16 @@ def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(f"split.file={path}: no such file; name a table with the columns id and split")
     wanted: dict[str, str] = {}
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        header = [name.strip().lower() for name in next(rows, [])]
-        places = [next((header.index(name) for name in names if name in header), None) for names in (IDS, SPLITS)]
-        if None in places:
-            raise DataError(f"split.file={path} has the columns {', '.join(header)}; it needs id and split")
-        for row in filter(None, rows):
-            id, word = (row[place] if place < len(row) else "" for place in places)
-            part = part_of(word)
-            if part is None or part[1]:
-                raise DataError(f"split.file={path} has {word!r} for {id!r}; write train, val or test")
-            if wanted.setdefault(id, part[0]) != part[0]:
-                raise DataError(f"split.file={path} has {id!r} in {wanted[id]} and in {part[0]}; leave one row")
+    table = read_table(path)
+    plain = {plain_name(name): place for place, name in reversed([*enumerate(table.names)])}
+    places = [next((plain[name] for name in USUAL[kind] if name in plain), None) for kind in ("file", "split")]
+    if None in places:
+        raise DataError(f"split.file={path} has the columns {', '.join(table.names)}; it needs id and split")
+    for row in table.rows:
+        id, word = (row[place] if place < len(row) else "" for place in places)
+        part = part_of(word)
+        if part is None or part[1]:
+            raise DataError(f"split.file={path} has {word!r} for {id!r}; write train, val or test")
+        if wanted.setdefault(id, part[0]) != part[0]:
+            raise DataError(f"split.file={path} has {id!r} in {wanted[id]} and in {part[0]}; leave one row")
     return wanted

@@ -105,7 +105,7 @@ def understand(config, table: Table) -> tuple[Meaning, list[str]]:
     chosen = _chosen(config, table)
     if "file" not in chosen and (cells := cell_column(table)):
         chosen["file"] = cells
-    plain = {_plain(name): name for name in reversed(table.names)}
+    plain = {plain_name(name): name for name in reversed(table.names)}
     for kind in ("file", "label", "group"):
         name = next((plain[name] for name in USUAL[kind] if name in plain), "")
         if kind not in chosen and name and name not in chosen.values():
@@ -131,7 +131,8 @@ def understand(config, table: Table) -> tuple[Meaning, list[str]]:
     return Meaning(kinds, marks, flags, _rest(flags), chosen["file"] in table.cells), said
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Returns the name of a column in small letters, without signs and numbers, as `USUAL` has it."""
     return re.sub(r"[^a-z]", "", name.lower())
 
 
@@ -174,7 +175,7 @@ def _folded(name: str) -> str:
 
 def cell_column(table: Table) -> str:
     """Returns the column of pictures; "" where there is none, or several without a usual name."""
-    usual = {_plain(name): name for name in reversed(table.cells)}
+    usual = {plain_name(name): name for name in reversed(table.cells)}
     only = table.cells[0] if len(table.cells) == 1 else ""
     return next((usual[name] for name in USUAL["file"] if name in usual), only)
 
@@ -228,7 +229,7 @@ def _classes(table: Table, names: Sequence[str]) -> tuple[str, ...]:
         DataError: a row with several.
     """
     sure = [
-        name for name in names if not _flag(name) or _plain(name) in WORDS
+        name for name in names if not _flag(name) or plain_name(name) in WORDS
     ]  # is_train is never a class, train may be one
     without = [name for name in sure if not _flag(name)]
     if len(without) < 2 and (len(sure) < 2 or not without):
@@ -260,7 +261,7 @@ def check_marks(table: Table, names: Sequence[str]) -> None:
 
 def _flag(name: str) -> str:
     """The part that a column such as is_train or "test" marks; "" for none."""
-    return WORDS.get(re.sub("^(is|in)", "", _plain(name)), "")
+    return WORDS.get(re.sub("^(is|in)", "", plain_name(name)), "")
 
 
 def _rest(flags: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.examples import Label, Source
 from cnnjax.data.layout import part_of
 from cnnjax.data.listings import Files, list_files
-from cnnjax.data.table_columns import USUAL, Meaning, cell_column, check_marks, understand
+from cnnjax.data.table_columns import USUAL, Meaning, cell_column, check_marks, plain_name, understand
 from cnnjax.data.table_files import SUFFIXES, Table, behead, cell_files, read_table
 from cnnjax.data.table_finder import Finder
 from cnnjax.errors import DataError
@@ -88,7 +88,7 @@ def _files_of(config, table: Table) -> list[str]:
     named = [name for kind, _, name in (entry.partition("=") for entry in config.columns) if kind == "file"]
     if named:
         return [name for name in named if name in table.names]
-    return [name for name in table.names if re.sub(r"[^a-z]", "", name.lower()) in USUAL["file"]]
+    return [name for name in table.names if plain_name(name) in USUAL["file"]]
 
 
 def _named_there(config, table: Table, finder: Finder) -> bool:
@@ -134,7 +134,7 @@ def find_files(path: Path) -> list[str]:
         DataError: a table that cannot be read, one without rows, or one that holds the images itself.
     """
     table = read_table(path)
-    plain = {re.sub(r"[^a-z]", "", name.lower()): name for name in reversed(table.names)}
+    plain = {plain_name(name): name for name in reversed(table.names)}
     usual = next((plain[name] for name in USUAL["file"] if name in plain), "")
     if table.cells and not usual:
         raise DataError(f"{path} holds images in the cells of {table.cells[0]!r}, and prediction takes files; write each cell to a file, "

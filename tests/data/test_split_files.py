@@ -57,7 +57,7 @@ def test_what_does_not_match_is_told_and_left_out(first, make, tmp_path):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("id,fold\na,1\n", "has the columns id, fold; it needs id and split"),
+    ("id,weight\na,1\n", "has the columns id, weight; it needs id and split"),
     ("id,split\nnone.png,train\n", "names no image of the data: it has 'none.png', the data has '"),
     ("id,split\nnone.png,later\n", "has 'later' for 'none.png'; write train, val or test"),
     ("id,split\na.png,train\na.png,test\n", "has 'a.png' in train and in test; leave one row"),

@@ -1,6 +1,5 @@
 """Shapes of tables that people have: one column per class, no header, parts in columns or tables, images in cells."""
 
-import csv
 import io
 import json
 
@@ -9,9 +8,10 @@ import pyarrow
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from table_tools import opened, write
 
 from cnnjax import config as config_lib
-from cnnjax.data import cache, find_inputs, preprocessing, sources
+from cnnjax.data import cache, find_inputs, preprocessing
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress
 
@@ -29,20 +29,6 @@ def place(tmp_path):
     for i, name in enumerate("abcdef"):
         (tmp_path / f"{name}.png").write_bytes(encoded(10 * i))
     return tmp_path
-
-
-def write(path, *rows):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
-    return path
-
-
-def opened(path, **values):
-    config = config_lib.default()
-    config.data.path = str(path)
-    for name, value in values.items():
-        config.data[name] = value
-    return sources.open_source(config_lib.finish(config).data, Progress())
 
 
 def refused(path, **values) -> str:

@@ -1,14 +1,11 @@
 """Labels in tables, as competitions and registries give them."""
 
-import csv
 import shutil
 
 import pytest
+from table_tools import opened, write
 
-from cnnjax import config as config_lib
-from cnnjax.data import sources
 from cnnjax.errors import DataError
-from cnnjax.progress import Progress
 
 
 @pytest.fixture
@@ -20,20 +17,6 @@ def pictures(make_folder, tmp_path):
         shutil.move(path, tmp_path / "pictures" / f"{name}.png")
     shutil.rmtree(made)
     return tmp_path
-
-
-def write(path, *rows, delimiter=",", encoding="utf-8"):
-    with open(path, "w", newline="", encoding=encoding) as file:
-        csv.writer(file, delimiter=delimiter).writerows(rows)
-    return path
-
-
-def opened(path, **values):
-    config = config_lib.default()
-    config.data.path = str(path)
-    for name, value in values.items():
-        config.data[name] = value
-    return sources.open_source(config_lib.finish(config).data, Progress())
 
 
 def labels(source) -> dict[str, str]:
