@@ -11,6 +11,8 @@ from typing import Any
 
 from cnnjax.config.own import FORM, missing_file, split_own
 
+AUTO = -1  # what the word auto stands for in a whole number
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Key:
@@ -99,7 +101,7 @@ class Key:
                 return f"write {FORM}, a function in a file of your own"
         if self.choices:
             return _not_among(value, names(self.choices), own=self.own)
-        if self._is_within(value):
+        if value in self.words.values() or self._is_within(value):
             return ""
         return f"must be {self._bounds()}" if math.isfinite(value) else f"must be a finite number{self._bounds_behind()}"
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cnnjax.config.keys import Key, key
+from cnnjax.config.keys import AUTO, Key, key
 
 # fmt: off
 # One line a key: a formatter would break most of them into four.
@@ -57,12 +57,17 @@ class Data(Section):
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
                         choices=("shuffled", "balanced"))
-    batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=0,
-                          words={"auto": 0})
+    batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=1,
+                          words={"auto": AUTO})
     placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
                          choices=("auto", "host", "device"))
     demo_cells: int = key(3000, "images that the demo source draws")
     demo_patients: int = key(40, "patients among whom they are divided", least=3)
+
+    @property
+    def auto_batch(self) -> bool:
+        """Whether the batch size is auto, for which training is still to find a number."""
+        return self.batch_size == AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -115,7 +115,7 @@ def _split(split: Split, data: Data) -> Problems:
 
 def _training(config: Config) -> Problems:
     train, batch_size = config.train, config.data.batch_size
-    if batch_size % max(train.accumulate, 1):
+    if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     yield "train.class_weights", _weights_problem(train.class_weights)
     if train.checkpoint_every and interval(train.checkpoint_every) is None:

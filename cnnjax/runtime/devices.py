@@ -22,7 +22,7 @@ def divide_cpu(config) -> None:
     it takes on one with two threads; with 32 images of 180 pixels, 1.15. So this is for up to 64 pixels, with 16 images for each.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    batch, count = config.data.batch_size or 32, 1  # of auto
+    batch, count = 32 if config.data.auto_batch else config.data.batch_size, 1
     while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
         count *= 2
     native = config.runtime.kernels != "xla" and available()  # they share out their work themselves

@@ -24,7 +24,7 @@ def with_batch_size(config, run: runs.RunDirectory, progress: Progress):
         run: a run that has begun keeps its number.
         progress: hears the number.
     """
-    if config.data.batch_size:
+    if not config.data.auto_batch:
         return config
     size = runs.read_json(run.config)["data"]["batch_size"] if run.is_run() else 0
     if not size:

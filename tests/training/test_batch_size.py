@@ -19,7 +19,7 @@ def small(**options):
 
 
 def test_auto_is_a_word_for_the_batch_size_alone():
-    assert load_config("configs/digits.py", {"data.batch_size": "Auto"}).data.batch_size == 0
+    assert load_config("configs/digits.py", {"data.batch_size": "Auto"}).data.auto_batch
     with pytest.raises(ConfigError) as error:
         load_config("configs/digits.py", {"data.batch_size": "many"})
     assert "must be a whole number, such as 32, or auto" in one_line(error)
