@@ -17,6 +17,10 @@ class CheckpointError(UserError):
     """A run directory or a checkpoint that cannot be used as asked."""
 
 
+class OutsideError(UserError):
+    """A name or a link that leads out of the directory in which it was found."""
+
+
 class TrainingError(UserError):
     """Training that cannot go on, such as a loss that is not a number."""
 

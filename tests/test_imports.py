@@ -22,11 +22,11 @@ FLOORS = {
     "data": 4,
     "models": 3, "runs": 3, "checkpoints": 3,
     "augmentation": 2, "runtime": 2, "config": 2,
-    "metrics": 1, "kernels": 1,
-    "errors": 0, "progress": 0, "streams": 0,
+    "metrics": 1, "kernels": 1, "inside": 1,
+    "errors": 0, "progress": 0, "streams": 0, "typed": 0,
 }  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
-WITHOUT_JAX = ("pages", "data", "runs", "config", "metrics", "errors", "progress", "streams")
+WITHOUT_JAX = ("pages", "data", "runs", "config", "metrics", "errors", "inside", "progress", "streams", "typed")
 NEVER = {
     **{room: ACCELERATED for room in WITHOUT_JAX},
     "training": {"matplotlib", "jinja2"},

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from cnnjax.errors import CheckpointError
+from cnnjax.inside import inside
 
 
 class DamagedError(CheckpointError):
@@ -37,20 +38,31 @@ class Seals:
                 temporary.write_text(json.dumps({"files": files, "sha256": _digest(files)}, indent=1))
                 os.replace(temporary, self._file(name))
 
+    def steps(self) -> set[int]:
+        """Returns the steps that have checksums."""
+        return {int(path.stem) for path in self._checksums.glob("*.json") if path.stem.isdigit()}
+
     def remove(self, step: int) -> None:
         """Removes the checksums of a checkpoint."""
         self._file(step).unlink(missing_ok=True)
 
-    def damage(self, step: int) -> str:
-        """Tells how the files of a checkpoint differ from the saved ones; "" where they do not, or no whole checksums exist."""
+    def damage(self, step: int | str, item: str = "") -> str:
+        """Tells how the files of a checkpoint differ from the saved ones; "" where they do not, or no whole checksums exist.
+
+        Args:
+            step: of the checkpoint.
+            item: only the files below this folder of it; "": all.
+        """
         try:
             seal = json.loads(self._file(step).read_text())
-            expected = seal["files"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            whole = seal["sha256"] == _digest(seal["files"])
+            expected = {name: digest for name, digest in seal["files"].items() if whole and name.startswith(item)}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            whole, expected = False, {}
+        folder = inside(self._checkpoints, str(step))
+        found = _checksums(folder, item)
+        if not whole:  # the list itself is damaged, which says nothing of the files
             return ""
-        if seal.get("sha256") != _digest(expected):  # the list itself is damaged, which says nothing of the files
-            return ""
-        found = _checksums(self._checkpoints / str(step))
         for name in sorted({*expected, *found}):
             if name not in found:
                 return f"{name} is gone"
@@ -66,11 +78,14 @@ def _digest(files: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
-def _checksums(directory: Path) -> dict[str, str]:
-    """Path below the directory -> SHA-256 of the file."""
+def _checksums(directory: Path, item: str = "") -> dict[str, str]:
+    """Path below the directory -> SHA-256 of the file, of those whose path begins with `item`. Raises OutsideError for a link."""
     found = {}
     for path in sorted(directory.rglob("*")):
-        if path.is_file():
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink():
+            inside(directory, name)
+        if name.startswith(item) and path.is_file():
             with open(path, "rb") as file:
-                found[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

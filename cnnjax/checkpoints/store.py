@@ -8,11 +8,10 @@ Longer than 350 lines: Orbax has no common error for saving or loading, so each 
 
 import contextlib
 import dataclasses
-import functools
 import logging
+import math
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,13 +19,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from cnnjax import runtime
+from cnnjax.checkpoints.opened import DIGITS, METADATA, SCORES, hush_late_answers, misfit, open_checkpointer, score, shapes
 from cnnjax.checkpoints.provenance import revision, versions
 from cnnjax.checkpoints.seals import DamagedError, Seals
 from cnnjax.errors import CheckpointError
+from cnnjax.inside import inside
 
 FORMAT = 2
 
@@ -73,15 +72,18 @@ class Checkpoints:
         run: the run's directories.
         writable: this run saves; else checkpoints are only read.
         saved: called, in another thread, whenever a checkpoint is whole.
+        warn: hears of damaged checkpoints that are set aside, where they are written.
 
     Raises:
         CheckpointError: there is nothing to read.
     """
 
-    def __init__(self, run: Places, *, writable: bool = False, saved: Callable[[], None] = lambda: None):
+    def __init__(self, run: Places, *, writable: bool = False, saved: Callable[[], None] = lambda: None,
+                 warn: Callable[[str], None] = lambda text: None):  # fmt: skip
         self.run, self.directory = run.path.absolute(), run.checkpoints.absolute()
         self.aside = run.damaged.absolute()
         self.seals = Seals(self.directory, run.checksums.absolute())
+        self._saves = writable
         self._writable = writable and jax.process_index() == 0
         if not writable and not self.directory.is_dir():
             raise CheckpointError(f"no checkpoints in {run.path}; train first, or name a run with --workdir=DIR")
@@ -89,21 +91,34 @@ class Checkpoints:
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         logging.getLogger("absl").setLevel(logging.ERROR if runtime.is_distributed() else logging.CRITICAL)
         logging.getLogger("absl").addFilter(self._heard)
-        _hush_late_answers()
-        policies = ocp.training.preservation_policies
-        self._manager = ocp.training.Checkpointer(
-            self.directory,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=policies.AnyPreservationPolicy([
-                policies.LatestN(2),
-                policies.BestN(get_metric_fn=lambda m: (-_score(m), -m["step"]), n=1, keep_checkpoints_without_metrics=False),
-            ]),
-            cleanup_tmp_directories=writable,
-            context=_context(),
-        )  # fmt: skip
+        hush_late_answers()
+        self._bad = self._sweep(warn)
+        try:
+            self._manager = open_checkpointer(self.directory, writable=writable)
+        except Exception as error:  # a stranger's files
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            step, reason = next(iter(self._bad.items()), ("", reason))
+            raise CheckpointError(f"checkpoint {step} in {self.directory} is damaged ({reason}) and keeps the others from being read; "
+                                  f"restore it, or move {self.directory / str(step)} away") from error  # fmt: skip
         self._sealing: threading.Thread | None = None
         self._failed = False
         self._saved = saved
+
+    def _sweep(self, warn: Callable[[str], None]) -> dict[int, str]:
+        """Step -> why its scores or its metadata are not those that were saved. Where this run saves, such checkpoints are set aside:
+        a wrong score would decide which of the others are kept."""
+        bad = {}
+        for folder in sorted(self.directory.glob("*")):
+            if folder.name.isdigit() and folder.is_dir():
+                known = [self.seals.damage(folder.name, item) for item in (METADATA, SCORES)]
+                if reason := next(filter(None, known), "") or misfit(folder):
+                    bad[int(folder.name)] = reason
+        if self._writable:
+            for step, reason in bad.items():
+                warn(f"checkpoint {step} in {self.directory} is damaged ({reason}); it was moved to {self._move(step)}")
+        if self._saves:
+            runtime.wait_for_all("swept")
+        return {} if self._saves else bad
 
     def _heard(self, record: logging.LogRecord) -> bool:
         """Returns whether a record of Orbax is for the user. A process whose save fails ends here, where there are several: Orbax
@@ -151,12 +166,15 @@ class Checkpoints:
                                   "start again in another --workdir")  # fmt: skip
         return None
 
-    def _set_aside(self, step: int) -> Path:
+    def _move(self, step: int) -> Path:
         aside = self.aside / f"{step}-{time.time_ns()}"
-        if self._writable:
-            aside.parent.mkdir(exist_ok=True)
-            os.rename(self.directory / str(step), aside)
-            self.seals.remove(step)
+        aside.parent.mkdir(exist_ok=True)
+        os.rename(inside(self.directory, str(step)), aside)
+        self.seals.remove(step)
+        return aside
+
+    def _set_aside(self, step: int) -> Path:
+        aside = self._move(step) if self._writable else self.aside
         runtime.wait_for_all(f"set aside {step}")
         self._manager.reload()
         return aside
@@ -253,21 +271,37 @@ class Checkpoints:
         return self._manager.latest.step if self._manager.latest else None
 
     def best(self) -> int | None:
-        """Returns the step with the lowest score, the first of equals; None before the first evaluation."""
-        scored = [(_score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics]
+        """Returns the step with the lowest score, the first of equals; None before the first evaluation.
+
+        Raises:
+            DamagedError: a score is not as it was saved, or a checkpoint is gone.
+        """
+        gone = (
+            {}
+            if self._saves
+            else dict.fromkeys(self.seals.steps() - {c.step for c in self._manager.checkpoints}, "it is gone")
+        )
+        for step, reason in {**self._bad, **gone}.items():
+            raise self._damaged(step, reason)
+        scored = [(score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics]
         return min(scored)[1] if scored else None
 
     def resolve(self, step: str | int) -> int:
         """Returns the step of "best", "latest" or a number. Raises CheckpointError where it is not there."""
         self.wait()  # a save under way counts
         steps = [c.step for c in self._manager.checkpoints]
-        found = {"best": self.best, "latest": self.latest}.get(step, lambda: int(step) if str(step).isdigit() else None)()
+        number = int(step) if str(step).isdecimal() and len(str(step)) <= DIGITS else None
+        found = {"best": self.best, "latest": self.latest}.get(step, lambda: number)()
         if found in steps:
             return found
         if not steps:
             raise CheckpointError(f"no checkpoint in {self.directory} yet; the first is saved after an epoch or when training "
                                   "is stopped: train on, then ask again")  # fmt: skip
-        named = ["latest", *map(str, steps)] if self.best() is None else ["best", "latest", *map(str, steps)]
+        named = (
+            ["latest", *map(str, steps)]
+            if not any(c.metrics for c in self._manager.checkpoints)
+            else ["best", "latest", *map(str, steps)]
+        )
         raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use --step={' or --step='.join(named)}")
 
     def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
@@ -277,7 +311,7 @@ class Checkpoints:
             CheckpointError: none is whole.
         """
         self.wait()
-        scored = sorted((_score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics)
+        scored = sorted((score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics)
         steps = [c.step for c in self._manager.checkpoints]
         for candidate in dict.fromkeys([step, *(s for _, s in scored), *reversed(steps)]):
             if candidate in steps and not self.seals.damage(candidate):
@@ -349,10 +383,17 @@ class Checkpoints:
         return Restored(step, {name: out[name] for name in abstract}, next_index, self.metadata(step))
 
     def _check(self, step: int, abstract: Mapping[str, Any]) -> None:
-        """Compares shapes first: Orbax would name the file that it misses, not the reason."""
+        """Compares shapes first: Orbax would name the file that it misses, not the reason; and whether there is memory for them."""
+        need, limit = (
+            sum(math.prod(shape) for tree in abstract.values() for shape in shapes(tree).values()) * 4,
+            runtime.host_bytes() * jax.process_count(),
+        )
+        if need > limit:
+            raise CheckpointError(f"checkpoint {step} in {self.directory} holds a network of {need / 1e9:,.0f} GB, this machine has "
+                                  f"{limit / 1e9:,.0f} GB; use another machine, or another run")  # fmt: skip
         saved = self._manager.checkpointables_metadata(step).metadata
         for item, tree in abstract.items():
-            want, have = _shapes(tree), _shapes(saved[item])
+            want, have = shapes(tree), shapes(saved[item])
             if not have:
                 raise ValueError(f"its {item} cannot be read")
             different = [k for k in {**want, **have} if want.get(k) != have.get(k)]
@@ -360,38 +401,3 @@ class Checkpoints:
                 k = different[0]
                 raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
                                       f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
-
-
-def _score(scores: Mapping[str, float]) -> float:
-    return scores.get("score", scores["val_loss"])  # older checkpoints have no other
-
-
-def _context() -> ocp.Context:
-    context = ocp.Context()
-    # By the system's clock, which a computer that has slept sets forward: after the usual 20 minutes a save is given up.
-    context.asynchronous.timeout_secs = 7 * 86400
-    # Where they cannot be made, the rest of the save would wait for them until that time is over.
-    context.asynchronous.create_directories_asynchronously = False
-    return context
-
-
-@functools.cache
-def _hush_late_answers() -> None:
-    """Silences TensorStore's threads, which print a traceback for each array that fails after Orbax has given up."""
-    otherwise = sys.unraisablehook
-
-    def hook(unraisable):
-        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
-            otherwise(unraisable)
-
-    sys.unraisablehook = hook
-
-
-def _shapes(tree) -> dict[str, tuple]:
-    leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "metadata", tree))
-    return {_path(path): tuple(np.shape(leaf) if not hasattr(leaf, "shape") else leaf.shape) for path, leaf in leaves}
-
-
-def _path(path) -> str:
-    # Saved trees have dicts and lists where the live ones have named tuples.
-    return "/" + "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cnnjax.cli.flags import FLAGS
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
+from cnnjax.progress import Console
 
 
 def is_distributed() -> bool:
@@ -36,7 +37,7 @@ def joined_processes() -> Iterator[bool]:
                           f"{FLAGS.num_processes} and {FLAGS.process_id}")  # fmt: skip
     from cnnjax import runtime
 
-    runtime.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id)
+    runtime.connect(FLAGS.coordinator, FLAGS.num_processes, FLAGS.process_id, Console().warn)
     with runtime.readable_loss():
         try:
             yield runtime.is_main()

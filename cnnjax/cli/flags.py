@@ -54,6 +54,9 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
+flags.DEFINE_boolean(
+    "trust_code", False, "eval, predict: run the Python code of its own that a stranger's run names", flag_values=FLAGS
+)
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "distributed", None, "train, eval: join several processes, found from the environment; default: where Slurm, Open MPI or "

@@ -122,7 +122,8 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
     _stop_anywhere()
     with joined_processes() as main:
         told = console if main else Progress()
-        result = evaluated(workdir, FLAGS.split, FLAGS.step, data=FLAGS.data, overrides=overrides, progress=told)
+        result = evaluated(workdir, FLAGS.split, FLAGS.step, data=FLAGS.data, overrides=overrides, trust_code=FLAGS.trust_code,
+                           progress=told)  # fmt: skip
     if not main:
         return
     console.message(f"{workdir}, step {result['step']}")
@@ -142,7 +143,8 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, progress=console)
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, trust_code=FLAGS.trust_code,
+                          progress=console)  # fmt: skip
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
 

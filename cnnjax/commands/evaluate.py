@@ -14,7 +14,7 @@ from cnnjax.runs import Evaluation, RunDirectory, is_remote, short_name
 
 
 def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best", *, data: str | Path = "",
-             overrides: Mapping[str, Any] | None = None, progress: Progress | None = None) -> Evaluation:  # fmt: skip
+             overrides: Mapping[str, Any] | None = None, trust_code: bool = False, progress: Progress | None = None) -> Evaluation:  # fmt: skip
     """Evaluates a checkpoint on a split of its run, or on another labelled set; every image counts once.
 
     Writes `eval/<split>.json` and `eval/<split>.csv`, of another set `eval/data-<name>.*`; for a step other than the best
@@ -26,6 +26,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
         step: "best", "latest" or the number of a checkpoint that was kept.
         data: another labelled set: a folder, an archive or a table with the classes of the run by name, or tfds:NAME.
         overrides: config values, such as {"data.path": ...} where the data has moved.
+        trust_code: import the Python files of its own that the run names, which no run of this user has used.
         progress: hears how far it is.
 
     Returns:
@@ -37,10 +38,10 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     """
     progress, run = progress or Progress(), RunDirectory(workdir)
     if data:
-        return _evaluate_other(run, str(data), step, overrides or {}, progress)
+        return _evaluate_other(run, str(data), step, overrides or {}, trust_code, progress)
     if split not in data_lib.SPLITS:
         raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
-    restored = inference.restore(workdir, step, overrides)
+    restored = inference.restore(workdir, step, overrides, trust_code=trust_code)
     if not run.splits.exists():
         raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
     _say_maker(restored, progress)
@@ -50,7 +51,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     if not run.has_ended():
         progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
     with runtime.all_or_none():
-        own = data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
+        own = _own_data(run, restored, overrides or {}, progress)
     if not len(own.splits[split]):
         has = ", ".join(name for name in data_lib.SPLITS if len(own.splits[name]))
         raise DataError(
@@ -65,9 +66,9 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
 
 
 def _evaluate_other(
-    run: RunDirectory, data: str, step: str | int, overrides: Mapping[str, Any], progress: Progress
+    run: RunDirectory, data: str, step: str | int, overrides: Mapping[str, Any], trust_code: bool, progress: Progress
 ) -> Evaluation:
-    restored = inference.restore(run.path, step, overrides)
+    restored = inference.restore(run.path, step, overrides, trust_code=trust_code)
     _say_maker(restored, progress)
     config = restored.config
     kind, _, name = data.partition(":")
@@ -90,12 +91,23 @@ def _evaluate_other(
     return evaluation
 
 
+def _own_data(
+    run: RunDirectory, restored: inference.RestoredNetwork, overrides: Mapping[str, Any], progress: Progress
+) -> data_lib.Dataset:
+    """Returns the data set of a run. What the run alone says is not fetched from an address: the run may be a stranger's."""
+    key, address = data_lib.unfetched(restored.config.data)
+    if address and key not in overrides:
+        raise DataError(f"{run} names {address} as its data, which is not in this machine's cache, and is not fetched for a run alone; name it "
+                        f"with --config.{key}={address}")  # fmt: skip
+    return data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
+
+
 def _warn_of_shared_images(
     run: RunDirectory, restored: inference.RestoredNetwork, other: data_lib.Dataset, progress: Progress
 ) -> None:
     """Warns of images that the network was trained on, where the run's own set is still there."""
     try:
-        own = data_lib.prepare(restored.config, run.path, Progress(), freeze=False, classes=restored.classes)
+        own = _own_data(run, restored, {}, Progress())
     except DataError as error:
         progress.warn(f"not compared with the training images, which cannot be read ({error})")
         return

@@ -11,7 +11,7 @@ from cnnjax.runs import TABLES, write_table
 
 
 def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, overwrite: bool = False,
-            progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
+            trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
     """Predicts files and writes a table: `path,predicted`, a probability per class, `error`.
 
     Args:
@@ -20,6 +20,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         output: the table, in the format that its name ends in: .csv, .tsv, .parquet or .jsonl.
         step: "best", "latest" or the number of a checkpoint that was kept.
         overwrite: replace `output` where it exists.
+        trust_code: import the Python files of its own that the run names, which no run of this user has used.
         progress: hears how far it is.
 
     Returns:
@@ -38,7 +39,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
                       "one itself to have it read")  # fmt: skip
     if output.exists() and not overwrite:
         raise DataError(f"{output} exists; replace it with --overwrite, or name another --output=FILE")
-    classifier = inference.load(workdir, step)
+    classifier = inference.load(workdir, step, trust_code=trust_code)
     if warning := classifier.warning:
         progress.warn(warning)
     bad = 0

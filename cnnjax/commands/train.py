@@ -39,6 +39,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         Stopped: `stop` was true; the same call continues.
     """
     runtime.set_up(config)
+    config_lib.remember(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
     config = training.with_batch_size(config, run, progress)
@@ -69,6 +70,7 @@ def _check_same_data(run: runs.RunDirectory, trained: str, data: config_lib.Data
     data_lib.check_path(data)
     with contextlib.suppress(DataError):
         found = set(data_lib.open_source(data, progress).examples.ids)
+        run.sealed.check(run.splits)
         if run.splits.exists() and found.issuperset(data_lib.read_splits(run.splits).ids):
             return
     other = run.path.with_name(f"{run.path.name}-{Path(data.path).name or 'download'}")
@@ -101,7 +103,7 @@ class _Training:
     def train(self, saved: Callable[[], None]) -> runs.Summary:
         """Trains, evaluates the best checkpoint on every split, and writes the summary and the report."""
         config, run = self.config, self.run
-        with checkpoints_lib.Checkpoints(run, writable=True, saved=saved) as checkpoints:
+        with checkpoints_lib.Checkpoints(run, writable=True, saved=saved, warn=self.progress.warn) as checkpoints:
             with contextlib.ExitStack() as held:
                 with runtime.all_or_none():
                     loop = self._prepare(checkpoints, held)
@@ -154,11 +156,11 @@ class _Training:
         history, observer = runs.NoHistory(), training.Observer()
         if self.main:
             run = self.run
-            history = runs.History(run.history, run.metrics, start.step, averaged=bool(config.train.ema_decay))
+            history = runs.History(run, start.step, averaged=bool(config.train.ema_decay), warn=progress.warn)
             held.callback(history.close)
             events = runs.open_events(run.tensorboard, start.step, wanted=config.log.tensorboard)
             held.callback(events.close)
-            runs.write_json(run.network_table, [dataclasses.asdict(row) for row in table])
+            run.write_json(run.network_table, [dataclasses.asdict(row) for row in table])
             observer = _Pictures(config, run, plan, table, self.showcase, events, progress, self.ahead)
         validation = training.Validation(data, plan, mesh, config.data.batch_size, self.positive)
         saver = training.Saver(checkpoints, feed, history, self._metadata(), start.stopping, start.stopwatch,

@@ -4,7 +4,7 @@ from cnnjax.config.files import bundled, load_config, unknown_variant
 from cnnjax.config.own import load_own, split_own
 from cnnjax.config.preprocessing import Preprocessing
 from cnnjax.config.presets import PRESETS, set_preset
-from cnnjax.config.records import FREE_TO_CHANGE, differences, from_dict, to_json
+from cnnjax.config.records import FREE_TO_CHANGE, completed, differences, from_dict, to_json
 from cnnjax.config.sections import (
     KEYS,
     Augment,
@@ -22,11 +22,12 @@ from cnnjax.config.sections import (
     flatten,
 )
 from cnnjax.config.settings import default, finish, nearest, notes, override
+from cnnjax.config.trust import remember, unknown
 from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
     "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Image", "Log", "Mesh", "Model", "Optimizer",
-    "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "default", "differences", "finish", "flatten",
-    "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "set_preset", "split_own", "to_json",
-    "unknown_variant", "validate", "without_effect",
+    "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
+    "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "split_own", "to_json",
+    "unknown", "unknown_variant", "validate", "without_effect",
 ]  # fmt: skip

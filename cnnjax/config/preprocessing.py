@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cnnjax.errors import ConfigError
+from cnnjax.typed import typed
 
 if TYPE_CHECKING:
     from cnnjax.config.sections import Image
@@ -80,13 +82,21 @@ class Preprocessing:
         """Reverses `to_dict`. A field that is missing, as in older checkpoints, has its default.
 
         Raises:
-            ConfigError: a field of a newer version, or a colour that this version cannot make.
+            ConfigError: a field of a newer version, a wrong value, or a colour that this version cannot make.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(fields.keys() - known):
             raise ConfigError(f"the checkpoint's preprocessing has {', '.join(unknown)}, which this version does not know; "
                               "use the version of cnnjax that wrote it")  # fmt: skip
-        made = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()})
+        try:
+            made = typed(fields, cls, "preprocessing")
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"the checkpoint's preprocessing is damaged ({error}); take another checkpoint") from None
+        numbers = (made.scale, *made.mean, *made.deviation, *made.range)
+        if not (
+            all(map(math.isfinite, numbers)) and len(made.mean) == len(made.deviation) == 3 and len(made.range) in (0, 2)
+        ):
+            raise ConfigError("the checkpoint's preprocessing is damaged (its numbers); take another checkpoint")
         if made.colour != "RGB":
             raise ConfigError(f"the checkpoint's preprocessing has colour={made.colour!r}; this version makes RGB only")
         return made

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax.config.sections import Config, flatten
+from cnnjax.config.sections import KEYS, SECTIONS, Config, flatten
 from cnnjax.config.settings import default, finish, override
+from cnnjax.errors import ConfigError
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.root", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
@@ -28,6 +29,30 @@ def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     """
     overrides = overrides or {}
     return finish(override(override(default(), dict(flatten(tree))), overrides), overrides)
+
+
+def completed(tree: Any) -> dict[str, Any]:
+    """Returns the nested tree of a `config.json` of any version, with the default of each key that it lacks.
+
+    Raises:
+        ConfigError: it is not a tree of sections, or a value has another type than its key.
+    """
+    if not isinstance(tree, Mapping):
+        raise ConfigError("not an object")
+    whole = json.loads(to_json(Config()))
+    for key, value in flatten(tree):
+        try:
+            if key in SECTIONS:
+                raise TypeError
+            if key in KEYS:
+                KEYS[key].convert(value)
+        except TypeError:
+            raise ConfigError(
+                f"{key}={str(value)[:80]}: must be {KEYS[key].allowed if key in KEYS else 'a section'}"
+            ) from None
+        section, _, name = key.rpartition(".")
+        (whole.setdefault(section, {}) if section else whole)[name] = value
+    return whole
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -137,7 +137,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     bad = [(source.examples[i].id, reasons[i]) for i in np.flatnonzero(~usable)]
     quarantine = sorted({*source.rejected, *bad})
     if freeze:
-        runs.write_rows(run.quarantine, ("id", "reason"), quarantine)
+        run.write_rows(run.quarantine, ("id", "reason"), quarantine)
     if quarantine:
         kinds = Counter(reason.partition(" (")[0].partition(":")[0] for _, reason in quarantine)
         where = f"; see {run.quarantine}" if freeze else ""

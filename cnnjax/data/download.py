@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from cnnjax.errors import DataError
+from cnnjax.inside import inside, leaves
 from cnnjax.progress import Progress
 
 REACH_SECONDS = 10.0  # to get a first answer; a name server that does not answer can hang for far longer
@@ -16,6 +17,14 @@ def sha256(path: Path) -> str:
     """Hex digest of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def place(url: str, directory: Path) -> Path:
+    """Returns where the local copy of `url` is, or will be, under its own name. Raises DataError for an address without a name."""
+    name = url.rpartition("/")[2]
+    if leaves(name):
+        raise DataError(f"data.url={url} ends in no name of a file; name an archive, such as https://host/cells.zip")
+    return inside(directory, name)
 
 
 def fetch(url: str, digest: str, directory: Path, progress: Progress) -> Path:
@@ -32,7 +41,7 @@ def fetch(url: str, digest: str, directory: Path, progress: Progress) -> Path:
     """
     import pooch
 
-    path = directory / url.rpartition("/")[2]
+    path = place(url, directory)
     offline = (
         f"put the file at {path}, or name a copy with --config.data.path=FILE; "
         "without a network, --config=configs/malaria.py:demo and configs/digits.py run"

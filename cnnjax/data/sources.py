@@ -73,6 +73,24 @@ def check_path(config) -> None:
         raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
 
 
+def unfetched(config) -> tuple[str, str]:
+    """Returns the key and the address of a `data` section that is not in the user's cache; ("", "") where nothing is to be fetched."""
+    downloads = Path(config.cache_dir).expanduser() / "downloads"
+    if config.source == "tfds" and not config.path:
+        from cnnjax.data import tfds
+
+        # A name with ":" is of a community's set, whose code TFDS would fetch and run.
+        here = ":" not in config.tfds and tfds.prepared(config.tfds, str(downloads.parent / "tfds"))
+        return ("", "") if here else ("data.tfds", config.tfds)
+    if config.source != "files":
+        return "", ""
+    if runs.is_remote(config.path) and not runs.is_fetched(config.path, downloads):
+        return "data.path", config.path
+    if not config.path and config.url and not download.place(config.url, downloads).exists():
+        return "data.url", config.url
+    return "", ""
+
+
 def _files(config, progress: Progress) -> Source:
     check_path(config)
     if runs.is_remote(config.path):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from cnnjax import runs
 from cnnjax.data.examples import Example
 from cnnjax.data.layout import part_of
 from cnnjax.data.table_columns import USUAL, plain_name
@@ -50,7 +51,7 @@ def _read(path: Path) -> dict[str, str]:
         raise DataError(f"split.file={path} has the columns {', '.join(table.names)}; it needs id and split")
     for row in table.rows:
         id, word = (row[place] if place < len(row) else "" for place in places)
-        part = part_of(word)
+        id, part = runs.text_of_cell(id), part_of(word)
         if part is None or part[1]:
             raise DataError(f"split.file={path} has {word!r} for {id!r}; write train, val or test")
         if wanted.setdefault(id, part[0]) != part[0]:

@@ -304,20 +304,21 @@ NONE = Rows((), (), (), ())
 
 def read(path: Path) -> Rows:
     """The rows of a frozen split. Raises DataError for a file that is not one."""
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
-        reader = csv.reader(file)
-        if next(reader, None) != ["id", "label", "group", "split"]:
-            raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
+    try:
+        with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
+            return Rows(*table(_checked(path, csv.reader(file)), "string", "string", "string", "string"))
+    except csv.Error as error:  # a field without an end
+        raise DataError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
 
-        def rows() -> Iterator[list[str]]:
-            for row in reader:
-                if not row:
-                    continue
-                if len(row) != 4 or row[3] not in NAMES:
-                    raise DataError(f"{path} has the row {','.join(row)}; the split must be one of {', '.join(NAMES)}")
-                yield row
 
-        return Rows(*table(rows(), "string", "string", "string", "string"))
+def _checked(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    if next(reader, None) != ["id", "label", "group", "split"]:
+        raise DataError(f"{path} does not begin with id,label,group,split; restore it or use another --workdir")
+    for row in filter(None, reader):
+        if len(row) != 4 or row[3] not in NAMES:
+            shown = " ".join(",".join(row).split())[:200]
+            raise DataError(f"{path} has the row {shown}; the split must be one of {', '.join(NAMES)}")
+        yield [runs.text_of_cell(text) for text in row]
 
 
 def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:

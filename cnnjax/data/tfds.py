@@ -20,6 +20,7 @@ import numpy as np
 
 from cnnjax.data.stand_in import tensorflow_stand_in
 from cnnjax.errors import DataError
+from cnnjax.inside import inside
 
 _SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 _DEADLINE = 10.0  # seconds a server may take to answer before the network counts as dead
@@ -257,7 +258,7 @@ def _extractor(manager, scratch: str):
         target = type(resource.path)(tempfile.mkdtemp(dir=scratch)) / resource.path.name
         # iter_archive leaves out absolute names, names with '..', and links to files outside the archive.
         for name, file in manager.iter_archive(resource):
-            copy = target / name
+            copy = inside(target, str(name))
             copy.parent.mkdir(parents=True, exist_ok=True)
             with file, copy.open("wb") as stream:
                 shutil.copyfileobj(file, stream)

@@ -177,17 +177,19 @@ class Classifier:
         return logits_step(params, batch, network=self._plain)
 
 
-def load(workdir: str | Path, step: str | int = "best") -> Classifier:
+def load(workdir: str | Path, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
     """Loads the classifier of a run directory onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        trust_code: import the Python files of its own that the run names, which no run of this user has used.
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
+        ConfigError: code that is not trusted.
     """
-    return Classifier(restore(workdir, step))
+    return Classifier(restore(workdir, step, trust_code=trust_code))
 
 
 def _is_one(images: Any) -> bool:

@@ -1,6 +1,7 @@
 """The evaluation of a split: its numbers, a row per image, and the images that are worth a look."""
 
 import dataclasses
+import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from cnnjax import metrics, runtime
 from cnnjax.data import Dataset
 from cnnjax.inference.engine import Engine
 from cnnjax.progress import Progress
-from cnnjax.runs import Evaluation, Look, RunDirectory, write_rows
+from cnnjax.runs import Evaluation, Look, RunDirectory
 
 LOOK_AT = 12
 
@@ -43,7 +44,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     if not runtime.is_main():
         return evaluation
     header = ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes))
-    write_rows(run.predictions(name), header, _predictions(data, rows, logits))
+    run.write_rows(run.predictions(name), header, _predictions(data, rows, logits))
     evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
     return evaluation
@@ -86,5 +87,6 @@ def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: 
                 predicted=data.classes[called[i]],
                 probability=float(best[i]),
                 file=f"{directory.name}/{file.name}",
+                sha256=hashlib.sha256(image).hexdigest(),
             ))  # fmt: skip
     return {kind: tuple(some) for kind, some in looks.items()}

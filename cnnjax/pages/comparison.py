@@ -7,20 +7,18 @@ from cnnjax.pages import plots
 from cnnjax.pages.blocks import Charts, Note, Page, Section, Table, halves
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
-from cnnjax.pages.record import Record
+from cnnjax.pages.record import Record, fitting
 from cnnjax.pages.report import text_of
 from cnnjax.progress import duration
 
 
 def comparison_page(records: Mapping[str, Record]) -> Page:
-    """Returns the page of two or more runs, by name."""
+    """Returns the page of two or more runs, by name. Raises CheckpointError for numbers that no run has."""
     title = " against ".join(records) if len(records) < 4 else f"{len(records)} runs"
     *others, last = (record.called(name) for name, record in records.items())
-    return Page(
-        title,
-        f"Runs {', '.join(others)} and {last} side by side.",
-        [_numbers(records), _curves(records), _difference(records)],
-    )
+    with fitting(*(record.directory for record in records.values())):
+        sections = [_numbers(records), _curves(records), _difference(records)]
+    return Page(title, f"Runs {', '.join(others)} and {last} side by side.", sections)
 
 
 def _numbers(records: Mapping[str, Record]) -> Section:

@@ -1,9 +1,10 @@
 """A run as its pages read it: everything that its directory holds so far. Nothing is computed anew."""
 
-import csv
+import contextlib
 import dataclasses
-import types
-from collections.abc import Mapping, Sequence
+import hashlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Record:
         config: key -> value, as in `config.json`.
         summary: None before the first stop.
         history: rows of `history.csv`.
-        network: rows of `network.json`, with the attributes of a layer's row.
+        network: rows of `network.json`.
         splits: rows of `splits.csv`.
         evaluations: split, or data-NAME of another set -> its evaluation at the best step.
         quarantine: (id, reason) of the files that were left out.
@@ -36,7 +37,7 @@ class Record:
     config: Mapping[str, Any]
     summary: runs.Summary | None
     history: Sequence[Mapping[str, float]]
-    network: Sequence[types.SimpleNamespace]
+    network: Sequence[runs.Layer]
     splits: data_lib.Rows
     evaluations: Mapping[str, runs.Evaluation]
     quarantine: Sequence[Sequence[str]]
@@ -112,16 +113,41 @@ class Record:
         if not self.judged or not self.judgement.positive:
             return None
         positive = self.judgement.positive
-        with open(self.directory.predictions(self.judged), newline="", encoding="utf-8") as file:
-            rows = ((row["label"] == positive, float(row[f"p_{positive}"])) for row in csv.DictReader(file))
-            table = np.fromiter(rows, [("label", bool), ("score", float)])
+        path = self.directory.predictions(self.judged)
+        rows = self.directory.read_rows(path)
+        try:
+            header = next(rows, [])
+            label, score = header.index("label"), header.index(f"p_{positive}")
+            table = np.fromiter(
+                ((row[label] == positive, float(row[score])) for row in rows), [("label", bool), ("score", float)]
+            )
+        except (ValueError, IndexError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); write it anew with --mode=eval --split={self.judged}"
+            ) from None
         labels, scores = table["label"], table["score"]
         return (labels, scores) if 0 < labels.sum() < len(labels) else None
 
     def thumbnail(self, look: runs.Look) -> bytes | None:
-        """Returns the encoded image of a look; None where its file is gone."""
-        path = self.directory.evaluations / look.file
-        return path.read_bytes() if path.exists() else None
+        """Returns the encoded image of a look; None where its file is gone. Raises CheckpointError for another image."""
+        path = self.directory.picture(look.file)
+        encoded = path.read_bytes() if path.is_file() else None
+        if encoded and look.sha256 and hashlib.sha256(encoded).hexdigest() != look.sha256:
+            raise CheckpointError(f"{path} is not as it was written; restore it, or remove it to go on without it")
+        return encoded
+
+
+@contextlib.contextmanager
+def fitting(*directories: runs.RunDirectory) -> Iterator[None]:
+    """Around the making of a page: numbers that no run has, as the files of a stranger may hold, as CheckpointError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "constrained_layout not applied")
+            yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, MemoryError) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise CheckpointError(f"the files of {' or '.join(map(str, directories))} hold what no run writes ({type(error).__name__}: {reason}); restore "
+                              "them from a copy") from error  # fmt: skip
 
 
 def read_record(directory: runs.RunDirectory) -> Record:
@@ -132,23 +158,16 @@ def read_record(directory: runs.RunDirectory) -> Record:
     """
     if not directory.is_run():
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
-    layers = runs.read_json(directory.network_table) if directory.network_table.exists() else []
+    directory.sealed.check(directory.splits)
     others = sorted(path.stem for path in directory.evaluations.glob("data-*.json"))
     read = {name: directory.read_evaluation(name) for name in (*data_lib.SPLITS, *others)}
     return Record(
         directory=directory,
-        config=dict(config_lib.flatten(runs.read_json(directory.config))),
+        config=dict(config_lib.flatten(directory.read_config())),
         summary=directory.read_summary(),
         history=directory.read_history(),
-        network=[types.SimpleNamespace(**layer) for layer in layers],
+        network=directory.read_network(),
         splits=data_lib.read_splits(directory.splits) if directory.splits.exists() else data_lib.NO_ROWS,
         evaluations={name: evaluation for name, evaluation in read.items() if evaluation},
-        quarantine=_rows(directory.quarantine),
+        quarantine=[*directory.read_rows(directory.quarantine)][1:],
     )
-
-
-def _rows(path) -> list[list[str]]:
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.reader(file))[1:]

@@ -16,7 +16,7 @@ from cnnjax.pages import plots
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, halves, write_page
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
-from cnnjax.pages.record import JUDGED, Record, read_record
+from cnnjax.pages.record import JUDGED, Record, fitting, read_record
 from cnnjax.progress import counted, duration
 
 SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
@@ -35,11 +35,12 @@ def write_report(workdir: "str | Path | runs.RunDirectory") -> None:
 
 
 def report_page(record: Record) -> Page:
-    """Returns the page of a run; sections of what is missing are empty."""
-    sections = [_result(record), _data(record), _network(record), _training(record)]
-    if record.judged:
-        sections += [_judged(record), _looks(record)]
-    return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
+    """Returns the page of a run; sections of what is missing are empty. Raises CheckpointError for numbers that no run has."""
+    with fitting(record.directory):
+        sections = [_result(record), _data(record), _network(record), _training(record)]
+        if record.judged:
+            sections += [_judged(record), _looks(record)]
+        return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 
 def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:

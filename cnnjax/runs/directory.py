@@ -7,20 +7,40 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Self, overload
 
 from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError, ConfigError
-from cnnjax.runs.files import check_writable, read_json, write_json, write_text
+from cnnjax.inside import inside
+from cnnjax.runs.files import check_writable, damaged_line, read_json, read_rows, write_json, write_rows
 from cnnjax.runs.history import HISTORY, read_history
-from cnnjax.runs.results import Evaluation, Summary
+from cnnjax.runs.results import Evaluation, Layer, Summary
+from cnnjax.runs.sealed import SealedFiles
 
 ENDED = ("finished", "early")  # what `stopped` of a summary says of a run that has come to its end
 
 
+class Place:
+    """The name of a file or a folder in a run directory; of a directory, its path, which leads through no link."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    @overload
+    def __get__(self, run: None, kind: type) -> Self: ...
+
+    @overload
+    def __get__(self, run: "RunDirectory", kind: type) -> Path: ...
+
+    def __get__(self, run, kind):
+        return self if run is None else inside(run.path, self.name)
+
+
 class RunDirectory:
-    """The files of one run. No other place knows their names.
+    """The files of one run. No other place knows their names. A link in place of one of them raises OutsideError.
 
     Attributes:
         path: the directory.
@@ -40,32 +60,35 @@ class RunDirectory:
         tensorboard: `tensorboard/`, event files.
         evaluations: `eval/`.
         checkpoints: `checkpoints/`, a directory per step.
-        checksums: `checksums/`, a file per checkpoint.
-        damaged: `damaged/`, checkpoints that were set aside.
+        checksums: `checksums/`, a file per checkpoint, and one per small file.
+        damaged: `damaged/`, checkpoints and files that were set aside.
         lock: `.lock`, held by the process that trains.
+        sealed: checksums of its small files.
     """
+
+    config = Place("config.json")
+    summary = Place("summary.json")
+    history = Place("history.csv")
+    metrics = Place("metrics.jsonl")
+    splits = Place("splits.csv")
+    quarantine = Place("quarantine.csv")
+    network_table = Place("network.json")
+    network_picture = Place("network.png")
+    curves = Place("curves.png")
+    report = Place("report.html")
+    exploration = Place("explore.html")
+    exploration_pictures = Place("explore")
+    rates = Place("lr_find.png")
+    tensorboard = Place("tensorboard")
+    evaluations = Place("eval")
+    checkpoints = Place("checkpoints")
+    checksums = Place("checksums")
+    damaged = Place("damaged")
+    lock = Place(".lock")
 
     def __init__(self, path: "str | os.PathLike[str] | RunDirectory"):
         self.path = Path(path)
-        self.config = self.path / "config.json"
-        self.summary = self.path / "summary.json"
-        self.history = self.path / "history.csv"
-        self.metrics = self.path / "metrics.jsonl"
-        self.splits = self.path / "splits.csv"
-        self.quarantine = self.path / "quarantine.csv"
-        self.network_table = self.path / "network.json"
-        self.network_picture = self.path / "network.png"
-        self.curves = self.path / "curves.png"
-        self.report = self.path / "report.html"
-        self.exploration = self.path / "explore.html"
-        self.exploration_pictures = self.path / "explore"
-        self.rates = self.path / "lr_find.png"
-        self.tensorboard = self.path / "tensorboard"
-        self.evaluations = self.path / "eval"
-        self.checkpoints = self.path / "checkpoints"
-        self.checksums = self.path / "checksums"
-        self.damaged = self.path / "damaged"
-        self.lock = self.path / ".lock"
+        self.sealed = SealedFiles(self.path, type(self).checksums.name)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -78,17 +101,55 @@ class RunDirectory:
 
     def evaluation(self, name: str) -> Path:
         """`eval/<name>.json`, an `Evaluation`."""
-        return self.evaluations / f"{name}.json"
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}.json")
 
     def predictions(self, name: str) -> Path:
         """`eval/<name>.csv`, a row per image."""
-        return self.evaluations / f"{name}.csv"
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}.csv")
 
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""
-        return self.evaluations / f"{name}-images"
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-images")
 
-    # Typed contents
+    def picture(self, file: str) -> Path:
+        """A thumbnail by the name that a `Look` has."""
+        return inside(self.evaluations, file)
+
+    # Contents. What is written has a checksum, which is compared before it is read.
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Writes one of the run's JSON files."""
+        write_json(path, value, self.sealed.replacing)
+
+    def write_rows(self, path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+        """Writes one of the run's tables."""
+        write_rows(path, header, rows, self.sealed.replacing)
+
+    def read_json(self, path: Path) -> Any:
+        """Returns the value of one of the run's JSON files. Raises CheckpointError for a missing or a changed one."""
+        self.sealed.check(path)
+        return read_json(path)
+
+    def read_rows(self, path: Path) -> Iterator[list[str]]:
+        """Yields the rows of one of the run's tables, the header first; nothing where there is none.
+
+        Raises:
+            CheckpointError: it was changed.
+        """
+        self.sealed.check(path)
+        if path.exists():
+            yield from read_rows(path)
+
+    def read_config(self) -> dict[str, Any]:
+        """Returns the tree of `config.json`, with the default of a key that it lacks.
+
+        Raises:
+            CheckpointError: it is missing, damaged or was changed.
+        """
+        try:
+            return config_lib.completed(self.read_json(self.config))
+        except ConfigError as error:
+            raise CheckpointError(damaged_line(self.config, error)) from None
 
     def read_summary(self) -> Summary | None:
         """Returns the summary; None where there is none. Raises CheckpointError for a damaged one."""
@@ -96,24 +157,47 @@ class RunDirectory:
 
     def expect_summary(self) -> Summary:
         """Returns the summary. Raises CheckpointError where there is none, or a damaged one."""
-        return _record(Summary, self.summary)
+        return self._record(Summary, self.summary)
 
     def write_summary(self, summary: Summary) -> None:
         """Writes `summary.json`."""
-        write_json(self.summary, summary.to_dict())
+        self.write_json(self.summary, summary.to_dict())
 
     def read_evaluation(self, name: str) -> Evaluation | None:
         """Returns an evaluation; None where there is none. Raises CheckpointError for a damaged one."""
         path = self.evaluation(name)
-        return _record(Evaluation, path) if path.exists() else None
+        self.sealed.check(path)
+        return self._record(Evaluation, path) if path.exists() else None
 
     def write_evaluation(self, name: str, evaluation: Evaluation) -> None:
         """Writes `eval/<name>.json`."""
-        write_json(self.evaluation(name), evaluation.to_dict())
+        self.write_json(self.evaluation(name), evaluation.to_dict())
 
     def read_history(self) -> list[dict]:
-        """Returns the rows of `history.csv`; [] where there is none."""
+        """Returns the rows of `history.csv`; [] where there is none. Raises CheckpointError for a damaged one."""
+        self.sealed.check(self.history)
         return read_history(self.history)
+
+    def read_network(self) -> list[Layer]:
+        """Returns the rows of `network.json`; [] where there is none. Raises CheckpointError for a damaged one."""
+        self.sealed.check(self.network_table)
+        if not self.network_table.exists():
+            return []
+        rows = self.read_json(self.network_table)
+        if not isinstance(rows, list):
+            raise CheckpointError(damaged_line(self.network_table, "not a list"))
+        return [_record(Layer, self.network_table, row) for row in rows]
+
+    def _record(self, kind, path: Path):
+        return _record(kind, path, self.read_json(path))
+
+    def set_aside(self, path: Path) -> Path:
+        """Moves a file that cannot be used to `damaged/`; returns where it is."""
+        aside = inside(self.path, f"{RunDirectory.damaged.name}/{path.name}-{time.time_ns()}")
+        aside.parent.mkdir(exist_ok=True)
+        os.replace(path, aside)
+        self.sealed.forget(path)
+        return aside
 
     # Whose it is
 
@@ -123,19 +207,21 @@ class RunDirectory:
 
     def has_ended(self) -> bool:
         """Returns whether a run has come to its end here."""
-        return self.summary.exists() and read_json(self.summary).get("stopped") in ENDED
+        summary = self.read_summary()
+        return summary is not None and summary.stopped in ENDED
 
     def claim(self, config) -> None:
         """Makes the directory this config's, once its data is there; of a run that gets more epochs, it notes these."""
+        self.sealed.seal(self.splits)  # of the user's own too
         if not self.is_run():
-            write_text(self.config, config_lib.to_json(config) + "\n")
+            self.write_json(self.config, json.loads(config_lib.to_json(config)))
             return
-        held = read_json(self.config)
+        held = self.read_config()
         if held["train"]["epochs"] < config.train.epochs:
             held["train"]["epochs"] = config.train.epochs
             if (summary := self.read_summary()) and summary.stopped in ENDED:
                 self.write_summary(dataclasses.replace(summary, stopped="signal"))  # first: it has not come to that end
-            write_text(self.config, json.dumps(held, indent=2) + "\n")
+            self.write_json(self.config, held)
 
     def finished(self, config) -> tuple[Summary, dict] | None:
         """Returns the summary and the config of the run of this config that has come to its end here, else None.
@@ -145,9 +231,9 @@ class RunDirectory:
         Raises:
             CheckpointError: the directory holds a run with another config.
         """
-        summary = read_json(self.summary) if self.summary.exists() else {}
-        ended = summary.get("stopped") in ENDED
-        held = read_json(self.config) if ended or self.is_run() else {}
+        summary = self.read_summary()
+        ended = summary is not None and summary.stopped in ENDED
+        held = self.read_config() if ended or self.is_run() else {}
         if held:
             changed = config_lib.differences(held, json.loads(config_lib.to_json(config)))
             if held["train"]["epochs"] < config.train.epochs and len(changed) == 1:
@@ -162,7 +248,7 @@ class RunDirectory:
                 more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise CheckpointError(f"{self} holds a {kind} with another config ({'; '.join(changed[:10])}{more}); "
                                       f"use another --workdir{same}")  # fmt: skip
-        return (self.expect_summary(), held) if ended else None
+        return (summary, held) if summary and ended else None
 
     def check_apart(self, config) -> None:
         """Raises ConfigError where the directory is, or is in, the folder of the images: it would become part of the data."""
@@ -209,11 +295,15 @@ class RunDirectory:
     def _remove_start(self) -> None:
         """Removes what a start that failed has written. The caller holds the lock."""
         with contextlib.suppress(OSError):
-            if self.quarantine.exists() and len(self.quarantine.read_text().splitlines()) == 1:
-                self.quarantine.unlink()
-            for path in (self.lock, self.splits, self.history, self.metrics, self.network_table):
+            written = [self.lock, self.splits, self.history, self.metrics, self.network_table]
+            if self.quarantine.exists() and len(self.quarantine.read_text(encoding="utf-8").splitlines()) == 1:
+                written.append(self.quarantine)
+            for path in written:
                 path.unlink(missing_ok=True)
-            self.checkpoints.rmdir()
+                self.sealed.forget(path)
+            for folder in (self.checkpoints, self.checksums):
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -234,12 +324,11 @@ class RunDirectory:
             yield
 
 
-def _record(kind, path: Path):
-    tree = read_json(path)
+def _record(kind, path: Path, tree: Any):
     try:
         return kind.from_dict(tree)
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(damaged_line(path, error)) from None
 
 
 @contextlib.contextmanager

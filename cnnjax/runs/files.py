@@ -5,7 +5,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,19 @@ from cnnjax.errors import CheckpointError
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives the name of a hidden file beside `path`, to be written; it takes its place once the block has ended without an error."""
+def replacing(path: Path, before: Callable[[Path], None] = lambda temporary: None) -> Iterator[Path]:
+    """Gives the name of a hidden file beside `path`, to be written; it takes its place once the block has ended without an error.
+
+    Args:
+        path: its folder is made.
+        before: called with the hidden file when that is whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)  # were it a link, what it leads to would be written
     try:
         yield temporary
+        before(temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -30,9 +37,10 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, replacing: Callable = replacing) -> None:
     """Writes a value as indented JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def short_name(path: str) -> str:
@@ -41,12 +49,39 @@ def short_name(path: str) -> str:
     return re.sub(r"[^\w.-]+", "_", last) or "data"
 
 
-def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes a CSV file whole or not at all."""
+_FORMULA = re.compile(
+    r"'*[=+\-@\t\r\n]"
+)  # a text that begins so, a spreadsheet may compute; the quotes make `cell` reversible
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def cell(value: Any) -> Any:
+    """Returns a value as a table holds it: before a text that a spreadsheet may take for a formula stands an apostrophe."""
+    risky = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if risky else value
+
+
+def text_of_cell(text: str) -> str:
+    """Reverses `cell`."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence], replacing: Callable = replacing) -> None:
+    """Writes a CSV file whole or not at all, its texts as `cell` has them."""
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow(map(cell, header))
+        writer.writerows(map(cell, row) for row in rows)
+
+
+def read_rows(path: Path) -> Iterator[list[str]]:
+    """Yields the rows of a CSV file of this package, the header first. Raises CheckpointError for a damaged one."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            for row in csv.reader(file):
+                yield [text_of_cell(text) for text in row]
+    except (ValueError, csv.Error) as error:  # not UTF-8, a field without an end
+        raise CheckpointError(damaged_line(path, error)) from None
 
 
 def read_json(path: Path) -> Any:
@@ -59,8 +94,13 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; name a run directory with --workdir=DIR") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged ({error}); restore it or use another --workdir") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(damaged_line(path, error)) from None
+
+
+def damaged_line(path: Path, reason: object) -> str:
+    """Returns the line about a file of a run that cannot be used."""
+    return f"{path} is damaged ({' '.join(str(reason).split())}); restore it or use another --workdir"
 
 
 def check_writable(directory: Path, advice: str) -> None:

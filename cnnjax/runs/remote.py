@@ -14,11 +14,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
-from cnnjax.errors import ConfigError, DataError
+from cnnjax.errors import ConfigError, DataError, UserError
+from cnnjax.inside import inside
 from cnnjax.progress import Progress
 from cnnjax.runs.directory import RunDirectory
+from cnnjax.runs.sealed import fits, seal_lines, seal_name
 
-PLACES = RunDirectory("")
+SEAL = "files.json"  # beside a copy: names and sizes
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3"}  # protocol -> extra of this package that brings its library
 
 
@@ -61,6 +63,21 @@ def _name(url: str) -> str:
     return f"{PurePosixPath(url).name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
 
 
+def _below(name: str, path: str) -> str:
+    """The name of a listed file below the place that was listed; "." for the place itself."""
+    return "." if name == path else name.removeprefix(f"{path.rstrip('/')}/")
+
+
+def _target(directory: Path, relative: str) -> Path:
+    """Where a listed file goes, which is in `directory`. Raises OutsideError."""
+    return directory if relative == "." else inside(directory, relative)
+
+
+def is_fetched(url: str, directory: Path) -> bool:
+    """Returns whether `fetch` has made a copy in `directory` before."""
+    return (directory / _name(url) / SEAL).exists()
+
+
 def fetch(url: str, directory: Path, progress: Progress) -> Path:
     """Returns the local copy of a file or folder, made when there is none or when the sizes there have changed.
 
@@ -74,11 +91,11 @@ def fetch(url: str, directory: Path, progress: Progress) -> Path:
         DataError: it is not there, or cannot be read.
     """
     fs, path = _open(url)
-    final = directory / _name(url) / PurePosixPath(path).name
-    seal = final.parent / "files.json"
+    final = inside(directory, f"{_name(url)}/{PurePosixPath(path).name}")
+    seal = final.parent / SEAL
     try:
         found = fs.find(path, detail=True)
-        sizes = {os.path.relpath(name, path): facts["size"] for name, facts in found.items()}  # "." for a file
+        sizes = {_below(name, path): facts["size"] for name, facts in found.items()}
         if not sizes:
             raise DataError(f"nothing at {url}; name an archive or a folder with --config.data.path=ADDRESS")
         if seal.exists() and json.loads(seal.read_text()) == sizes:
@@ -86,9 +103,9 @@ def fetch(url: str, directory: Path, progress: Progress) -> Path:
         shutil.rmtree(final.parent, ignore_errors=True)
         final.parent.mkdir(parents=True)
         with progress.task(f"copy {PurePosixPath(path).name}", len(sizes), "files") as advance:
-            _get(fs, list(found), [final / relative for relative in sizes], advance)
+            _get(fs, list(found), [_target(final, relative) for relative in sizes], advance)
         seal.write_text(json.dumps(sizes))
-    except DataError:
+    except UserError:
         raise
     except Exception as error:  # each library has errors of its own
         raise DataError(
@@ -110,6 +127,7 @@ class Mirror:
         self._url = url
         self.local = directory / "remote" / _name(url)
         self._pushed: dict[str, tuple] = {}
+        self._sealed: dict[str, list[str]] = {}  # the lines that are there
         self._lock = threading.Lock()
 
     def pull(self) -> None:
@@ -123,15 +141,17 @@ class Mirror:
                 return
             skipped = {step for step in _steps(there) if _seal(step) not in there}
             wanted = {name: size for name, size in there.items() if _step(name) not in skipped}
+            targets = {name: _target(self.local, name) for name in wanted}  # before anything is copied
             for name in self._here().keys() - wanted.keys():
-                (self.local / name).unlink()
+                inside(self.local, name).unlink()
             # Checkpoints never change; the rest is small.
             here = self._here()
             changed = [name for name, size in wanted.items() if _step(name) is None or here.get(name) != size]
-            _get(self._fs, [f"{self._path}/{name}" for name in changed], [self.local / name for name in changed])
-            for folder in RunDirectory(self.local).checkpoints.glob("*"):
+            _get(self._fs, [f"{self._path}/{name}" for name in changed], [targets[name] for name in changed])
+            checkpoints = RunDirectory(self.local).checkpoints
+            for folder in checkpoints.glob("*"):
                 if not any(path.is_file() for path in folder.rglob("*")):
-                    shutil.rmtree(folder)
+                    shutil.rmtree(inside(checkpoints, folder.name))
             self._pushed = {name: _facts(self.local / name) for name in self._here()}
 
     def push(self) -> None:
@@ -141,13 +161,32 @@ class Mirror:
             for name in sorted(here, key=lambda name: (_step(name) is None, name)):
                 with contextlib.suppress(FileNotFoundError):  # of an old checkpoint that has just been removed
                     facts = _facts(self.local / name)
-                    if self._pushed.get(name) != facts:
-                        self._fs.makedirs(f"{self._path}/{PurePosixPath(name).parent}", exist_ok=True)
+                    if self._pushed.get(name) == facts or name.endswith(".sha256"):
+                        continue
+                    self._fs.makedirs(f"{self._path}/{PurePosixPath(name).parent}", exist_ok=True)
+                    if (seal := _seal_of(name)) in here:
+                        self._push_sealed(name, seal)
+                    else:
                         self._fs.put_file(str(self.local / name), f"{self._path}/{name}")
-                        self._pushed[name] = facts
+                    self._pushed[name] = facts
             for name in self._there().keys() - self._here().keys():
                 self._fs.rm_file(f"{self._path}/{name}")
                 self._pushed.pop(name, None)
+
+    def _push_sealed(self, name: str, seal: str) -> None:
+        """Copies a small file and its checksum, which may both change meanwhile; a copy that is cut off leaves a pair that fits."""
+        while True:
+            lines, content = seal_lines(self.local / seal, name), (self.local / name).read_bytes()
+            if not lines or any(fits(line, content) for line in lines):
+                break
+            if lines == seal_lines(self.local / seal, name) and content == (self.local / name).read_bytes():
+                break  # it was changed by another hand, which the next reader hears of
+        self._fs.makedirs(f"{self._path}/{PurePosixPath(seal).parent}", exist_ok=True)
+        for kept in ([*self._sealed.get(name, ()), *lines], lines):
+            self._fs.pipe_file(f"{self._path}/{seal}", "".join(f"{line}\n" for line in kept).encode())
+            if kept is not lines:
+                self._fs.pipe_file(f"{self._path}/{name}", content)
+        self._sealed[name] = lines
 
     def _here(self) -> dict[str, int]:
         found = {}
@@ -164,13 +203,16 @@ class Mirror:
     def _there(self) -> dict[str, int]:
         self._fs.invalidate_cache()
         found = self._fs.find(self._path, detail=True) if self._fs.exists(self._path) else {}
-        return {os.path.relpath(name, self._path): facts["size"] for name, facts in found.items()}
+        names = {_below(name, self._path): facts["size"] for name, facts in found.items()}
+        for name in names:
+            _target(self.local, name)
+        return names
 
     @contextlib.contextmanager
     def _readable(self):
         try:
             yield
-        except (ConfigError, DataError):
+        except UserError:
             raise
         except Exception as error:  # each library has errors of its own
             raise DataError(f"cannot copy from or to {self._url} ({type(error).__name__}: {error}); the run is whole in "
@@ -185,7 +227,7 @@ def _facts(path: Path) -> tuple[int, int]:
 def _step(name: str) -> int | None:
     """The step of a checkpoint's file, else None."""
     folder, step, *rest = *name.split("/"), "", ""
-    return int(step) if folder == PLACES.checkpoints.name and step.isdigit() and any(rest) else None
+    return int(step) if folder == RunDirectory.checkpoints.name and step.isdigit() and any(rest) else None
 
 
 def _steps(names) -> set[int]:
@@ -194,7 +236,12 @@ def _steps(names) -> set[int]:
 
 def _seal(step: int) -> str:
     """The checksums of a checkpoint."""
-    return f"{PLACES.checksums.name}/{step}.json"
+    return f"{RunDirectory.checksums.name}/{step}.json"
+
+
+def _seal_of(name: str) -> str:
+    """The checksum of a small file."""
+    return f"{RunDirectory.checksums.name}/{seal_name(name)}"
 
 
 def _newest(names) -> int:

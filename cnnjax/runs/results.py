@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
+from cnnjax.typed import typed
+
 
 class Record(Mapping):
     """A record that also reads as the mapping which its JSON file holds: `record["loss"]`, `dict(record)`, `record == tree`."""
@@ -23,6 +25,29 @@ class Record(Mapping):
 
 
 @dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer, as a row of `network.json`.
+
+    Attributes:
+        name, kind: of the layer.
+        shape: of its output for one image.
+        parameters: numbers in it.
+        mflops: millions of multiplications and additions for one image, forward.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    parameters: int
+    mflops: float
+    kind: str = ""
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Self:
+        """Returns the record of a row."""
+        return typed(tree, cls, "layer")
+
+
+@dataclasses.dataclass(frozen=True)
 class Look:
     """One image of an evaluation that is worth a look.
 
@@ -32,6 +57,7 @@ class Look:
         predicted: name of the most probable class.
         probability: of the predicted class.
         file: the thumbnail, relative to the folder of the evaluations.
+        sha256: of that file; "" in files of older versions.
     """
 
     id: str
@@ -39,6 +65,7 @@ class Look:
     predicted: str
     probability: float
     file: str
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -83,11 +110,15 @@ class Evaluation(Record):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
-        """Returns the record of a tree of `to_dict`; older files may lack looks."""
-        own = {field.name: tree[field.name] for field in dataclasses.fields(cls) if field.name in tree}
-        looks = {kind: tuple(Look(**look) for look in tree.get(kind, ())) for kind in ("mistakes", "uncertain")}
-        numbers = {name: value for name, value in tree.items() if name not in own}
-        return cls(**{**own, **looks, "numbers": numbers, "classes": tuple(tree["classes"])})
+        """Returns the record of a tree of `to_dict`; older files may lack looks. Raises TypeError, KeyError or ValueError for another."""
+        own = {field.name for field in dataclasses.fields(cls)}
+        numbers = {name: value for name, value in dict(tree).items() if name not in own}
+        made = typed({**tree, "numbers": numbers}, cls, "evaluation")
+        if {len(made.confusion), *map(len, made.confusion)} != {len(made.classes)} or min(map(min, made.confusion)) < 0:
+            raise ValueError(f"the confusion matrix is not of {len(made.classes)} classes")
+        if made.positive and made.positive not in made.classes:
+            raise ValueError(f"{made.positive!r} is not a class")
+        return made
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -146,6 +177,5 @@ class Summary(Record):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
-        """Returns the record of a tree of `to_dict`."""
-        own = {field.name: tree[field.name] for field in dataclasses.fields(cls) if field.name in tree}
-        return cls(**{**own, "classes": tuple(tree["classes"]), "notes": tuple(tree.get("notes", ()))})
+        """Returns the record of a tree of `to_dict`. Raises TypeError or KeyError for another."""
+        return typed(tree, cls, "summary")

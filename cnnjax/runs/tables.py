@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cnnjax.runs.files import replacing
+from cnnjax.runs.files import cell, replacing
 
 PART = 10_000  # rows that are written to Parquet at once
 
@@ -18,14 +18,8 @@ Write = Callable[[Sequence], None]
 def _separated(path: Path, header: dict[str, type], delimiter: str) -> Iterator[Write]:
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=delimiter)
-        writer.writerow(header)
-        yield lambda row: writer.writerow([_cell(value) for value in row])
-
-
-def _cell(value):
-    """A value as a spreadsheet reads it: nothing that it takes for a formula."""
-    formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"./{value}" if formula else value
+        writer.writerow(map(cell, header))
+        yield lambda row: writer.writerow([cell(value) for value in row])
 
 
 @contextlib.contextmanager

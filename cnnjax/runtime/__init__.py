@@ -14,7 +14,7 @@ from cnnjax.runtime.devices import (
     replicated,
     steps_at_once,
 )
-from cnnjax.runtime.memory import is_shortage, keep_memory, readable_shortage
+from cnnjax.runtime.memory import host_bytes, is_shortage, keep_memory, readable_shortage
 from cnnjax.runtime.processes import (
     AGAIN,
     all_or_none,
@@ -33,7 +33,7 @@ from cnnjax.runtime.speed import set_up
 
 __all__ = [
     "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes",
-    "disconnect", "divide_cpu", "end", "from_main", "is_distributed", "is_loss", "is_main",
+    "disconnect", "divide_cpu", "end", "from_main", "host_bytes", "is_distributed", "is_loss", "is_main",
     "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss",
     "readable_shortage", "replicated", "set_up", "steps_at_once", "wait_for_all",
 ]  # fmt: skip

@@ -46,6 +46,15 @@ def keep_memory(config) -> bool:
     return True
 
 
+def host_bytes() -> int:
+    """Returns the bytes of memory that this machine, or the container of this process, has."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # none, or "max"
+            found.append(int(Path(name).read_text()))
+    return min(found)
+
+
 def is_shortage(error: BaseException | None) -> bool:
     """Whether an error of JAX is a lack of memory on the device."""
     return isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and "RESOURCE_EXHAUSTED" in str(error)

@@ -6,8 +6,9 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -16,6 +17,8 @@ from jax.experimental import multihost_utils
 from cnnjax.errors import DataError, PeerError, Stopped, UserError
 from cnnjax.runtime.memory import is_shortage
 
+JOIN = 300  # seconds that a process waits for the others to begin
+FIRST_WORD, NEXT_WORD = 10, 60  # seconds of waiting after which, and then between which, it is said for whom
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
 LEAVE = 15  # seconds that a process waits for the others to leave too
 AGAIN = "start all of them again, they continue from the last checkpoint"
@@ -43,7 +46,9 @@ def _on_abort(number):
     end(_last_words["text"], _last_words["code"])
 
 
-def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> None:
+def connect(
+    coordinator: str = "", processes: int = 0, process: int = -1, say: Callable[[str], None] = lambda text: None
+) -> None:
     """Makes this process one of several. To be called before anything else uses JAX.
 
     Args:
@@ -51,9 +56,10 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
             or Cloud TPU.
         processes: how many there are.
         process: which of them this is.
+        say: hears for whom this process waits, from another thread.
 
     Raises:
-        PeerError: the others did not come, or the environment says nothing.
+        PeerError: the environment says nothing. Where the others do not come within `JOIN` seconds, the process ends.
     """
     # Once a process is lost, a thread of JAX aborts the others; it takes no callback from Python.
     ctypes.CDLL(None).signal(signal.SIGABRT, _on_abort)
@@ -61,12 +67,57 @@ def connect(coordinator: str = "", processes: int = 0, process: int = -1) -> Non
     jax.config.update("jax_enable_preemption_service", False)
     given = {"coordinator_address": coordinator, "num_processes": processes, "process_id": process} if coordinator else {}
     try:
-        jax.distributed.initialize(**given, initialization_timeout=300, heartbeat_timeout_seconds=HEARTBEAT,
-                                   shutdown_timeout_seconds=LEAVE)  # fmt: skip
+        with _waiting(coordinator, processes, process, say):
+            jax.distributed.initialize(**given, initialization_timeout=JOIN, heartbeat_timeout_seconds=HEARTBEAT,
+                                       shutdown_timeout_seconds=LEAVE)  # fmt: skip
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise PeerError(f"cannot join the other processes ({reason}); start all of them with the same --coordinator=HOST:PORT "
                         "and --num_processes, each with its own --process_id") from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def _waiting(coordinator: str, processes: int, process: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Around the joining: says again and again for whom this process waits, also as its last words."""
+    come, usual = threading.Event(), _last_words["text"]
+
+    def speak() -> None:
+        seconds = FIRST_WORD
+        while not come.wait(FIRST_WORD if seconds == FIRST_WORD else NEXT_WORD):
+            missing = _missing(coordinator, processes, process)
+            _last_words["text"] = f"{missing} did not come within {JOIN} s; start all of them again"
+            say(f"waiting for {missing} since {seconds} s; this process ends after {JOIN} s")
+            seconds += NEXT_WORD
+
+    thread = threading.Thread(target=speak, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        come.set()
+        thread.join()
+        _last_words["text"] = usual
+
+
+def _missing(coordinator: str, processes: int, process: int) -> str:
+    """Names the processes that may be missing, as far as this one can know."""
+    if not coordinator:
+        return "other processes of this run"
+    if process > 0 and not _answers(coordinator):
+        return f"process 0 at {coordinator}"
+    others = [number for number in range(processes) if number not in (0, process)]
+    if len(others) > 1:
+        return f"one or more of the processes {', '.join(map(str, others[:8]))}{', ...' if len(others) > 8 else ''}"
+    return f"process {others[0]}" if others else "process 0"
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def disconnect(problem: UserError | None = None) -> None:

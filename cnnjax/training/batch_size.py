@@ -26,7 +26,7 @@ def with_batch_size(config, run: runs.RunDirectory, progress: Progress):
     """
     if not config.data.auto_batch:
         return config
-    size = runs.read_json(run.config)["data"]["batch_size"] if run.is_run() else 0
+    size = run.read_config()["data"]["batch_size"] if run.is_run() else 0
     if not size:
         mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp)
         limit, _ = runtime.device_bytes()

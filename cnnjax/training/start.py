@@ -153,10 +153,11 @@ def _begun_from(state: TrainState, workdir: str, data: Dataset, plan: Plan, mesh
 
 def _seen(workdir: str, data: Dataset) -> int:
     """Counts the images of val and test whose names another run has in its training split."""
-    path = runs.RunDirectory(workdir).splits
-    if not path.exists():
+    run = runs.RunDirectory(workdir)
+    run.sealed.check(run.splits)
+    if not run.splits.exists():
         return 0
-    rows = read_splits(path)
+    rows = read_splits(run.splits)
     trained = {id for id, split in zip(rows.ids, rows.splits, strict=True) if split == "train"}
     return sum(id in trained for name in ("val", "test") for id in data.ids.take(data.splits[name]))
 

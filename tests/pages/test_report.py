@@ -40,7 +40,7 @@ def test_the_page_is_made_from_files_alone(two, tmp_path):
     shutil.rmtree(workdir / "checkpoints")
     numbers = json.loads((workdir / "eval" / "test.json").read_text())
     numbers["accuracy"] = 0.1234
-    (workdir / "eval" / "test.json").write_text(json.dumps(numbers))
+    runs.RunDirectory(workdir).write_json(workdir / "eval" / "test.json", numbers)
     code = f"import sys, cnnjax; cnnjax.write_report({str(workdir)!r}); assert 'jax' not in sys.modules"
     done = child(["-W", "error", "-c", code])
     assert done.returncode == 0, done.stderr
@@ -114,7 +114,8 @@ def test_groups_on_two_sides_are_warned_of(two, tmp_path):
     rows = list(splits.read(workdir / "splits.csv"))
     moved = next(row for row in rows if row[3] == "test")  # other images of its group stay where they were
     changed = [(*row[:3], "train" if row is moved else row[3]) for row in rows]
-    runs.write_rows(workdir / "splits.csv", ("id", "label", "group", "split"), changed)
+    run = runs.RunDirectory(workdir)
+    run.write_rows(run.splits, ("id", "label", "group", "split"), changed)
     assert re.search(r"1 group in more than one split, such as C\d+", text(cnnjax.write_report(workdir)))
 
 
