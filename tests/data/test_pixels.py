@@ -1,11 +1,15 @@
 """The compiled PNG decoder and resize give Pillow's pixels or leave a file to it, and touch no memory but their own."""
 
+import ctypes
+import importlib.util
 import io
 import os
 import random
 import shutil
+import struct
 import subprocess
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +86,7 @@ def test_png_that_is_not_whole_is_left_to_pillow():
     checksum[-1] ^= 1
     unknown = b"\5" + rows[1:]
     for data in (png(4, 5, rows[:-1]), png(4, 5, rows + b"\0"), png(4, 5, unknown), png(4, 5, b"", compressed=bytes(checksum)),
+                 png(4, 5, b"", compressed=zlib.compress(rows) + b"x"),
                  png(4, 5, b"", compressed=zlib.compress(rows)[:-3]), png(4, 5, rows) + b"x", png(4, 5, rows)[:-12],
                  png(11_000, 11_000, rows)):  # fmt: skip
         assert pixels.decode([data]) == [None]
@@ -94,6 +99,96 @@ def test_png_in_several_parts():
     parts = b"".join(chunk(b"IDAT", part) for part in (whole[:5], whole[5:9], whole[9:]))
     data = png(4, 5, b"", before=parts, compressed=b"x")
     assert same_as_pillow(data.replace(chunk(b"IDAT", b"x"), b""))
+
+
+def packed(bits):
+    """PNG file of one black row: a deflate block of a zero and 97 matches of 258 bytes, by its bits in order."""
+    data = int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
+    return png(1, 86 * 97, b"", compressed=b"\x78\1" + data + struct.pack(">I", zlib.adler32(bytes(1 + 258 * 97))))
+
+
+def fixed(length, distance):
+    """File with a block of fixed codes, whose last match has the two symbols."""
+    return packed("11000110000" + "1100010100000" * 96 + f"{0b11000000 + length - 280:08b}{distance:05b}" + "0" * 20)
+
+
+def dynamic(literals, distances):
+    """File with a block of its own codes, as many as given. Four of them are used, all of them legal."""
+    lengths = ["0"] * (literals + distances)
+    lengths[0] = lengths[literals] = "10"  # one bit
+    lengths[256] = lengths[285] = "11"  # two bits
+    counts = f"{literals - 257:05b}"[::-1] + f"{distances - 1:05b}"[::-1] + "1111"
+    codes = "000" * 3 + "100" + "000" * 11 + "010000010000"  # 0 has one bit; 2 and 1 have two
+    return packed("101" + counts + codes + "".join(lengths) + "0" + "110" * 97 + "10")
+
+
+@compiled
+def test_deflate_with_the_last_legal_codes_is_decoded():
+    assert all(map(same_as_pillow, (fixed(285, 29), dynamic(286, 1), dynamic(286, 30))))
+
+
+@compiled
+@pytest.mark.parametrize("block, first, second", [(fixed, 286, 29), (fixed, 287, 29), (fixed, 285, 30), (fixed, 285, 31),
+                                                  (dynamic, 287, 1), (dynamic, 288, 1), (dynamic, 286, 31),
+                                                  (dynamic, 286, 32)])  # fmt: skip
+def test_deflate_that_only_lenient_decoders_take_is_refused_as_by_pillow(block, first, second):
+    data = block(first, second)
+    assert pixels.decode([data]) == [None]
+    with pytest.raises(images.ImageError):
+        images.decode(data)
+
+
+def damaged_deflate(rng, streams):
+    """A file of pixels one to a row, with right CRCs and, if zlib can read the damaged stream, mostly a right Adler-32."""
+    stream = bytearray(rng.choice(streams))
+    for _ in range(rng.choice((1, 1, 2))):
+        stream[rng.randrange(min(len(stream), rng.choice((20, 1000))))] ^= 1 << rng.randrange(8)
+    reader = zlib.decompressobj(-15)
+    try:
+        rows = reader.decompress(stream[2:])
+    except zlib.error:
+        return png(100, 1, b"", compressed=bytes(stream))
+    if reader.eof and rng.randrange(4):
+        stream = stream[: len(stream) - len(reader.unused_data)] + struct.pack(">I", zlib.adler32(rows))
+    return png(max(len(rows) // 4, 1), 1, b"", compressed=bytes(stream))
+
+
+@compiled
+def test_damaged_deflate_with_right_checksums_is_read_as_by_pillow_or_left_to_it():
+    rng, streams = random.Random(0), []
+    for level, strategy in (
+        (0, 0),
+        (6, zlib.Z_FIXED),
+        (1, zlib.Z_RLE),
+        (6, zlib.Z_HUFFMAN_ONLY),
+        (9, 0),
+        (9, zlib.Z_FILTERED),
+    ):
+        for most in (2, 5):
+            packer = zlib.compressobj(level, zlib.DEFLATED, 15, 9, strategy)
+            streams.append(packer.compress(bytes(rng.randrange(most) for _ in range(400))) + packer.flush())
+    decoded = sum(same_as_pillow(damaged_deflate(rng, streams)) for _ in range(2000))
+    assert 200 < decoded < 1500
+
+
+@compiled
+@pytest.mark.parametrize("name", ["absent.zlib_ng", "zlib_ng.absent", "_ctypes"])
+def test_without_zlib_ng_or_its_functions_png_is_left_to_pillow(monkeypatch, name):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: find(name))
+    monkeypatch.setattr(pixels, "_inflater", pixels._inflater.__wrapped__)
+    data = encoded(noise(), "PNG")
+    assert pixels.decode([data]) == [None] and np.array_equal(images.decode(data), noise())
+
+
+@compiled
+def test_zlib_ng_of_another_version_is_not_used(monkeypatch):
+    refuse = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32)(lambda *_: -6)
+    functions = pixels._Inflater.from_buffer_copy(pixels._inflater().contents)
+    functions.inflateInit_ = ctypes.cast(refuse, ctypes.c_void_p)
+    monkeypatch.setattr(pixels, "_inflater", lambda: ctypes.pointer(functions))
+    with ThreadPoolExecutor(1) as fresh:  # a thread's stream stays open
+        assert fresh.submit(pixels.decode, [encoded(noise(), "PNG")]).result() == [None]
 
 
 @compiled
@@ -137,23 +232,25 @@ void cnnjax_decode(long, const uint8_t* const*, const long*, const pixels::Infla
 }
 std::mt19937 engine;
 size_t below(size_t n) { return engine() % std::max<size_t>(n, 1); }
-int inflate(void*, const void* from, size_t size, void* to, size_t room, size_t* found) {
-  auto* bytes = static_cast<const uint8_t*>(from);
+int32_t inflate(pixels::Stream* stream, int32_t) {
+  const uint8_t* bytes = stream->next_in;
   bool last = false;
-  *found = 0;
   for (size_t at = 2; !last;) {
-    if (at + 5 > size || bytes[at] > 1) return 1;
+    if (at + 5 > stream->avail_in || bytes[at] > 1) return -3;
     last = bytes[at];
     const size_t length = bytes[at + 1] | bytes[at + 2] << 8;
     at += 5;
-    if (length > size - at || length > room - *found) return 1;
-    std::memcpy(static_cast<uint8_t*>(to) + *found, bytes + at, length);
-    at += length, *found += length;
+    if (length > stream->avail_in - at || length > stream->avail_out) return -3;
+    std::memcpy(stream->next_out, bytes + at, length);
+    at += length, stream->next_out += length, stream->avail_out -= length;
   }
-  return 0;
+  stream->avail_in = 0;
+  return 1;
 }
-const pixels::Inflater inflater{[]() -> void* { return &engine; }, [](void*) {}, inflate, [](uint32_t, const void* data, size_t size) {
-  auto* after = static_cast<const uint8_t*>(data) + size;
+int32_t nothing(pixels::Stream*) { return 0; }
+const pixels::Inflater inflater{[](pixels::Stream*, const char*, int32_t) { return 0; }, nothing, inflate, nothing,
+                                [](uint32_t, const uint8_t* data, size_t size) {
+  const uint8_t* after = data + size;
   return uint32_t(after[0]) << 24 | after[1] << 16 | after[2] << 8 | after[3];
 }};
 std::string damaged(const std::vector<std::string>& files) {

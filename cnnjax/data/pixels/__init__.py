@@ -25,7 +25,7 @@ RGB = b"\x08\x02\0\0\0"  # 8 bits, red, green and blue, without interlace
 class _Inflater(ctypes.Structure):
     """`Inflater` of pixels.h."""
 
-    NAMES = ("alloc_decompressor", "free_decompressor", "zlib_decompress", "crc32")
+    NAMES = ("inflateInit_", "inflateReset", "inflate", "inflateEnd", "crc32")
     _fields_ = [(name, ctypes.c_void_p) for name in NAMES]
 
 
@@ -117,10 +117,10 @@ def _address(values: np.ndarray) -> int:
 
 @functools.cache
 def _inflater() -> ctypes.Array | None:
-    """libdeflate, as the package `deflate` brings it; None: PNG files are left to Pillow."""
+    """zlib-ng, as the package of that name brings it; None: PNG files are left to Pillow."""
     try:
-        library = ctypes.CDLL(importlib.util.find_spec("deflate._deflate").origin)
-        functions = [ctypes.cast(getattr(library, f"libdeflate_{name}"), ctypes.c_void_p) for name in _Inflater.NAMES]
+        library = ctypes.CDLL(importlib.util.find_spec("zlib_ng.zlib_ng").origin)
+        functions = [ctypes.cast(getattr(library, f"zng_{name}"), ctypes.c_void_p) for name in _Inflater.NAMES]
     except (ImportError, AttributeError, OSError):
         return None
     return ctypes.pointer(_Inflater(*functions))

@@ -23,12 +23,28 @@ inline uint8_t* room(std::vector<uint8_t>& bytes, size_t size) {
   return bytes.data();
 }
 
-// libdeflate's functions.
+// `zng_stream` of zlib-ng 2; `Inflater::open` is given its size and refuses another.
+struct Stream {
+  const uint8_t* next_in;
+  uint32_t avail_in;
+  size_t total_in;
+  uint8_t* next_out;
+  uint32_t avail_out;
+  size_t total_out;
+  const char* msg;
+  void *state, *zalloc, *zfree, *opaque;
+  int data_type;
+  uint32_t adler;
+  unsigned long reserved;
+};
+
+// zlib-ng's functions. Some versions take 32 bits of crc32's size.
 struct Inflater {
-  void* (*open)();
-  void (*close)(void*);
-  int (*inflate)(void*, const void*, size_t, void*, size_t, size_t*);
-  uint32_t (*crc32)(uint32_t, const void*, size_t);
+  int32_t (*open)(Stream*, const char* version, int32_t size);
+  int32_t (*reset)(Stream*);
+  int32_t (*inflate)(Stream*, int32_t flush);
+  int32_t (*close)(Stream*);
+  uint32_t (*crc32)(uint32_t, const uint8_t*, size_t);
 };
 
 // A PNG file with the header of 8-bit RGB, `height` by `width`, to rows of three bytes a pixel; false where Pillow is not sure to

@@ -67,11 +67,23 @@ long harmless(const uint8_t* name) {
   return -1;
 }
 
-struct Stream {  // libdeflate's state, of one thread
-  void* state = nullptr;
-  void (*close)(void*) = nullptr;
-  ~Stream() {
-    if (state) close(state);
+// One thread's stream, which keeps its memory from one image to the next.
+struct Zlib {
+  Stream stream{};
+  int32_t (*close)(Stream*) = nullptr;  // once it is open
+  ~Zlib() {
+    if (close) close(&stream);
+  }
+
+  // Returns whether `from` is one whole zlib stream, of `expected` bytes.
+  bool inflate(const Inflater& inflater, const uint8_t* from, size_t size, uint8_t* to, size_t expected) {
+    constexpr int32_t OK = 0, STREAM_END = 1, FINISH = 4;
+    if (size > UINT32_MAX) return false;
+    if (!close && inflater.open(&stream, "2", sizeof stream) == OK) close = inflater.close;
+    if (!close || inflater.reset(&stream) != OK) return false;
+    stream.next_in = from, stream.avail_in = size;
+    stream.next_out = to, stream.avail_out = expected;
+    return inflater.inflate(&stream, FINISH) == STREAM_END && !stream.avail_in && !stream.avail_out;
   }
 };
 
@@ -79,14 +91,14 @@ struct Stream {  // libdeflate's state, of one thread
 
 bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long height, long width, uint8_t* out) {
   static thread_local std::vector<uint8_t> joined, rows;
-  static thread_local Stream stream;
+  static thread_local Zlib zlib;
   long at = 8, expected = (3 * width + 1) * height;
   bool ended = false, whole = false;
   joined.clear();
   while (!whole) {
     if (at + 12 > size) return false;
     const long bytes = big32(data + at);
-    if (bytes > size - at - 12) return false;
+    if (bytes > INT32_MAX /* PNG's limit, and within crc32's */ || bytes > size - at - 12) return false;
     const uint8_t *name = data + at + 4, *content = name + 4, *after = content + bytes;
     if (inflater.crc32(0, name, bytes + 4) != big32(after)) return false;
     if (!std::memcmp(name, "IDAT", 4)) {
@@ -101,10 +113,8 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long h
     }
     at += bytes + 12;
   }
-  if (!stream.state) stream.state = inflater.open(), stream.close = inflater.close;
-  size_t found = 0;
-  whole = stream.state && !inflater.inflate(stream.state, joined.data(), joined.size(), room(rows, expected + 1), expected, &found) &&
-          long(found) == expected && unfilter(rows.data(), height, width, out);
+  whole = zlib.inflate(inflater, joined.data(), joined.size(), room(rows, expected + 1), expected) &&
+          unfilter(rows.data(), height, width, out);
   if (rows.size() > LARGE) rows = {};
   if (joined.capacity() > LARGE) joined = {};
   return whole;
