@@ -202,7 +202,7 @@ def _list_zip(path: Path, page: str) -> Files:
                 name = code_pages.name_of(info, page, unknown)
                 name = name if "/" in name else name.replace("\\", "/")
                 if reason := "a zero byte in its name" if "\0" in info.orig_filename else _refusal(name, info.file_size):
-                    rejected.append((name[:MAX_NAME], reason))
+                    rejected.append((name[:100] if len(name) > MAX_NAME else name, reason))
                 elif name.endswith("/"):
                     folders.append(name[:-1])
                 elif stat.S_ISLNK(info.external_attr >> 16):
@@ -269,7 +269,7 @@ def _tar_files(reader: TarReader, rejected: list, folders: list) -> Iterator[tup
     for member in reader:
         name = spelled_out(member.name.removeprefix("./"))
         if reason := _refusal(member.name, member.size if member.kind == "file" else 0):
-            rejected.append((name[:MAX_NAME], reason))
+            rejected.append((name[:100] if len(name) > MAX_NAME else name, reason))
         elif member.kind == "folder":
             folders.append(name)
         elif member.kind != "file":

@@ -16,13 +16,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from cnnjax.data.limits import MAX_BYTES
+from cnnjax.data.limits import MAX_BYTES, MAX_DICTIONARY
 from cnnjax.errors import DataError
 
 BLOCK = 512  # bytes
 PIECE = 2**16  # bytes that are decompressed at once
 MAX_HEADER = 2**20  # bytes of a long name or of a pax header; extended attributes take up to 64 KiB each
-MAX_DICTIONARY = 2**28  # bytes that a decoder of xz may take; `xz -9` asks for 65 MiB, and 1 GiB is possible
 EXTENSIONS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,

@@ -1,23 +1,26 @@
 """Zip archives: the members in their directory, and how to read one of them, in bounded memory."""
 
+import bz2
 import dataclasses
 import functools
 import io
+import lzma
 import struct
 import weakref
 import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
 
+from cnnjax.data.limits import MAX_BYTES, MAX_DICTIONARY
+
 PART = 2**20  # bytes of the directory that are parsed at once: `ZipFile` keeps a kilobyte for each member
-PIECE = (
-    2**12
-)  # bytes of a member that are decompressed at once where the decoder has no limit: of bzip2 they give up to 90 MB
 ZIP_PLACE = {"file_size": "uint64", "CRC": "uint32", "header_offset": "int64", "compress_size": "uint64",
              "flag_bits": "uint16", "compress_type": "uint16"}  # fmt: skip
-METHODS = {9: "deflate64", 93: "zstd", 95: "xz", 98: "PPMd"}  # that programs write and `zipfile` does not read
+READ = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+METHODS = {9: "deflate64", 93: "zstd", 95: "xz", 98: "PPMd"}  # that programs write, and that are not read
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,16 +51,37 @@ class ZipReference:
             setattr(info, name, value)
         if info.flag_bits & 1:
             raise RuntimeError(f"File {self.member!r} is encrypted, password required for extraction")
-        if info.compress_type in METHODS:
-            raise NotImplementedError(f"compressed with {METHODS[info.compress_type]}; write the archive anew with deflate")
-        with _opened(self.archive).open(info) as file:
-            # `ZipExtFile.read()` without a number decompresses what is there, whatever the directory declares.
-            if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                data = file.read(info.file_size)
-            else:
-                data = b"".join(iter(lambda: file.read(PIECE), b""))
+        if info.compress_type not in READ:
+            name = METHODS.get(info.compress_type, f"method {info.compress_type}")
+            raise NotImplementedError(f"compressed with {name}; write the archive anew with deflate")
+        if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            with _opened(self.archive).open(info) as file:
+                data = file.read(
+                    info.file_size
+                )  # without a number it decompresses what is there, whatever the directory says
+        else:
+            data = self._bounded(info)
         if len(data) != info.file_size:
             raise ValueError(f"it has {len(data):,} bytes, and the directory of the archive says {info.file_size:,}")
+        return data
+
+    def _bounded(self, info: zipfile.ZipInfo) -> bytes:
+        """Returns a member compressed with bzip2 or LZMA, which `zipfile` decompresses without a limit."""
+        if info.compress_size > MAX_BYTES:
+            raise ValueError(f"{info.compress_size:,} compressed bytes, more than {MAX_BYTES:,}")
+        raw = zipfile.ZipInfo(self.member)  # without a CRC nothing is compared
+        raw.header_offset, raw.file_size, raw.compress_size = info.header_offset, info.compress_size, info.compress_size
+        with _opened(self.archive).open(raw) as file:
+            data = file.read(info.compress_size)
+        if info.compress_type == zipfile.ZIP_BZIP2:
+            coder = bz2.BZ2Decompressor()
+        else:  # the five bytes of properties after a version and their number are those of an .lzma file
+            length = -1 if info.flag_bits & 2 else info.file_size  # -1: a mark ends the data
+            coder = lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=MAX_DICTIONARY)
+            data = data[4:9] + struct.pack("<q", length) + data[9:]
+        data = coder.decompress(data, max(info.file_size, 1))
+        if zlib.crc32(data) != info.CRC:
+            raise zipfile.BadZipFile(f"Bad CRC-32 for file {self.member!r}")
         return data
 
 
