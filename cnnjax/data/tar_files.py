@@ -154,6 +154,7 @@ class TarReader:
                     yield member
                     raise
             yield member
+            member.data = b""  # while the next one is read
             if info.type not in WITHOUT_DATA:
                 self._skip(-member.size % BLOCK)
 
