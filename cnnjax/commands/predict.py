@@ -37,6 +37,8 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
     if found.others:
         progress.warn(f"{counted(found.others, 'file')} {'is not a picture' if found.others == 1 else 'are not pictures'}, by name, and left out; name "
                       "one itself to have it read")  # fmt: skip
+    for line in found.warnings:
+        progress.warn(line)
     if output.exists() and not overwrite:
         raise DataError(f"{output} exists; replace it with --overwrite, or name another --output=FILE")
     classifier = inference.load(workdir, step, trust_code=trust_code)

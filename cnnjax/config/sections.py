@@ -55,6 +55,7 @@ class Data(Section):
                            least=0)
     group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files above which a run is refused", least=0, most=1)
+    partial: bool = key(False, "use the whole files of a .tar that ends early or is damaged; else it is refused")
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
                         choices=("shuffled", "balanced"))
     batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=1,

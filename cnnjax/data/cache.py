@@ -31,6 +31,7 @@ from cnnjax.progress import Progress
 FORMAT = 6  # part of the key: raise it when decoded pixels change
 CHUNK = 64  # images per task of a thread, fewer where they take more than
 CHUNK_BYTES = 2**21  # so that those on their way stay in the processor's caches
+HELD = 2**28  # bytes of encoded files that wait for a thread, and one file more, or one chunk
 ALONE = 600  # fewer images are decoded in the calling thread
 FACTS = ("width", "height", "format", "mode", "low", "high", "reason")
 
@@ -54,7 +55,20 @@ def decode_chunk(references: list[Reference], shape: tuple[int, int], method: st
                  levels: tuple[float, ...] = ()) -> tuple[np.ndarray, list[dict]]:  # fmt: skip
     """Reads and decodes in the calling thread, to `out`: uint8 [n, height, width, 3], and `FACTS` of each."""
     out = np.empty((len(references), *shape, 3), np.uint8) if out is None else out[: len(references)]
-    files = [_read(reference) for reference in references]
+    left, facts = collections.deque(references), []
+    while left:
+        files, held = [], 0
+        while left and held < HELD // 8:
+            files.append(_read(left.popleft()))
+            held += _bytes(files[-1])
+        facts += _decode_files(files, shape, method, out[len(facts) : len(facts) + len(files)], levels)
+    return out, facts
+
+
+def _decode_files(
+    files: list, shape: tuple[int, int], method: str, out: np.ndarray, levels: tuple[float, ...]
+) -> list[dict]:
+    """`FACTS` of files or of the errors that reading them gave, decoded to `out`."""
     facts = []
     for file, pixels, known in zip(files, out, images_lib.decode_plain(files, method, out), strict=True):
         reason = ""
@@ -71,7 +85,25 @@ def decode_chunk(references: list[Reference], shape: tuple[int, int], method: st
             if reason:
                 pixels[:] = 0
         facts.append({**known, "reason": reason})
-    return out, facts
+    return facts
+
+
+def _bytes(file) -> int:
+    """Bytes of a file or of its pixels; 0 for an error, or a file that is not read yet."""
+    return memoryview(file).nbytes if isinstance(file, (bytes, np.ndarray)) else 0
+
+
+def _chunks(references: Iterable[Reference], most: int) -> Iterator[tuple[int, list[Reference]]]:
+    """The number of the first one and up to `most` references, fewer where they hold large files."""
+    first, chunk, held = 0, [], 0
+    for reference in references:
+        chunk.append(reference)
+        held += _bytes(getattr(reference, "data", None))
+        if len(chunk) == most or held >= HELD // 8:
+            yield first, chunk
+            first, chunk, held = first + len(chunk), [], 0
+    if chunk:
+        yield first, chunk
 
 
 def _read(reference: Reference):
@@ -102,8 +134,6 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
     """
     most = max(min(CHUNK, CHUNK_BYTES // (3 * math.prod(shape))), 1)
     most = 1 << (most.bit_length() - 1)  # a power of two, as networks are given them
-    iterator = iter(references)
-    chunks = iter(lambda: list(itertools.islice(iterator, most)), [])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = workers or cores
     ahead = 0 if count <= ALONE or workers == 1 else 3 * workers
@@ -117,7 +147,7 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
             rooms.append(room)
         return room, facts
 
-    tasks = zip(itertools.count(0, most), chunks)
+    tasks = _chunks(references, most)
     with images_lib.quiet():
         for room, facts in _ahead(decode, tasks, ahead, workers) if ahead else itertools.starmap(decode, tasks):
             yield room[: len(facts)], facts
@@ -125,14 +155,17 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
                 rooms.append(room)
 
 
-def _ahead(function: Callable, tasks: Iterable[tuple], ahead: int, workers: int) -> Iterator:
-    """`itertools.starmap` by threads, which do up to `ahead` more than were asked for."""
+def _ahead(function: Callable, tasks: Iterable[tuple[int, list[Reference]]], ahead: int, workers: int) -> Iterator:
+    """`itertools.starmap` by threads, which do up to `ahead` more than were asked for, of `HELD` bytes."""
     # Threads: the decoders and the resize release the interpreter, and nothing is started or copied.
-    pool, pending = ThreadPoolExecutor(workers), collections.deque()
+    pool, pending, sizes = ThreadPoolExecutor(workers), collections.deque(), collections.deque()
     try:
         for task in tasks:
             pending.append(pool.submit(function, *task))
-            if len(pending) > ahead:
+            sizes.append(sum(_bytes(getattr(reference, "data", None)) for reference in task[1]))
+            del task  # it holds files
+            while len(pending) > ahead or (pending and sum(sizes) > HELD):
+                sizes.popleft()
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -10,6 +10,7 @@ from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.listings import ARCHIVES, FileReference, Reference, list_files
 from cnnjax.data.tables import find_files, is_table
 from cnnjax.errors import DataError
+from cnnjax.progress import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Inputs:
         count: how many.
         stream: () -> (name, reference), again at each call; one archive after the other, each in its own order.
         others: files of folders and archives that are told by their names not to be pictures, and left out.
+        warnings: lines about archives that end early, and about members that are not read.
     """
 
     count: int
     stream: Callable[[], Iterator[tuple[str, Reference]]]
     others: int
+    warnings: tuple[str, ...] = ()
 
 
 def find_inputs(given: Iterable[str]) -> Inputs:
@@ -35,11 +38,11 @@ def find_inputs(given: Iterable[str]) -> Inputs:
     archives, as in training. Then come the members of archives, as ARCHIVE/member, and the files that tables name.
 
     Raises:
-        DataError: one of the inputs leads to no file, an archive is damaged, or a table has no column of files.
+        DataError: one of the inputs leads to no file, an archive is damaged from its beginning, or a table has no column of files.
     """
     loose: set[str] = set()
     groups: list[tuple[int, Callable[[], Iterator[tuple[str, Reference]]]]] = []
-    others = 0
+    others, warnings = 0, []
     for name in dict.fromkeys(map(os.path.expanduser, given)):
         if os.path.isdir(name):
             inside, count = _files_below(name)
@@ -51,9 +54,10 @@ def find_inputs(given: Iterable[str]) -> Inputs:
             groups.append((len(files), lambda files=files: ((path, FileReference(path)) for path in files)))
             found = bool(files)
         elif os.path.isfile(name) and name.lower().endswith(ARCHIVES):
-            count, stream, left = _members(name)
+            count, stream, left, said = _members(name)
             groups.append((count, stream))
             others += left
+            warnings += said
             found = count > 0
         else:
             inside = (
@@ -73,7 +77,7 @@ def find_inputs(given: Iterable[str]) -> Inputs:
         for _, members in groups:
             yield from members()
 
-    return Inputs(len(paths) + sum(count for count, _ in groups), stream, others)
+    return Inputs(len(paths) + sum(count for count, _ in groups), stream, others, tuple(warnings))
 
 
 def _files_below(folder: str) -> tuple[list[str], int]:
@@ -92,11 +96,16 @@ def _files_below(folder: str) -> tuple[list[str], int]:
     return found, others
 
 
-def _members(archive: str) -> tuple[int, Callable[[], Iterator[tuple[str, Reference]]], int]:
-    """The number of pictures in an archive, the way to them, and the number of other files."""
-    files = list_files(Path(archive))
+def _members(archive: str) -> tuple[int, Callable[[], Iterator[tuple[str, Reference]]], int, list[str]]:
+    """The number of pictures in an archive, the way to them, the number of other files, and lines about what is not read."""
+    files = list_files(Path(archive), partial=True)
     ours = {number: name for number, name in enumerate(files.names) if not is_system(name)}
     wanted = {number: f"{archive}/{name}" for number, name in ours.items() if not is_other(name)}
+    rejected = [(name, reason) for name, reason in files.rejected if not is_system(name) and not is_other(name)]
+    said = [files.ending] if files.ending else []
+    if rejected:
+        name, reason = min(rejected)
+        said.append(f"{counted(len(rejected), 'member')} of {archive} left out, such as {name} ({reason})")
 
     def stream() -> Iterator[tuple[str, Reference]]:
         if files.stream:  # it can be read from its beginning only
@@ -106,4 +115,4 @@ def _members(archive: str) -> tuple[int, Callable[[], Iterator[tuple[str, Refere
             place = tuple(column[number] for column in files.places)
             yield name, files.reference(ours[number], place)
 
-    return len(wanted), stream, len(ours) - len(wanted)
+    return len(wanted), stream, len(ours) - len(wanted), said

@@ -1,15 +1,11 @@
 """The files of a folder or an archive, and how to read one of them later, in any process."""
 
+import contextlib
 import dataclasses
-import functools
-import io
 import json
 import os
 import re
 import stat
-import struct
-import tarfile
-import weakref
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,13 +15,15 @@ import numpy as np
 
 from cnnjax.data import code_pages
 from cnnjax.data.columns import Column, table
+from cnnjax.data.limits import MAX_BYTES
+from cnnjax.data.tar_files import DAMAGE, TarMember, TarReader, TarReference, is_plain, is_tar, open_tar
+from cnnjax.data.zip_files import ZIP_PLACE, ZipReference, overlapping, read_directory
 from cnnjax.errors import DataError
+from cnnjax.progress import counted
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 SIGNATURES = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ")  # with which archives, but for .tar, begin
-
-
-PAGED = 200_000  # members of a zip archive from which its directory is read in parts
+MAX_NAME = 4096  # bytes of a name below the root: Linux takes no longer path
 
 
 class Reference(Protocol):
@@ -37,63 +35,34 @@ class Reference(Protocol):
 
 class FileReference(NamedTuple):
     path: str
-    size: int | None = None  # in bytes, as far as it is known
 
     def read(self) -> bytes:
-        file = os.open(self.path, os.O_RDONLY)  # half the calls of `open`
+        """Returns the file.
+
+        Raises:
+            OSError: it cannot be opened.
+            ValueError: not a regular file, more than `MAX_BYTES`, or one that became shorter meanwhile.
+        """
+        # Half the calls of `open`; one that waits, as of a pipe without a writer, would not end.
+        file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            size = os.fstat(file).st_size if self.size is None else self.size
-            data = os.read(file, size + 1)
-            while len(data) != size and (more := os.read(file, 2**20)):  # it has grown, or a read was cut short
+            facts = os.fstat(file)
+            if not stat.S_ISREG(facts.st_mode):
+                raise ValueError("not a regular file")
+            data = os.read(file, min(facts.st_size, MAX_BYTES) + 1)
+            while len(data) != facts.st_size and (
+                more := os.read(file, max(len(data), 2**20))
+            ):  # it has grown, or a read was cut short
                 data += more
+                if len(data) > MAX_BYTES:
+                    break
+            if len(data) > MAX_BYTES:
+                raise ValueError(_too_large(max(facts.st_size, len(data))))
+            if len(data) < facts.st_size:
+                raise ValueError(f"it became shorter while it was read, {len(data):,} of {facts.st_size:,} bytes")
             return data
         finally:
             os.close(file)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ZipReference:
-    archive: str
-    member: str
-    place: tuple[int, ...]  # as `ZIP_PLACE`
-
-    def read(self) -> bytes:
-        info = zipfile.ZipInfo(self.member)
-        for name, value in zip(ZIP_PLACE, self.place, strict=True):
-            setattr(info, name, value)
-        if info.flag_bits & 1:
-            raise RuntimeError(f"File {self.member!r} is encrypted, password required for extraction")
-        return _open_zip(self.archive).read(info)
-
-
-ZIP_PLACE = {"file_size": "uint64", "CRC": "uint32", "header_offset": "int64", "compress_size": "uint64",
-             "flag_bits": "uint16", "compress_type": "uint16"}  # fmt: skip
-
-
-@functools.lru_cache(maxsize=4)
-def _open_zip(archive: str) -> zipfile.ZipFile:
-    """Reads members that it is told where to find; it knows of none, for a directory takes a kilobyte for each."""
-    opened = zipfile.ZipFile(io.BytesIO(_zip_end(0, 0)))
-    opened.fp = open(archive, "rb")  # noqa: SIM115
-    weakref.finalize(opened, opened.fp.close)
-    return opened
-
-
-def _zip_end(count: int, size: int) -> bytes:
-    """Returns the end of a zip archive whose directory has `count` members in `size` bytes."""
-    return struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, count, count, size, 0, 0)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TarReference:
-    archive: str
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        with open(self.archive, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,6 +85,7 @@ class Files:
         reference: (name, place) -> reference.
         folders: that hold nothing, and in archives those that have an entry of their own.
         warnings: lines about what is odd.
+        ending: of these, the line about an archive that may lack files at its end; "" for none.
         stream: of what can only be read from its beginning: () -> (number of the file, reference).
     """
 
@@ -127,30 +97,33 @@ class Files:
     folders: list[str] = dataclasses.field(default_factory=list)
     stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
+    ending: str = ""
 
 
-def list_files(path: Path, page: str = "") -> Files:
+def list_files(path: Path, page: str = "", *, partial: bool = False) -> Files:
     """Lists a folder or an archive; an archive is known by its content.
 
     Args:
         path: of it.
         page: code page of the names in a zip archive that do not say theirs; see `code_pages.name_of`.
+        partial: list the whole files of a tar archive that ends early or is damaged, with a warning.
 
     Raises:
         DataError: it is neither, or damaged.
     """
     if path.is_dir():
         return _list_folder(path)
+    if not path.is_file():
+        raise DataError(f"{path} is neither a folder nor a file; name one with --config.data.path=PATH")
     try:
         if zipfile.is_zipfile(path):
             return _list_zip(path, page)
-        if tarfile.is_tarfile(path):
-            return _list_tar(path)
+        if is_tar(path):
+            return _list_tar(path, partial)
     except DataError:
         raise
     except Exception as error:  # damage makes the readers raise anything, zlib.error and LZMAError among it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged ({reason}); get it again") from None
+        raise DataError(f"{path} is damaged ({_reason(error)}); get it again") from None
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(262)
@@ -159,6 +132,10 @@ def list_files(path: Path, page: str = "") -> Files:
                         "original's and get it again")  # fmt: skip
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content; name one "
                     "with --config.data.path=PATH")  # fmt: skip
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _list_folder(root: Path) -> Files:
@@ -185,16 +162,14 @@ def _list_folder(root: Path) -> Files:
                 except OSError as error:
                     rejected.append((id, f"cannot be read ({error.strerror})"))
                     continue
-                if not stat.S_ISREG(facts.st_mode):
-                    rejected.append((id, "not a regular file"))
+                if not stat.S_ISREG(facts.st_mode) or facts.st_size > MAX_BYTES:
+                    rejected.append((id, _too_large(facts.st_size) if stat.S_ISREG(facts.st_mode) else "not a regular file"))
                     continue
                 yield id, facts.st_size, facts.st_mtime_ns
 
     names, *places = table(rows(), "string", "int64", "int64")
     above = os.path.join(root, "")
-    return Files(
-        names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name), place[0]), folders
-    )
+    return Files(names, places, tuple, rejected, lambda name, place: FileReference(above + spelled.get(name, name)), folders)
 
 
 def spelled_out(name: str) -> str:
@@ -202,8 +177,19 @@ def spelled_out(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _unsafe(name: str) -> bool:
-    return name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or bool(re.match("[A-Za-z]:", name))
+def _too_large(size: int) -> str:
+    return f"{size:,} bytes, more than {MAX_BYTES:,}"
+
+
+def _refusal(name: str, size: int) -> str:
+    """Returns why a member of an archive is not read, by its name and its bytes; "" where it is."""
+    if len(name) > MAX_NAME:
+        return f"a name of {len(name):,} letters, more than {MAX_NAME:,}"
+    if "\0" in name:
+        return "a zero byte in its name"
+    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match("[A-Za-z]:", name):
+        return "points outside the archive"
+    return _too_large(size) if size > MAX_BYTES else ""
 
 
 def _list_zip(path: Path, page: str) -> Files:
@@ -211,14 +197,14 @@ def _list_zip(path: Path, page: str) -> Files:
 
     def rows() -> Iterator[tuple]:
         with open(path, "rb") as file:
-            for info in _zip_members(file):
+            for info in read_directory(file):
                 # Some programs of Windows write "\\" where the format wants "/".
                 name = code_pages.name_of(info, page, unknown)
                 name = name if "/" in name else name.replace("\\", "/")
-                if name.endswith("/"):
+                if reason := "a zero byte in its name" if "\0" in info.orig_filename else _refusal(name, info.file_size):
+                    rejected.append((name[:100] if len(name) > MAX_NAME else name, reason))
+                elif name.endswith("/"):
                     folders.append(name[:-1])
-                elif _unsafe(name):
-                    rejected.append((name, "points outside the archive"))
                 elif stat.S_ISLNK(info.external_attr >> 16):
                     rejected.append((name, "a link inside an archive"))
                 else:
@@ -227,76 +213,66 @@ def _list_zip(path: Path, page: str) -> Files:
                     yield name, *(getattr(info, field) for field in ZIP_PLACE)
 
     names, *places = table(rows(), "string", *ZIP_PLACE.values())
+    place = dict(zip(ZIP_PLACE, places, strict=True))
+    shared = overlapping(place["header_offset"].array.to_numpy(), place["compress_size"].array.to_numpy())
+    if shared.any():
+        rejected += [(name, "shares its bytes with another member") for name in names.take(np.flatnonzero(shared))]
+        names, *places = (Column(column.array.filter(~shared)) for column in (names, *places))
     return Files(names, places, lambda place: place[:2], rejected,
                   lambda name, place: ZipReference(str(path), spelled.get(name, name), place), folders, warnings=code_pages.advice(unknown))  # fmt: skip
 
 
-def _zip_members(file) -> Iterator[zipfile.ZipInfo]:
-    """Gives the members of an archive; of `PAGED` or more a part at a time, because `ZipFile` keeps a kilobyte for each."""
-    end = zipfile._EndRecData(file)  # private: the search for the end that `is_zipfile` has made
-    if not end:
-        raise zipfile.BadZipFile("File is not a zip file")
-    if end[4] < PAGED:  # what the archive says of itself; the members found may be others
-        with zipfile.ZipFile(file) as archive:
-            yield from archive.infolist()
-        return
-    left, given = end[5], end[6]
-    start = end[9] - left - (76 if end[0] == b"PK\6\6" else 0)  # bytes of the end of a large archive (ZIP64)
-    if start < 0:
-        raise zipfile.BadZipFile("Bad offset for central directory")
-    file.seek(start)
-    while left > 0:
-        part, count = bytearray(), 0
-        while left > 0 and count < 1000:
-            head = file.read(46)
-            if len(head) < 46:
-                raise zipfile.BadZipFile("Truncated central directory")
-            entry = head + file.read(sum(struct.unpack_from("<3H", head, 28)))  # name, extra field, comment
-            part += entry
-            left, count = left - len(entry), count + 1
-        for info in zipfile.ZipFile(io.BytesIO(part + _zip_end(count, len(part)))).infolist():
-            info.header_offset += start - given  # where something stands before the archive
-            yield info
-
-
-def _list_tar(path: Path) -> Files:
+def _list_tar(path: Path, partial: bool) -> Files:
     changed = path.stat().st_mtime_ns  # the members of a reproducible tar all have one time
-    rejected, folders = [], []
-    with tarfile.open(path) as archive:
-        compressed = not isinstance(archive.fileobj, io.BufferedReader)
-        # The time is kept as it is, whole or not, because the fingerprint depends on it.
-        rows = (
-            (name, info.size, json.dumps(info.mtime), info.offset_data)
-            for name, info in _tar_files(archive, rejected, folders)
-        )
-        names, *places = table(rows, "string", "int64", "string", "int64")
+    rejected, folders, count, broken, ending = [], [], 0, "", ""
+
+    def rows() -> Iterator[tuple]:
+        nonlocal count, broken
+        try:
+            for name, member in _tar_files(reader, rejected, folders):
+                # The time is kept as it is, whole or not, because the fingerprint depends on it.
+                yield name, member.size, json.dumps(member.modified), member.offset
+                count += 1
+        except DAMAGE as error:
+            broken = f"{path} ends early, after {count:,} of its files: it is cut or still being written"
+            if not isinstance(error, EOFError):
+                broken = f"{path} is damaged after {count:,} of its files ({_reason(error)})"
+
+    with open_tar(path) as file:
+        plain, reader = is_plain(file), TarReader(file, contents=False)
+        names, *places = table(rows(), "string", "int64", "string", "int64")
+    if broken and not partial:
+        raise DataError(f"{broken}; get it again, or use these with --config.data.partial=True")
+    if broken:
+        ending = f"{broken}; these are used"
+    elif not reader.closed:
+        ending = f"{path} ends without the mark that closes an archive, as some programs leave it; it has {counted(count, 'file')}: get it again if some are missing"
 
     def stream() -> Iterator[tuple[int, Reference]]:
-        with tarfile.open(path, "r|*") as archive:
-            for number, (_, info) in enumerate(_tar_files(archive, [], [])):
-                yield number, DataReference(archive.extractfile(info).read())
+        done = 0
+        with open_tar(path) as file, contextlib.suppress(*DAMAGE):  # said when it was listed, or below
+            for _, member in _tar_files(TarReader(file, contents=True), [], []):
+                yield done, DataReference(member.data)
+                done += 1
+        if done != count:
+            raise DataError(
+                f"{path} gave {counted(done, 'file')} when it was read, and {count:,} when it was listed; start again"
+            )
 
     return Files(names, places, lambda place: (place[0], json.loads(place[1]), changed), rejected,
                   lambda _, place: TarReference(str(path), place[2], place[0]),
-                  folders, stream if compressed else None)  # fmt: skip
+                  folders, None if plain else stream, [ending] if ending else [], ending)  # fmt: skip
 
 
-def _tar_files(archive: tarfile.TarFile, rejected: list, folders: list) -> Iterator[tuple[str, tarfile.TarInfo]]:
+def _tar_files(reader: TarReader, rejected: list, folders: list) -> Iterator[tuple[str, TarMember]]:
     """Name and member of each file that may be read; the others are added to `rejected`, or to `folders`."""
-    for info in _members(archive):
-        name = spelled_out(info.name.removeprefix("./"))
-        if info.isdir():
+    for member in reader:
+        name = spelled_out(member.name.removeprefix("./"))
+        if reason := _refusal(member.name, member.size if member.kind == "file" else 0):
+            rejected.append((name[:100] if len(name) > MAX_NAME else name, reason))
+        elif member.kind == "folder":
             folders.append(name)
-        elif _unsafe(info.name):
-            rejected.append((name, "points outside the archive"))
-        elif not info.isreg():
-            rejected.append((name, "a link or a device inside an archive"))
+        elif member.kind != "file":
+            rejected.append((name, member.kind))
         else:
-            yield name, info
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Each member once. `TarFile` keeps all that it has seen, a kilobyte each."""
-    while (info := archive.next()) is not None:
-        yield info
-        archive.members.clear()
+            yield name, member

@@ -101,7 +101,7 @@ def _files(config, progress: Progress) -> Source:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
     if tables.is_table(str(path)):
         return tables.labelled(config, path)
-    listed = listings.list_files(path, config.names)
+    listed = listings.list_files(path, config.names, partial=config.partial)
     if config.label or config.class_level:
         return folders.labelled_by_name(config, str(path), listed)
     return folders.labelled(config, str(path), listed)

@@ -46,7 +46,7 @@ def labelled(config, path: Path) -> Source:
             raise DataError(
                 f"no such folder or archive: {root}; name the one that holds the images with --config.data.root=DIR"
             )
-        finder = Finder(list_files(root, config.names), path)
+        finder = Finder(list_files(root, config.names, partial=config.partial), path)
         if table.cells and cell_column(table) and not _named_there(config, table, finder):
             finder = None
         else:
@@ -77,7 +77,8 @@ def labelled(config, path: Path) -> Source:
             else []
         ),
     ]
-    absent = [(file, f"named in {path.name}, but not there") for file in missing]
+    rejected = dict(files.rejected)
+    absent = [(file, rejected.get(file, f"named in {path.name}, but not there")) for file in missing]
     source = _source(config, files, found, meaning, tables)
     return dataclasses.replace(source, rejected=tuple(absent), warnings=(*said, *source.warnings),
                                notes=(meaning.note(table), *notes, *padded))  # fmt: skip
