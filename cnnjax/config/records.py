@@ -6,6 +6,7 @@ from typing import Any
 
 from cnnjax.config.sections import Config, flatten
 from cnnjax.config.settings import default, finish, override
+from cnnjax.errors import ConfigError
 
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.root", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
@@ -26,6 +27,8 @@ def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     Raises:
         ConfigError: every unknown key, wrong type or value, one line each.
     """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"a config is sections by name, not {repr(tree)[:60]}; restore the file that it comes from")
     overrides = overrides or {}
     return finish(override(override(default(), dict(flatten(tree))), overrides), overrides)
 
