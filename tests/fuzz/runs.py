@@ -10,6 +10,8 @@ import functools
 import inspect
 import itertools
 import json
+import os
+import pickle
 import random
 import re
 import shutil
@@ -35,6 +37,7 @@ from cnnjax.progress import Progress
 
 SECONDS = 120  # of an attempt, after which its process is ended
 DRAWN = ("report.html", "curves.png", "network.png", ".lock")  # no command reads them again
+PLACE = "CNNJAX_FUZZ_RUNS"  # environment: the directory of the undamaged runs
 ROOT = tempfile.TemporaryDirectory(prefix="cnnjax-fuzz-runs-")
 
 
@@ -245,8 +248,9 @@ def continued(trained: Trained, workdir: Path, progress: Progress) -> dict[str, 
 
 
 def environment() -> dict[str, str]:
-    """Lets the processes of a session share what they compile."""
+    """Lets the processes of a session share the runs, and what they compile."""
     return {
+        PLACE: ROOT.name,
         "JAX_COMPILATION_CACHE_DIR": str(Path(ROOT.name) / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.0",
     }
@@ -254,8 +258,10 @@ def environment() -> dict[str, str]:
 
 @functools.cache
 def site() -> tuple[Trained, Trained]:
-    """A finished and an interrupted run; made once in a process."""
-    root = Path(ROOT.name)
+    """A finished and an interrupted run; made by the first process that asks."""
+    root = Path(os.environ.get(PLACE, ROOT.name))
+    if (root / "site").exists():
+        return pickle.loads((root / "site").read_bytes())
     data = write_folder(root / "data", per_class=16, size=(12, 12), patients=4)
     config = tiny(data, root / "cache", image__size=8, data__batch_size=4, data__group="", split__method="stratified",
                   model__channels=(4,), model__dense=(8,), train__checkpoint_every="3 steps")  # fmt: skip
@@ -271,4 +277,5 @@ def site() -> tuple[Trained, Trained]:
         heard = Warned()
         trained.answers = {verb.__name__: verb(trained, copy, heard) for verb in trained.verbs}
         trained.warnings = set(heard.lines)
+    (root / "site").write_bytes(pickle.dumps(made))
     return made
