@@ -92,6 +92,8 @@ class TarReference:
 
     def read(self) -> bytes:
         with open(self.archive, "rb") as file:
+            if self.size > os.fstat(file.fileno()).st_size:  # memory for a mere claim would be asked for
+                raise OSError(f"it claims {self.size:,} bytes, more than the archive has")
             file.seek(self.offset)
             return file.read(self.size)
 
@@ -149,8 +151,7 @@ def list_files(path: Path, page: str = "") -> Files:
     except DataError:
         raise
     except Exception as error:  # damage makes the readers raise anything, zlib.error and LZMAError among it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is damaged ({reason}); get it again") from None
+        raise _damaged(path, error) from None
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(262)
@@ -159,6 +160,11 @@ def list_files(path: Path, page: str = "") -> Files:
                         "original's and get it again")  # fmt: skip
     raise DataError(f"{path} is neither a folder nor an archive ({', '.join(ARCHIVES)}), judged by its content; name one "
                     "with --config.data.path=PATH")  # fmt: skip
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    """The one line about an archive whose reader raises an error."""
+    return DataError(f"{path} is damaged ({' '.join(str(error).split()) or type(error).__name__}); get it again")
 
 
 def _list_folder(root: Path) -> Files:
@@ -272,9 +278,12 @@ def _list_tar(path: Path) -> Files:
         names, *places = table(rows, "string", "int64", "string", "int64")
 
     def stream() -> Iterator[tuple[int, Reference]]:
-        with tarfile.open(path, "r|*") as archive:
-            for number, (_, info) in enumerate(_tar_files(archive, [], [])):
-                yield number, DataReference(archive.extractfile(info).read())
+        try:
+            with tarfile.open(path, "r|*") as archive:
+                for number, (_, info) in enumerate(_tar_files(archive, [], [])):
+                    yield number, DataReference(archive.extractfile(info).read())
+        except Exception as error:  # the end of a compressed archive is checked here for the first time
+            raise _damaged(path, error) from None
 
     return Files(names, places, lambda place: (place[0], json.loads(place[1]), changed), rejected,
                   lambda _, place: TarReference(str(path), place[2], place[0]),
@@ -291,6 +300,8 @@ def _tar_files(archive: tarfile.TarFile, rejected: list, folders: list) -> Itera
             rejected.append((name, "points outside the archive"))
         elif not info.isreg():
             rejected.append((name, "a link or a device inside an archive"))
+        elif info.issparse():
+            rejected.append((name, "a sparse file, whose size is a mere claim"))
         else:
             yield name, info
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fuzz import archives
 from source_tools import contents, listed, opened, pack, tar
 
 from cnnjax import config as config_lib
@@ -294,3 +295,21 @@ def test_listing_holds_a_few_bytes_of_each_file(tmp_path, kind):
     held(4)  # what is imported and cached the first time
     few, many = held(1000), held(4000)
     assert many - few < 20 * 3000  # names, labels, groups, sizes and times are in files; a ZipInfo takes 500 bytes
+
+
+def test_a_size_that_is_a_mere_claim_asks_for_no_memory(tmp_path):
+    path = tmp_path / "sparse.tar"
+    path.write_bytes(archives.sparse())
+    assert listings.list_files(path).rejected == [("cat/sparse.png", "a sparse file, whose size is a mere claim")]
+    with pytest.raises(OSError, match="more than the archive has"):
+        listings.TarReference(str(path), 512, 2**62).read()
+
+
+@pytest.mark.parametrize("kind", ["xz", "bz2"])
+def test_an_archive_whose_end_is_damaged_is_refused_in_one_line_while_it_is_read(tmp_path, kind):
+    path, whole = tmp_path / "damaged.tar", bytearray(archives.PACKED[kind](archives.tar(tarfile.GNU_FORMAT)))
+    whole[-8] ^= 0xFF  # behind the last member, where listing does not look
+    path.write_bytes(whole)
+    files = listings.list_files(path)
+    with pytest.raises(DataError, match="is damaged"):
+        list(files.stream())

@@ -90,6 +90,9 @@ def _stream(stream: Callable, count: int) -> None:
             _read(reference)
     except Finding:
         raise
+    except DataError as error:
+        if "MemoryError" in str(error):
+            raise Finding("streaming: MemoryError", repr(error)) from error
     except Exception as error:
         raise Finding(f"streaming: {told(error)}", repr(error)) from error
 
@@ -161,20 +164,44 @@ def _repaired(rng: random.Random, whole: bytes) -> bytes:
     kind = OPENED.get(whole[:2])
     if kind and rng.random() < 0.7:
         return PACKED[kind[1]](_repaired(rng, kind[0](whole)))
-    data = damaged(rng, whole, seeds() if not kind else ())
-    if whole[257:262] == b"ustar" and rng.random() < 0.7:
-        blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
-        data = b"".join(_checked(block) if block[257:262] == b"ustar" and len(block) == 512 else block for block in blocks)
-    elif whole.startswith(b"PK") and rng.random() < 0.3:
-        data = _claiming(rng, data)
-    return data
+    if kind:
+        return damaged(rng, whole)
+    is_tar = whole[257:262] == b"ustar"
+    if rng.random() < 0.3:
+        return _headers(_claiming_tar(rng, whole)) if is_tar else _claiming_zip(rng, whole)
+    data = damaged(rng, whole, seeds())
+    return _headers(data) if is_tar and rng.random() < 0.7 else data
 
 
-def _claiming(rng: random.Random, data: bytes) -> bytes:
+def _headers(data: bytes) -> bytes:
+    """A tar archive whose headers have their checksums."""
+    blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
+    return b"".join(_checked(block) if block[257:262] == b"ustar" and len(block) == 512 else block for block in blocks)
+
+
+def _claiming_tar(rng: random.Random, data: bytes) -> bytes:
+    """A tar archive of which one header claims another size, whole or of a sparse file, or another type."""
+    at = rng.choice([at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b"ustar"])
+    if rng.random() < 0.3:
+        return (
+            data[: at + 156]
+            + rng.choice((b"1", b"2", b"3", b"5", b"7", b"S", b"L", b"K", b"x", b"g", b"\0", b"?"))
+            + data[at + 157 :]
+        )
+    number = rng.choice((0, 1, 512, 10**6, 8**11 - 1, 2**40, 2**62, 2**63 - 1, 2**63, 2**80, -1))
+    octal = 0 <= number < 8**11
+    field = (
+        b"%011o\0" % number
+        if octal
+        else struct.pack(">I", 0xFFFFFFFF if number < 0 else 1 << 31) + (number % 2**64).to_bytes(8, "big")
+    )
+    place = at + rng.choice((124, 124, 483, 136))  # size, size of a sparse file, time
+    return data[:place] + field + data[place + 12 :]
+
+
+def _claiming_zip(rng: random.Random, data: bytes) -> bytes:
     """A zip archive of which one entry of the directory claims another size, place, method or flag."""
     at = [found.start() for found in re.finditer(b"PK\1\2", data)]
-    if not at:
-        return data
     field, kind = rng.choice(((8, "<H"), (10, "<H"), (16, "<I"), (20, "<I"), (24, "<I"), (28, "<H"), (38, "<I"), (42, "<I")))
     field += rng.choice(at)
     value = rng.choice((0, 1, 8, 0xFFFF, rng.getrandbits(16), *((0x7FFFFFFF, 0xFFFFFFFF) if kind == "<I" else ())))

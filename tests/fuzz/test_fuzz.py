@@ -58,10 +58,10 @@ def test_a_few_inputs_are_read_or_refused(module, count, attempts, small):
 
 
 def test_undamaged_seeds_are_read(tmp_path):
-    assert [name for name, data in pictures.seeds().items() if not pictures.examine(data, (8, 9), "pad")] == []
+    assert [name for name, data in pictures.seeds().items() if not pictures.examine(data, (8, 9), "pad", (0.0, 255.0))] == []
     for number, data in enumerate(archives.seeds()):
         (tmp_path / str(number)).write_bytes(data)
-        assert archives.examine(tmp_path / str(number)) >= 1
+        assert archives.examine(tmp_path / str(number)) >= 4 or data == archives.sparse()
     if pixels_lib.available():
         assert pixels.check_files(list(pixels.seeds())) == len(pixels.seeds())
 
