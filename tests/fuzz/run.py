@@ -11,7 +11,6 @@ import argparse
 import collections
 import dataclasses
 import importlib
-import itertools
 import json
 import os
 import queue
@@ -26,6 +25,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 TESTS = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS), str(TESTS.parent)]
@@ -84,9 +84,8 @@ def _work(turn: Turn, module, environment: dict[str, str], end: float, most: flo
         child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, bufsize=1,
                                  env={**os.environ, **environment})  # fmt: skip
     lines = queue.Queue()
-    threading.Thread(
-        target=lambda: collections.deque(map(lines.put, itertools.chain(child.stdout, [""])), maxlen=0), daemon=True
-    ).start()
+    reader = threading.Thread(target=_forward, args=(child.stdout, lines), daemon=True)
+    reader.start()
     try:
         begun = hung = False
         while not hung:
@@ -119,6 +118,15 @@ def _work(turn: Turn, module, environment: dict[str, str], end: float, most: flo
         child.kill()
         child.wait()
         child.stdin.close()
+        reader.join()
+
+
+def _forward(stream: IO[str], lines: queue.Queue) -> None:
+    """Puts the lines of a stream, and "" at its end."""
+    with stream:
+        for line in stream:
+            lines.put(line)
+    lines.put("")
 
 
 def _save(out: Path, name: str, finding: dict, scratch: Path) -> None:

@@ -1,7 +1,6 @@
 """The fuzzers find what is planted, a few inputs of each are tried always, and with `-m slow` as many as fit into a fixed time."""
 
 import random
-import re
 import sys
 from pathlib import Path
 
@@ -177,11 +176,9 @@ def test_nothing_is_found_within_a_fixed_time(name, tmp_path):
 
 @pytest.mark.slow
 def test_a_planted_bug_of_the_c_code_ends_its_process_and_its_input_is_saved(tmp_path, monkeypatch):
-    source = (Path(pixels_lib.__file__).parent / "resize.cc").read_text()
-    line = re.search(r"^.*cnnjax_resize\((.*\n)*?.*\{\n", source, re.MULTILINE)[0]
-    first = re.search(r"const uint8_t\* *(\w+)", line)[1]
-    planted = f"{line}  if ({first}[-1] == 255) return 7;\n"
-    environment = pixels.environment(change=("resize.cc", line, planted))
+    line = "  pixels::resize(source,"  # in the function that Python calls
+    (file,) = [path for path in Path(pixels_lib.__file__).parent.glob("*.cc") if line in path.read_text()]
+    environment = pixels.environment(change=(file.name, line, f"  if (source[stride * height] == 255) return 7;\n{line}"))
     monkeypatch.setattr(pixels, "environment", lambda: environment)
     turn = run.take_turn("pixels", 0, 30, tmp_path, 30)
     assert any("AddressSanitizer" in kind for kind in turn.kinds), turn
