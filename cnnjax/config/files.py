@@ -1,6 +1,7 @@
 """Config files: Python with `get_config(arg)`, one's own or bundled with the package."""
 
 import difflib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,7 @@ def bundled() -> dict[str, Path]:
 def _find(text: str) -> tuple[Path, str]:
     """Splits "FILE.py:variant" or "name:variant" into the file and the variant. Raises ConfigError."""
     name, _, variant = text.partition(":")
-    if re.fullmatch(r"[\w-]+", name) and not Path(name).exists():
+    if re.fullmatch(r"[\w-]+", name) and not os.path.exists(name):
         found = bundled()
         if name not in found:
             near = difflib.get_close_matches(name, found, 1)
@@ -63,7 +64,7 @@ def _find(text: str) -> tuple[Path, str]:
         return found[name], variant
     file, _, variant = text.partition(".py:")
     file = Path(file + ".py" if variant or text.endswith(".py:") else file)
-    if not file.is_file():
+    if not os.path.isfile(file):  # False of a name that is too long, where Path raises
         folders = (file.parent / "configs", file.parent)
         beside = next((names for folder in folders if (names := sorted(map(str, folder.glob("*.py"))))), [])
         near = [name for name in beside if Path(name).stem == file.stem] or difflib.get_close_matches(str(file), beside, 1)

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -17,13 +18,13 @@ FORM = "FILE.py:NAME"
 def split_own(text: str) -> tuple[Path, str] | None:
     """Splits "my_file.py:MyNet" into the file and the name; None for a text that has not this form."""
     found = re.fullmatch(r"(.+\.py):([A-Za-z_]\w*)", text)
-    return (Path(found[1]).expanduser(), found[2]) if found else None
+    return (Path(os.path.expanduser(found[1])), found[2]) if found else None
 
 
 def missing_file(text: str) -> str:
     """Returns why "FILE.py:NAME" cannot be used; "" where the file is there or the text has not this form."""
     own = split_own(text)
-    return f"no such file: {own[0]}; write {FORM}, the path of a Python file" if own and not own[0].is_file() else ""
+    return f"no such file: {own[0]}; write {FORM}, the path of a Python file" if own and not os.path.isfile(own[0]) else ""
 
 
 def load_own(text: str) -> Any:

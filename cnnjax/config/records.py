@@ -27,6 +27,8 @@ def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     Raises:
         ConfigError: every unknown key, wrong type or value, one line each.
     """
+    if not isinstance(tree, Mapping):
+        raise ConfigError(f"a config is sections by name, not {repr(tree)[:60]}; restore the file that it comes from")
     overrides = overrides or {}
     return finish(override(override(default(), dict(flatten(tree))), overrides), overrides)
 

@@ -35,3 +35,15 @@ def test_differences_name_what_matters_and_nothing_else(configs):
 
 def test_keys_that_may_change_exist():
     assert set(config_lib.FREE_TO_CHANGE) <= set(KEYS)
+
+
+@pytest.mark.parametrize("tree", [None, 0, "x", ["data"]])
+def test_a_file_that_holds_no_sections_is_refused(tree):
+    with pytest.raises(ConfigError, match="sections by name"):
+        config_lib.from_dict(tree)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_refused():
+    for name in ("9" * 400, "9" * 400 + ".py", "9" * 400 + " min"):
+        with pytest.raises(ConfigError):
+            config_lib.load_config(name)
