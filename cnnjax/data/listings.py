@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from cnnjax.data.limits import MAX_BYTES
 from cnnjax.data.tar_files import DAMAGE, TarMember, TarReader, TarReference, is_plain, is_tar, open_tar
 from cnnjax.data.zip_files import ZIP_PLACE, ZipReference, overlapping, read_directory
 from cnnjax.errors import DataError
+from cnnjax.inside import leaves
 from cnnjax.progress import counted
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -187,7 +187,7 @@ def _refusal(name: str, size: int) -> str:
         return f"a name of {len(name):,} letters, more than {MAX_NAME:,}"
     if "\0" in name:
         return "a zero byte in its name"
-    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name) or re.match("[A-Za-z]:", name):
+    if leaves(name):
         return "points outside the archive"
     return _too_large(size) if size > MAX_BYTES else ""
 
