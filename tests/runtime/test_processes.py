@@ -14,7 +14,7 @@ import fault_trials as faults
 import numpy as np
 import pytest
 from process_tools import LIMIT, OPTIONS, begin, end, environment, free_port, history, log
-from training_tools import ROOT, read_rows
+from training_tools import ROOT, child, read_rows
 
 from cnnjax.runs import RunDirectory
 
@@ -224,3 +224,18 @@ def test_wrong_flags_are_one_line(config_file, tmp_path, flags, part):
     assert codes(done) == [2]
     assert part in error_line(done[0][2])
     assert not os.path.exists(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("process", "missing"),
+    [(0, "one or more of the processes 1, 2"), (1, "process 0 at 127.0.0.1:9")],
+)
+def test_a_process_says_for_whom_it_waits_and_ends_in_the_time_that_it_states(process, missing):
+    code = ("import sys\nfrom cnnjax.runtime import processes\n"
+            "processes.JOIN, processes.FIRST_WORD, processes.NEXT_WORD = 4, 1, 1\n"
+            "port = 9 if int(sys.argv[1]) else int(sys.argv[2])\n"
+            "processes.connect(f'127.0.0.1:{port}', 3, int(sys.argv[1]), lambda text: print(text, flush=True))")  # fmt: skip
+    done = child(["-c", code, str(process), str(free_port())], timeout=60)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == f"waiting for {missing} since 1 s; this process ends after 4 s"
+    assert f"error: {missing} did not come within 4 s; start all of them again" in done.stderr.splitlines()
