@@ -91,7 +91,7 @@ class _Training:
             self._describe()
             self.ahead = training.Ahead(config, self.mesh)
             self.data = data_lib.prepare(
-                config, run.path, progress, freeze=self.main, stop=stop, decoding=self.ahead.compile
+                config, run.path, progress, freeze=self.main, stop=stop, decoding=self._begin_to_compile
             )
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
@@ -99,6 +99,11 @@ class _Training:
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def _begin_to_compile(self, classes: int, images: int) -> None:
+        """Compiles while images are decoded, which is not begun for a batch that has no room."""
+        training.check_fits(self.config, self.mesh, images)
+        self.ahead.compile(classes, images)
 
     def train(self, saved: Callable[[], None]) -> runs.Summary:
         """Trains, evaluates the best checkpoint on every split, and writes the summary and the report."""
@@ -144,6 +149,7 @@ class _Training:
         """Returns the loop at its start; `held` closes what the loop writes to."""
         config, data, mesh, progress = self.config, self.data, self.mesh, self.progress
         self.plan = plan = self.ahead.plan(len(data.classes), len(data.splits["train"]))
+        training.check_fits(config, mesh, plan.images)
         self._say_what_differs()
         table = models.table(plan.network.model)
         if large := models.oversized(table, config.image.size):

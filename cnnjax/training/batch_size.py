@@ -6,13 +6,15 @@ import math
 import jax
 
 from cnnjax import runs, runtime
+from cnnjax.errors import ConfigError
 from cnnjax.progress import Progress
 from cnnjax.training.feeds import shapes
-from cnnjax.training.plan import make_plan
+from cnnjax.training.plan import choose_batch_size, make_plan
 
 USUAL = 32  # images of a step on a CPU, whose memory sets no limit, and which larger batches do not make faster
 MOST = 512  # from there on a small rate of updates costs more than the device gains
 SHARE = 0.8  # of a device's memory that a step may take
+IN_DOUBT = 0.01  # of the memory, which the pixels of a batch take as floats
 CLASSES = 2  # for which a step is compiled before the data is known; their number hardly changes its memory
 
 
@@ -41,6 +43,25 @@ def largest(config, mesh: jax.sharding.Mesh, limit: int) -> int:
     while 2 * size <= MOST and step_bytes(_sized(config, 2 * size), mesh) <= SHARE * limit:
         size *= 2
     return size
+
+
+def check_fits(config, mesh: jax.sharding.Mesh, images: int) -> None:
+    """Checks that there is memory for a step of a run of `images` training images, where that is in doubt: it compiles the step.
+
+    Raises:
+        ConfigError: there is not; with the batch that has room.
+    """
+    size, limit = choose_batch_size(config, mesh, images), runtime.device_bytes()[0]
+    shared = mesh.size if not limit else 1  # the devices of a CPU are parts of one memory
+    limit = limit or runtime.host_bytes()
+    if size * math.prod(config.image.shape) * 12 < IN_DOUBT * limit:
+        return
+    need = step_bytes(_sized(config, size), mesh) * shared
+    if need > limit:
+        least = _multiple(config, mesh, 1)
+        fits = max(int(SHARE * size * limit / need) // least, 1) * least
+        raise ConfigError(f"data.batch_size={size}: a step takes {need / 1e9:,.1f} GB, there are {limit / 1e9:,.1f}; use --config.data.batch_size={fits}, "
+                          "or a smaller --config.image.size")  # fmt: skip
 
 
 def step_bytes(config, mesh: jax.sharding.Mesh) -> int:
