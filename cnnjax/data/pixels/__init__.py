@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.data.limits import MAX_PIXELS
+
 FOLDER = Path(__file__).parent
-MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and still no danger to memory
 LARGE = 2**25  # bytes that a thread does not keep from one image to the next
 BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 RGB = b"\x08\x02\0\0\0"  # 8 bits, red, green and blue, without interlace
