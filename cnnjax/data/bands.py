@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import ExifTags, Image
 
-BAND = 2**20  # pixels at a time
+BAND = 2**18  # pixels at a time
 
 TURNS = dict(
     zip(range(2, 9), (Image.Transpose(number) for number in (0, 3, 1, 5, 4, 6, 2)), strict=True)

@@ -17,9 +17,9 @@ MISSING = "a DICOM file, which takes pydicom: pip install 'cnnjax[dicom]'"
 TAGS = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "NumberOfFrames",
         "PixelRepresentation", "PlanarConfiguration", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope")  # fmt: skip
 DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
-# Bytes a pixel, measured: levels of one byte each, float32 and the result; more for each further byte, and for compressed ones.
-GREY, COLOUR, FURTHER_BYTE, COMPRESSED = 8, 24, 2, 16
-DEFLATE_MOST = 2**26  # bytes of a deflated data set, which pydicom keeps three times
+# Bytes a pixel, measured: of levels, of RGB, of colours that become RGB, of each further byte of a colour, and of compressed ones.
+GREY, RGB, OTHER_COLOURS, FURTHER_BYTE, COMPRESSED = 8, 8, 32, 3, 16
+DEFLATE_MOST = 2**25  # bytes of a deflated data set, which pydicom keeps three times
 
 
 def is_dicom(data: bytes) -> bool:
@@ -61,9 +61,12 @@ def read(data: bytes) -> np.ndarray:
 
 def _check(file: Any, compressed: bool) -> None:
     """Raises ImageError for a frame whose declared size takes more memory than is allowed."""
-    samples, more = file.get("SamplesPerPixel", 1), FURTHER_BYTE * (max(file.BitsAllocated, 8) // 8 - 1)
-    cost = (GREY if samples == 1 else COLOUR * samples / 3) + samples * more + COMPRESSED * compressed
-    limits.check(file.Columns, file.Rows, file.PhotometricInterpretation, cost)
+    samples, kind, size = file.get("SamplesPerPixel", 1), file.PhotometricInterpretation, max(file.BitsAllocated, 8) // 8
+    if samples == 1:
+        cost = max(GREY, size + 4)
+    else:
+        cost = (RGB if kind == "RGB" else OTHER_COLOURS) * max(samples / 3, 1) + samples * FURTHER_BYTE * (size - 1)
+    limits.check(file.Columns, file.Rows, kind, cost + COMPRESSED * compressed)
 
 
 def _check_frame(pydicom: Any, source: io.BytesIO, file: Any) -> None:

@@ -122,7 +122,10 @@ def _decoded(data: bytes | np.ndarray, levels: tuple[float, ...]) -> tuple[np.nd
         before = jpeg.header(data)
         pixels, kind = jpeg.decode(data, before) if before and not _turned(data, before) else None, "JPEG"
     else:
-        (pixels,), kind = pixels_lib.decode([data]), "PNG"
+        (pixels,), kind = (
+            pixels_lib.decode([data], limits.MAX_MEMORY - limits.ROWS - len(data)),
+            "PNG",
+        )  # it joins the compressed bytes
     if pixels is None:
         return _open(data, levels)
     return pixels, _plain_facts(*pixels.shape[:2], kind)

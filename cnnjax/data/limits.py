@@ -5,7 +5,8 @@ from typing import Any
 MEGABYTE = 2**20
 MAX_BYTES = 2**29  # 536 MB; the largest picture that is decoded, 134 megapixels, takes 403 MB without compression
 MAX_PIXELS = 2**27  # 134 megapixels: beyond every camera
-MAX_MEMORY = 400 * MEGABYTE  # for decoding one picture, beside its file: 2**27 pixels of three bytes, and some rows
+MAX_MEMORY = 400 * MEGABYTE  # for decoding one picture, beside its file: 2**27 pixels of three bytes, and rows
+ROWS = 8 * MEGABYTE  # of which are the rows that are worked on at a time
 MAX_SIDE = 2**18  # the weights of the resize take 24 bytes for each row and column; JPEG and GIF end at 2**16
 
 
@@ -41,7 +42,7 @@ def check(width: int, height: int, mode: str, bytes_a_pixel: float, more: int = 
         raise ImageError(f"{size}, more than {MAX_PIXELS:,}; save the picture smaller")
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"{size}, more than {MAX_SIDE:,} in a row or column; save the picture smaller")
-    if (need := int(width * height * bytes_a_pixel) + more) > MAX_MEMORY:
+    if (need := int(width * height * bytes_a_pixel) + more + ROWS) > MAX_MEMORY:
         raise ImageError(
             f"{size} in mode {mode} take {-(-need // MEGABYTE)} MB, more than {MAX_MEMORY // MEGABYTE} MB; save the picture smaller"
         )

@@ -17,7 +17,8 @@ CORE = {
 }  # bytes a pixel of Pillow's images; of others 4
 RESULT = 3
 # Bytes a pixel at the peak of decoding, where a format's decoder needs more than the image itself: of grey, of colours, with alpha.
-DECODERS = {"WEBP": (19, 19, 24), "AVIF": (16, 16, 20), "HEIF": (16, 16, 20), "JPEG2000": (12, 21, 26)}
+DECODERS = {"WEBP": (17, 17, 17), "AVIF": (14, 16, 17), "HEIF": (8, 8, 13), "JPEG2000": (9, 20, 25)}
+HEIF_OF_ALL_COLOURS = 21  # HEIC that keeps more of the colours than every second of rows and columns
 COPIES = {"WEBP": 2, "AVIF": 2, "HEIF": 2, "JPEG": 1, "MPO": 1}  # of the file
 PYTHON = 3  # copies of the pixels by those decoders of Pillow that are written in Python
 
@@ -60,12 +61,14 @@ def check(image: Image.Image, data: bytes, more: int = 0) -> None:
     load = core
     if image.format in DECODERS:
         load = DECODERS[image.format][2 if mode in ("RGBA", "LA", "PA") else min(len(image.getbands()) - 1, 1)]
+        if image.format == "HEIF" and image.info.get("chroma") != 420:
+            load = HEIF_OF_ALL_COLOURS
     elif image.format in ("JPEG", "MPO"):
         load += jpeg.coefficients(data, jpeg.header(data), len(image.getbands()))
     elif image.format in ("PPM", "BMP") and any(tile[0] != "raw" for tile in image.tile):
         load += PYTHON * core
     elif image.format == "TIFF":
-        more += tiff.piece_bytes(image)
         load *= 1 if image.tag_v2.get(tiff.ORIENTATION, 1) == 1 else 2  # Pillow turns it in a copy
+        load += tiff.piece_bytes(image) / max(image.width * image.height, 1)
     after = core + 4 if mode.startswith("I") or mode == "F" else core + RESULT
     limits.check(*image.size, mode, max(load, after), more + COPIES.get(image.format, 0) * len(data))

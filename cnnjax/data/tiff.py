@@ -12,7 +12,8 @@ from PIL import Image
 from cnnjax.data import limits
 
 WIDTH, BITS_PER_SAMPLE, SAMPLES, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH = 256, 258, 277, 278, 322, 323  # tags
-LENGTH, PLANES, ORIENTATION, SAMPLE_FORMAT = 257, 284, 274, 339
+LENGTH, PHOTOMETRIC, PLANES, ORIENTATION, SAMPLE_FORMAT = 257, 262, 284, 274, 339
+LUMA_AND_CHROMA = 6
 SIZES = frozenset({WIDTH, LENGTH, BITS_PER_SAMPLE, SAMPLES, ROWS_PER_STRIP, TILE_WIDTH, TILE_LENGTH, PLANES, SAMPLE_FORMAT})
 NONE, DEFLATE, PACKBITS, LZMA = 1, (8, 32946), 32773, 34925  # compressions that tifffile knows by itself
 
@@ -32,13 +33,14 @@ def check_tags(data: bytes) -> None:
 
 
 def piece_bytes(image: Image.Image) -> int:
-    """Returns the bytes of a strip or tile of an opened file without its compression, as its tags have them."""
+    """Returns the bytes of a strip or tile of an opened file without its compression, by its tags."""
     tags: Any = image.tag_v2
     bits, samples = max(tags.get(BITS_PER_SAMPLE, (8,))), max(tags.get(SAMPLES, 1), len(tags.get(BITS_PER_SAMPLE, (8,))))
     width = tags.get(TILE_WIDTH, tags[WIDTH])
     rows = tags[TILE_LENGTH] if TILE_LENGTH in tags else min(tags.get(ROWS_PER_STRIP, tags[LENGTH]), tags[LENGTH])
     together = 1 if tags.get(PLANES, 1) == 2 else samples
-    return -(-width * rows * together * bits // 8)
+    # libtiff turns luma and chroma into four bytes a pixel of a piece.
+    return -(-width * rows * together * bits // 8) + (4 * width * rows if tags.get(PHOTOMETRIC) == LUMA_AND_CHROMA else 0)
 
 
 def is_deep(image: Image.Image) -> bool:
