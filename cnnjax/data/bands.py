@@ -57,16 +57,19 @@ def rgb(image: Image.Image) -> np.ndarray:
 
 def _upright(image: Image.Image, convert: Callable[[Image.Image], Image.Image], channels: tuple[int, ...]) -> np.ndarray:
     """All bands of an image, converted and turned."""
-    turn, out, stored = orientation(image), None, None
+    turn, out = orientation(image), None
     for rows in bands(image.height, image.width):
         whole = rows.stop - rows.start == image.height
-        band = np.asarray(convert(image if whole else image.crop((0, rows.start, image.width, rows.stop))))
+        part = convert(image if whole else image.crop((0, rows.start, image.width, rows.stop)))
+        band = np.asarray(part if turn == 1 else part.transpose(TURNS[turn]))
         if out is None:
-            if whole and turn == 1 and channels:
+            if whole and channels:
                 return band
             out = np.empty((*(image.size if turn > 4 else image.size[::-1]), *channels), band.dtype.newbyteorder("="))
-            stored = STORED[turn](out) if turn > 1 else out
-        stored[rows] = band
+        if turn == 1:
+            out[rows] = band
+        else:  # the rows as the file stores them, seen upright: a block of `out`
+            STORED[{6: 8, 8: 6}.get(turn, turn)](STORED[turn](out)[rows])[:] = band
     return out
 
 
