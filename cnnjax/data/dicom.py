@@ -17,7 +17,8 @@ MISSING = "a DICOM file, which takes pydicom: pip install 'cnnjax[dicom]'"
 TAGS = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "HighBit", "NumberOfFrames",
         "PixelRepresentation", "PlanarConfiguration", "ModalityLUTSequence", "RescaleIntercept", "RescaleSlope")  # fmt: skip
 DEFLATED, RLE = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5"
-# Bytes a pixel, measured: of levels, of RGB, of colours that become RGB, of each further byte of a colour, and of compressed ones.
+# Bytes a pixel: of levels, of RGB, of colours that become RGB, measured; of each further byte of a colour and of compressed ones, an
+# upper estimate.
 GREY, RGB, OTHER_COLOURS, FURTHER_BYTE, COMPRESSED = 8, 8, 32, 3, 16
 DEFLATE_MOST = 2**25  # bytes of a deflated data set, which pydicom keeps three times
 

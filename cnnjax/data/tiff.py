@@ -93,7 +93,7 @@ def _check(page: Any, data: bytes, size: tuple[int, int]) -> None:
     given = page.nbytes + (3 * size[0] * size[1] if planes else 0)  # planes have no room for the result in their own memory
     limits.check(*size, "RGB;16", 0, given)
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
-        piece, left = memoryview(data)[offset : offset + count], (limits.MAX_MEMORY - given) // 2
+        piece, left = memoryview(data)[offset : offset + count], (limits.MAX_MEMORY - limits.ROWS - given) // 2
         if page.compression in DEFLATE:
             most = limits.inflated(zlib.decompressobj(), piece, left)
         elif page.compression == LZMA:
