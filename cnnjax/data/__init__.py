@@ -1,12 +1,14 @@
 """Images with labels: sources, frozen splits, decoded pixels, and all of it put together as a `Dataset`."""
 
+from cnnjax.data.bands import upright
 from cnnjax.data.cache import decode_all
 from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.examples import Source
-from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, ImageError, decode, resize, thumbnail, upright
+from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, decode, resize, thumbnail
 from cnnjax.data.inputs import Inputs, find_inputs
+from cnnjax.data.limits import ImageError
 from cnnjax.data.listings import DataReference, FileReference, Reference, spelled_out
 from cnnjax.data.other_set import NAME as OTHER_SET
 from cnnjax.data.other_set import open_other_set, shared_images

@@ -8,18 +8,14 @@ import warnings
 import numpy as np
 import PIL
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import Image
 
-from cnnjax.data import dicom, high_bits
+from cnnjax.data import bands, dicom, high_bits, jpeg, limits, memory, tiff
 from cnnjax.data import pixels as pixels_lib
+from cnnjax.data.limits import ImageError
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-TURNS = dict(
-    zip(range(2, 9), (Image.Transpose(number) for number in (0, 3, 1, 5, 4, 6, 2)), strict=True)
-)  # EXIF orientation -> what undoes it
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -35,15 +31,8 @@ for _plugin in [
     "Avif",
 ]:  # not all 46 of them, which `Image.init` loads
     importlib.import_module(f"PIL.{_plugin}ImagePlugin")
-MAX_PIXELS = pixels_lib.MAX_PIXELS
-_room = pixels_lib.Room()
-
 # Pillow's own limit would only warn up to twice its value; ours is checked before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
-
-
-class ImageError(ValueError):
-    """Bytes that are not an image that can be used; the message is the reason, for quarantine.csv."""
 
 
 @contextlib.contextmanager
@@ -71,10 +60,11 @@ def decode(data: bytes | np.ndarray, levels: tuple[float, ...] = ()) -> np.ndarr
         uint8 [height, width, 3], RGB.
 
     Raises:
-        ImageError: empty, truncated or corrupt data, not an image, or more than `MAX_PIXELS`.
+        ImageError: empty, truncated or corrupt data, not an image, or more than `limits` allows.
     """
     with quiet():
-        return _decoded(data, levels)[0].copy()
+        pixels = _decoded(data, levels)[0]
+        return pixels if pixels.nbytes > pixels_lib.LARGE and pixels.flags.writeable else pixels.copy()
 
 
 def decode_resized(data: bytes | np.ndarray, size: int | tuple[int, int], method: str, out: np.ndarray | None = None,
@@ -127,42 +117,30 @@ def _decoded(data: bytes | np.ndarray, levels: tuple[float, ...]) -> tuple[np.nd
     """Pixels and facts of an encoded file or of pixels; the thread's next image overwrites the pixels."""
     if not isinstance(data, bytes):
         return _from_pixels(data)
-    if data.startswith(JPEG_SIGNATURE):
-        pixels, kind = _plain_jpeg(data), "JPEG"
+    limits.check_file(len(data))
+    if data.startswith(jpeg.SIGNATURE):
+        before = jpeg.header(data)
+        pixels, kind = jpeg.decode(data, before) if before and not _turned(data, before) else None, "JPEG"
     else:
-        (pixels,), kind = pixels_lib.decode([data]), "PNG"
+        (pixels,), kind = (
+            pixels_lib.decode([data], limits.MAX_MEMORY - limits.ROWS - len(data)),
+            "PNG",
+        )  # it joins the compressed bytes
     if pixels is None:
         return _open(data, levels)
     return pixels, _plain_facts(*pixels.shape[:2], kind)
 
 
-def _plain_jpeg(data: bytes) -> np.ndarray | None:
-    """Decodes a JPEG file of three colours that nothing turns by libjpeg-turbo, which Pillow has inside as well.
-
-    Returns:
-        uint8 [height, width, 3], which this thread's next call overwrites; None: another kind, damage or any doubt.
-    """
-    # Pillow reads the segments that may turn an image, or say that it is one of several.
-    header = _jpeg_header(data)
-    if not header or any(name in header for name in (b"Exif\0", b"ns.adobe.com/xap", b"MPF\0")):
-        return None
+def _turned(data: bytes, before: bytes) -> bool:
+    """Whether segments of a JPEG file turn the picture, or say that it is one of several, or are not understood."""
+    if b"MPF\0" in before:
+        return True
+    if b"Exif\0" not in before and b"ns.adobe.com/xap" not in before:
+        return False
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours != "YCbCr" or not 0 < width * height <= MAX_PIXELS:
-            return None
-        return simplejpeg.decode_jpeg(data, "RGB", buffer=_room.bytes(3 * height * width))
-    except (ValueError, MemoryError):
-        return None
-
-
-def _jpeg_header(data: bytes) -> bytes:
-    """The segments of a JPEG file up to its compressed pixels; b"" where they do not follow each other."""
-    at = 2
-    while len(data) >= at + 4 and data[at] == 0xFF != data[at + 1]:
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at : at + 2] == b"\xff\xda":
-            return data[:at]
-    return b""
+        return bands.orientation(Image.open(io.BytesIO(data), formats=("JPEG",))) > 1
+    except Exception:  # as in `_open`
+        return True
 
 
 def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
@@ -190,13 +168,22 @@ def _bilinear(pixels: np.ndarray, out: np.ndarray) -> None:
     if pixels_lib.available():
         pixels_lib.resize(pixels, out)
         return
-    (height, width), own_height = out.shape[:2], pixels.shape[0]
-    rows = Image.fromarray(pixels).resize((width, own_height), Image.Resampling.BILINEAR)
-    out[:] = np.asarray(rows.resize((width, height), Image.Resampling.BILINEAR))
+    between = np.empty((pixels.shape[0], out.shape[1], 3), np.uint8)
+    for rows in bands.bands(*pixels.shape[:2]):
+        band = Image.fromarray(pixels[rows])
+        between[rows] = np.asarray(band.resize((out.shape[1], band.height), Image.Resampling.BILINEAR))
+    for columns in bands.bands(*between.shape[1::-1]):
+        band = Image.fromarray(between[:, columns])
+        out[:, columns] = np.asarray(band.resize((band.width, out.shape[0]), Image.Resampling.BILINEAR))
 
 
 def _nearest(pixels: np.ndarray, out: np.ndarray) -> None:
-    out[:] = np.asarray(Image.fromarray(pixels).resize(out.shape[1::-1], Image.Resampling.NEAREST))
+    """Pillow's NEAREST, which is asked for the rows and columns alone."""
+    rows, columns = (
+        np.asarray(Image.fromarray(np.arange(own, dtype=np.int32)[None]).resize((wanted, 1), Image.Resampling.NEAREST))[0]
+        for own, wanted in zip(pixels.shape[:2], out.shape[:2], strict=True)
+    )
+    out[:] = pixels[rows[:, None], columns]
 
 
 def _pad(pixels: np.ndarray, out: np.ndarray) -> None:
@@ -215,25 +202,16 @@ def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:
     if pixels.dtype != np.uint8:
         raise ImageError(f"pixels of type {pixels.dtype}, not uint8")
     image = Image.fromarray(pixels.squeeze(-1) if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
-    return np.asarray(_to_rgb(image)), _facts(image, "pixels")
+    return bands.rgb(image), _facts(image, "pixels")
 
 
 def _facts(image: Image.Image, kind: str) -> dict:
     return {"width": image.width, "height": image.height, "format": kind, "mode": image.mode, "low": "", "high": ""}
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Returns an image turned and mirrored as its EXIF says; other tags are not looked at, so that an odd one does no harm."""
-    orientation = None
-    with contextlib.suppress(Exception):  # damaged metadata of a picture that is whole
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    method = TURNS.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
-
-
 def _without_texts(data: bytes) -> bytes:
     """A PNG file without colour profile and the texts that say nothing about orientation: Pillow has limits for their size."""
-    parts, at = [data[:8]], 8
+    parts, at, dropped = [data[:8]], 8, False
     while len(data) >= at + 12:
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
@@ -242,10 +220,22 @@ def _without_texts(data: bytes) -> bytes:
         text = kind in (b"tEXt", b"zTXt", b"iTXt") and not data.startswith(
             (b"XML:com.adobe.xmp\0", b"Raw profile type "), at + 8
         )
-        if not text and kind != b"iCCP":
+        if text or kind == b"iCCP":
+            dropped = True
+        else:
             parts.append(data[at:end])
         at = end
-    return b"".join((*parts, data[at:]))
+    return b"".join((*parts, memoryview(data)[at:])) if dropped else data
+
+
+def _loaded(data: bytes) -> Image.Image:
+    """Opens an image through Pillow, checks what it takes in memory, and decodes it."""
+    memory.check_header(data)
+    own = _without_texts(data) if data.startswith(PNG_SIGNATURE) else data
+    image = Image.open(io.BytesIO(own), formats=(*FORMATS, "HEIF") if _is_heif(data) else FORMATS)
+    memory.check(image, own, 0 if own is data else len(own))
+    image.load()
+    return image
 
 
 def _open(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
@@ -253,21 +243,20 @@ def _open(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
         raise ImageError("empty file")
     if dicom.is_dicom(data):
         return _open_dicom(data, levels)
-    if data.startswith(PNG_SIGNATURE):
-        data = _without_texts(data)
     try:
-        image = Image.open(io.BytesIO(data), formats=(*FORMATS, "HEIF") if _is_heif(data) else FORMATS)
+        image = _loaded(data)
         facts = _facts(image, image.format)
-        if not image.width or not image.height:
-            raise ImageError(f"no pixels ({image.width}x{image.height})")
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
-        image.load()
         if image.mode.startswith("I") or image.mode == "F":
-            return _grey(np.asarray(upright(image)), levels, facts, image)
-        if (colours := high_bits.colours(data, image)) is not None:
-            return _grey(colours, levels, {**facts, "mode": "RGB;16"})
-        return np.asarray(_to_rgb(upright(image))), facts
+            values, clear = bands.values(image), image.info.get("transparency")
+            del image
+            return _grey(values, levels, facts, clear=clear)
+        if tiff.is_deep(image):
+            size = image.size
+            del image
+            if (found := tiff.colours(data, size)) is not None:
+                return _grey(found[0], levels, {**facts, "mode": "RGB;16"}, out=found[1])
+            image = _loaded(data)
+        return bands.rgb(image), facts
     except ImageError:
         raise
     except Image.UnidentifiedImageError:
@@ -291,9 +280,11 @@ def _is_heif(data: bytes) -> bool:
 
 def _open_dicom(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
     try:
-        values = dicom.read(data, MAX_PIXELS)
+        values = dicom.read(data)
     except ImportError:
         raise ImageError(dicom.MISSING) from None
+    except ImageError:
+        raise
     except Exception as error:  # as in `_open`
         raise ImageError(f"damaged: {str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
     height, width = values.shape[:2]
@@ -304,18 +295,26 @@ def _open_dicom(data: bytes, levels: tuple[float, ...]) -> tuple[np.ndarray, dic
     return _grey(values, levels or (float(values.min()), float(values.max()) + 1e-6), facts)
 
 
-def _grey(
-    values: np.ndarray, levels: tuple[float, ...], facts: dict, image: Image.Image | None = None
-) -> tuple[np.ndarray, dict]:
-    """Pixels and facts of levels [height, width] or [height, width, 3] of more than 8 bits, of `image` where its transparency counts."""
+def _grey(values: np.ndarray, levels: tuple[float, ...], facts: dict, *, clear: object = None,
+          out: np.ndarray | None = None) -> tuple[np.ndarray, dict]:  # fmt: skip
+    """Pixels and facts of levels [height, width] or [height, width, 3] of more than 8 bits; `clear` is the level that is transparent.
+
+    Nothing of the levels is kept: `high_bits.to_bytes` may write the pixels to their memory, `out`.
+    """
     try:
-        facts["low"], facts["high"] = (f"{level:.9g}" for level in high_bits.extremes(values))
-        rgb = Image.fromarray(high_bits.to_bytes(values, levels, narrow=facts["mode"] == "I")).convert("RGBA")
+        high_bits.check_finite(values)
+        if values.dtype == np.uint16:  # before their memory is written to
+            low, high = high_bits.extremes(values)
+        shown = high_bits.to_bytes(values, levels, narrow=facts["mode"] == "I", out=out)
+        if isinstance(clear, int):
+            shown[values == clear] = 255
+        if values.dtype != np.uint16:  # after the order of their pixels is of no use any more
+            low, high = high_bits.extremes(values)
     except ValueError as error:
         raise ImageError(str(error)) from None
-    if image is not None and isinstance(image.info.get("transparency"), int):
-        rgb.putalpha(Image.fromarray(np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)))
-    return np.asarray(_over_white(rgb)), facts
+    facts["low"], facts["high"] = f"{low:.9g}", f"{high:.9g}"
+    del values
+    return shown if shown.ndim == 3 else np.repeat(shown[..., None], 3, -1), facts
 
 
 def _unidentified(data: bytes) -> str:
@@ -331,18 +330,3 @@ def _unidentified(data: bytes) -> str:
                     reason = "it has no pixels"
             return f"damaged: it begins as a {name} file, but {reason}"
     return "not an image"
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
-        return _over_white(image.convert("RGBA")) if "transparency" in image.info else image
-    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")  # some programs leave the fourth byte empty
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.data.limits import MAX_PIXELS
+
 FOLDER = Path(__file__).parent
-MAX_PIXELS = 2**27  # 134 megapixels, 400 MB decoded: beyond every camera, and still no danger to memory
 LARGE = 2**25  # bytes that a thread does not keep from one image to the next
 BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 RGB = b"\x08\x02\0\0\0"  # 8 bits, red, green and blue, without interlace
@@ -41,7 +42,7 @@ def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
 
     Args:
         files: encoded files, or anything else.
-        most: bytes of all pixels together; what has no room is left out.
+        most: bytes of all pixels and a byte for each row together; what has no room is left out.
 
     Returns:
         uint8 [height, width, 3] of each, equal to Pillow's; None: another kind, damage or any doubt. This thread's next call
@@ -49,14 +50,16 @@ def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
     """
     found: list[np.ndarray | None] = [None] * len(files)
     shapes = [(i, *_shape(file)) for i, file in enumerate(files)] if available() and _inflater() else []
-    ends = list(itertools.accumulate(3 * height * width for _, height, width in shapes))
+    ends = list(itertools.accumulate(3 * height * width + height for _, height, width in shapes))
     # A size that deflate cannot give so few bytes is a mere claim.
     chosen = [(*shape, end) for shape, end in zip(shapes, ends, strict=True)
               if shape[1] and end <= most and 3 * shape[1] * shape[2] < 1100 * len(files[shape[0]])]  # fmt: skip
     if not chosen:
         return found
     memory, count = _room.bytes(max(end for *_, end in chosen) + 1), len(chosen)
-    outs = [memory[end - 3 * height * width : end].reshape(height, width, 3) for _, height, width, end in chosen]
+    starts_at = [end - height * (3 * width + 1) for _, height, width, end in chosen]
+    outs = [memory[at : at + 3 * height * width].reshape(height, width, 3)
+            for at, (_, height, width, _) in zip(starts_at, chosen, strict=True)]  # fmt: skip
     starts = (ctypes.c_char_p * count)(*(files[i] for i, *_ in chosen))
     sizes = (ctypes.c_long * count)(*(len(files[i]) for i, *_ in chosen))
     sides = (ctypes.c_long * (2 * count))(*itertools.chain.from_iterable(out.shape[:2] for out in outs))

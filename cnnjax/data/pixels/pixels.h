@@ -48,7 +48,8 @@ struct Inflater {
 };
 
 // A PNG file with the header of 8-bit RGB, `height` by `width`, to rows of three bytes a pixel; false where Pillow is not sure to
-// read the same pixels: other chunks, or damage. `out` then holds anything; a byte behind the pixels is written as well.
+// read the same pixels: other chunks, or damage. `out` then holds anything. It has room for `height` bytes and one more behind the
+// pixels.
 bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long height, long width, uint8_t* out);
 
 // Pillow's BILINEAR of rows of pixels of three bytes, which are `stride` and `out_stride` bytes apart.

@@ -27,12 +27,12 @@ inline Levels paeth(Levels left, Levels up, Levels corner) {
   return limit <= low ? high : guess;
 }
 
-// `rows`, each after a byte with its filter, to `out`; a byte behind each is read or written. False where a filter is none of the
-// five.
-bool unfilter(const uint8_t* rows, long height, long width, uint8_t* out) {
+// Rows, each after a byte with its filter, to rows without, in the same memory: a row moves to before where it was read. A byte
+// behind the last is read. False where a filter is none of the five.
+bool unfilter(uint8_t* out, long height, long width) {
   const long bytes = 3 * width;
   const std::vector<uint8_t> zeros(bytes + 1);
-  const uint8_t* above = zeros.data();
+  const uint8_t *above = zeros.data(), *rows = out;
   for (long y = 0; y < height; y++, above = out, out += bytes, rows += bytes) {
     const int filter = *rows++;
     auto undo = [=](auto guess) {
@@ -44,7 +44,7 @@ bool unfilter(const uint8_t* rows, long height, long width, uint8_t* out) {
         store(left, out + x);
       }
     };
-    if (filter == 0) std::memcpy(out, rows, bytes);
+    if (filter == 0) std::memmove(out, rows, bytes);
     else if (filter == 1) undo([](Levels left, Levels, Levels) { return left; });
     else if (filter == 2) undo([](Levels, Levels up, Levels) { return up; });
     else if (filter == 3) undo([](Levels left, Levels up, Levels) { return (left + up) >> 1; });
@@ -90,7 +90,7 @@ struct Zlib {
 }  // namespace
 
 bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long height, long width, uint8_t* out) {
-  static thread_local std::vector<uint8_t> joined, rows;
+  static thread_local std::vector<uint8_t> joined;
   static thread_local Zlib zlib;
   long at = 8, expected = (3 * width + 1) * height;
   bool ended = false, whole = false;
@@ -113,9 +113,7 @@ bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long h
     }
     at += bytes + 12;
   }
-  whole = zlib.inflate(inflater, joined.data(), joined.size(), room(rows, expected + 1), expected) &&
-          unfilter(rows.data(), height, width, out);
-  if (rows.size() > LARGE) rows = {};
+  whole = zlib.inflate(inflater, joined.data(), joined.size(), out, expected) && unfilter(out, height, width);
   if (joined.capacity() > LARGE) joined = {};
   return whole;
 }
