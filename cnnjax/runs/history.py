@@ -132,8 +132,8 @@ def _usable(run: Tables, path: Path, read: Callable[[], list], warn: Callable[[s
     try:
         return read()
     except CheckpointError as error:
-        if path.exists():
-            warn(f"{str(error).partition(';')[0]}; it was moved to {run.set_aside(path)}, and begins anew")
+        moved = f"was moved to {run.set_aside(path)}, and " if path.exists() else ""
+        warn(f"{str(error).partition(';')[0]}; it {moved}begins anew")
         return []
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cnnjax
+from cnnjax.data.limits import MAX_MEMORY, MEGABYTE
 
 PACKAGE = Path(cnnjax.__file__).parent
-MEMORY = 2**30  # bytes that one input may take beside those that the process had before
+MEMORY = (
+    MAX_MEMORY + 100 * MEGABYTE
+)  # that one input may take beside what the process had before: its file and the result come on top
 
 
 class Finding(AssertionError):

@@ -14,13 +14,13 @@ from fuzz.findings import Finding, bounded, told
 from fuzz.mutations import damaged
 from PIL import Image, features
 
-from cnnjax.data import images
+from cnnjax.data import images, jpeg, limits
 
 SECONDS = 30  # of an attempt, after which its process is ended
 LIMITED = True
 CPU = 5  # seconds of the processor for one file
 ORIENTATION = 0x0112
-BEGINNINGS = (images.PNG_SIGNATURE, images.JPEG_SIGNATURE)
+BEGINNINGS = (images.PNG_SIGNATURE, jpeg.SIGNATURE)
 BILINEAR = Image.Resampling.BILINEAR
 
 
@@ -68,7 +68,7 @@ def compare(data: bytes, pixels: np.ndarray | None, method: str) -> None:
             plain = (
                 image.mode == "RGB"
                 and "transparency" not in image.info
-                and 0 < image.width * image.height <= images.MAX_PIXELS
+                and 0 < image.width * image.height <= limits.MAX_PIXELS
             )
             if not plain or image.getexif().get(ORIENTATION, 1) != 1:
                 return

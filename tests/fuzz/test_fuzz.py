@@ -13,8 +13,8 @@ from cnnjax.data import images, listings
 from cnnjax.data import pixels as pixels_lib
 from cnnjax.errors import DataError
 
-SECONDS = {"pixels": 40, "pictures": 60, "archives": 40, "configs": 40, "runs": 120}
-MOST = {"runs": 1000}
+SECONDS = {"pixels": 15, "pictures": 20, "archives": 15, "configs": 20}
+DAMAGES = 500  # of runs, by each of two tests
 compiled = pytest.mark.skipif(not pixels_lib.available(), reason="cnnjax.data.pixels is not compiled")
 
 
@@ -162,12 +162,25 @@ def test_each_damage_changes_a_file(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SECONDS)
 def test_nothing_is_found_within_a_fixed_time(name, tmp_path):
-    turn = run.take_turn(name, 0, SECONDS[name], tmp_path, MOST.get(name, float("inf")))
+    turn = run.take_turn(name, 0, SECONDS[name], tmp_path)
     if turn.skipped:
         pytest.skip(turn.skipped)
-    reasons = "\n".join(path.read_text()[:600] for path in sorted(tmp_path.glob("*/reason.txt")))
-    assert not turn.kinds, f"{turn.tried} inputs: {dict(turn.kinds)}\n{reasons}"
+    check(turn, tmp_path)
     assert turn.tried > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", [0, 1_000_000])
+def test_a_damaged_run_refuses_warns_or_answers_as_before(first, tmp_path):
+    turn = run.take_turn("runs", first, 1200, tmp_path, DAMAGES)
+    check(turn, tmp_path)
+    assert turn.tried == DAMAGES
+
+
+def check(turn: run.Turn, out: Path) -> None:
+    """Fails with the reasons of what was found."""
+    reasons = "\n".join(path.read_text()[:600] for path in sorted(out.glob("*/reason.txt")))
+    assert not turn.kinds, f"{turn.tried} inputs: {dict(turn.kinds)}\n{reasons}"
 
 
 @pytest.mark.slow
