@@ -132,7 +132,7 @@ class Record:
         """Returns the encoded image of a look; None where its file is gone. Raises CheckpointError for another image."""
         path = self.directory.picture(look.file)
         encoded = path.read_bytes() if path.is_file() else None
-        if encoded and look.sha256 and hashlib.sha256(encoded).hexdigest() != look.sha256:
+        if encoded is not None and look.sha256 and hashlib.sha256(encoded).hexdigest() != look.sha256:
             raise CheckpointError(f"{path} is not as it was written; restore it, or remove it to go on without it")
         return encoded
 
@@ -158,7 +158,8 @@ def read_record(directory: runs.RunDirectory) -> Record:
     """
     if not directory.is_run():
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
-    directory.sealed.check(directory.splits)
+    for path in (directory.splits, directory.summary):
+        directory.sealed.check(path)
     others = sorted(path.stem for path in directory.evaluations.glob("data-*.json"))
     read = {name: directory.read_evaluation(name) for name in (*data_lib.SPLITS, *others)}
     return Record(

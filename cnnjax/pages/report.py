@@ -197,8 +197,8 @@ def _looks(record: Record) -> Section:
     }
     blocks = []
     for kind, (title, text) in titles.items():
-        photos = []
-        for look in getattr(record.judgement, kind):
+        photos, looks = [], getattr(record.judgement, kind)
+        for look in looks:
             if encoded := record.thumbnail(look):
                 known = "correct" if look.label == look.predicted else f"true: {look.label}"
                 photos.append(
@@ -206,7 +206,12 @@ def _looks(record: Record) -> Section:
                 )
         if photos:
             blocks.append(Photos(title, photos, 6, text))
-        elif kind == "mistakes" and record.judgement.uncertain and not record.judgement.mistakes:
+        if gone := len(looks) - len(photos):
+            of = record.directory.thumbnails(record.judged)
+            blocks.append(
+                Note(f"{title}: {counted(gone, 'picture')} of {of.name}/ cannot be shown, the file is gone.", warning=True)
+            )
+        if kind == "mistakes" and record.judgement.uncertain and not record.judgement.mistakes:
             blocks.append(Note("There is no mistake to show."))
     return Section("Worth a look", blocks)
 
