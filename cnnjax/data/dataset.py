@@ -143,13 +143,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         where = f"; see {run.quarantine}" if freeze else ""
         reasons = ", ".join(f"{n} {r}" for r, n in kinds.most_common())
         progress.warn(f"{counted(len(quarantine), 'file')} left out ({reasons}){where}")
-    files = len(source.examples) + len(source.rejected)
-    if len(quarantine) > config.data.max_bad_fraction * files:
-        raise DataError(
-            f"{len(quarantine):,} of {files:,} files cannot be used ({quarantine[0][0]}: {quarantine[0][1]}), more than "
-            f"data.max_bad_fraction={config.data.max_bad_fraction:g}; fix them or raise "
-            f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
-        )
+    _check_quarantine(quarantine, len(source.examples) + len(source.rejected), config.data.max_bad_fraction)
     made = not path.exists()
     splits = _splits(path, source, usable, config.split, progress, write=freeze)
     notes = [*source.notes, *source.warnings]
@@ -170,6 +164,16 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
                    cache.facts, quarantine, source.stream, tuple(notes), made_by)  # fmt: skip
+
+
+def _check_quarantine(quarantine: Sequence[tuple[str, str]], files: int, most: float) -> None:
+    """Raises DataError where too many of the files cannot be used. One alone is never too many, unless `most` is 0."""
+    if len(quarantine) > (max(most * files, 1) if most else 0):
+        raise DataError(
+            f"{len(quarantine):,} of {files:,} files cannot be used ({quarantine[0][0]}: {quarantine[0][1]}), more than "
+            f"data.max_bad_fraction={most:g}; fix them or raise "
+            f"--config.data.max_bad_fraction={math.ceil(1000 * len(quarantine) / files) / 1000:g}"
+        )
 
 
 def _levels(facts: dict[str, Column], rows: np.ndarray) -> tuple[tuple[float, float], int] | None:

@@ -152,6 +152,17 @@ def test_too_many_bad_files_are_refused(spoiled, tmp_path, isolated_cache):
     assert (tmp_path / "run" / "quarantine.csv").exists() and not (tmp_path / "run" / "splits.csv").exists()
 
 
+def test_one_bad_file_of_a_small_set_is_left_out_and_refused_where_none_is_allowed(make_folder, tmp_path, isolated_cache):
+    folder = make_folder(tmp_path / "small", per_class=10)
+    (folder / "Uninfected" / "C1_empty.png").write_bytes(b"")
+    (tmp_path / "run").mkdir()
+    data = dataset.prepare(settings(folder, isolated_cache), tmp_path / "run", Progress(), freeze=False)
+    assert [reason for _, reason in data.quarantine] == ["empty file"]
+    with pytest.raises(DataError, match="1 of 21 files cannot be used"):
+        config = settings(folder, isolated_cache, **{"data.max_bad_fraction": 0.0})
+        dataset.prepare(config, tmp_path / "run", Progress(), freeze=False)
+
+
 def build_plain(path, directory, size=8, **options):
     config = config_lib.override(config_lib.default(), {"data.path": str(path), "image.size": size})
     return cache.build(
