@@ -24,6 +24,16 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_CONTROL = {number: f"\\x{number:02x}" for number in (*range(9), *range(11, 32), *range(127, 160))}
+_CONTROL |= {number: f"\\u{number:04x}" for number in _BIDI}
+
+
+def printable(text: str) -> str:
+    """Returns a text with the characters spelled out that control a terminal: names of files may be a stranger's."""
+    return text.translate(_CONTROL)
+
+
 class Progress:
     """The silent form; also the interface."""
 
@@ -50,10 +60,10 @@ class Console(Progress):
         self._interval = interval
 
     def message(self, text):
-        self._rich.print(text, markup=False)
+        self._rich.print(printable(text), markup=False)
 
     def warn(self, text):
-        self._rich.print(f"note: {text}", markup=False, style="yellow")
+        self._rich.print(printable(f"note: {text}"), markup=False, style="yellow")
 
     @contextlib.contextmanager
     def task(self, name, total, unit):

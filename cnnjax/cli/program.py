@@ -10,7 +10,7 @@ from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import default_workdir, local_workdir
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
-from cnnjax.progress import Console
+from cnnjax.progress import Console, printable
 
 
 def main(argv: list[str]) -> None:
@@ -66,8 +66,8 @@ def run(argv: list[str]) -> int:
         main(argv)
         return 0
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {_typed(line)}", file=sys.stderr)
+        for line in str(error).split("\n"):
+            print(f"error: {printable(_typed(line))}", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

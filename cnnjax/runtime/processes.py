@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from cnnjax.errors import DataError, PeerError, Stopped, UserError
+from cnnjax.progress import printable
 from cnnjax.runtime.memory import is_shortage
 
 JOIN = 300  # seconds that a process waits for the others to begin
@@ -37,7 +38,7 @@ def end(problem: object, code: int) -> None:
     The other processes hear of it by its silence.
     """
     with _speaking:
-        os.write(2, "".join(f"error: {line}\n" for line in str(problem).splitlines()).encode())
+        os.write(2, "".join(f"error: {printable(line)}\n" for line in str(problem).splitlines()).encode())
         os._exit(code)
 
 
