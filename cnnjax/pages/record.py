@@ -116,7 +116,8 @@ class Record:
         path = self.directory.predictions(self.judged)
         rows = self.directory.read_rows(path)
         try:
-            header = next(rows, [])
+            if (header := next(rows, None)) is None:  # the table was removed
+                return None
             label, score = header.index("label"), header.index(f"p_{positive}")
             table = np.fromiter(
                 ((row[label] == positive, float(row[score])) for row in rows), [("label", bool), ("score", float)]

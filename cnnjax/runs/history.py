@@ -56,10 +56,10 @@ class History:
         self.rows = [row for row in rows if row["step"] <= step and row.keys() == set(self.columns)]
         self._write()
         kept = "".join(line for at, line in _usable(run, run.metrics, lambda: _read_log(run), warn) if at <= step)
-        write_text(run.metrics, kept)
         self._digest, self._size = hashlib.sha256(kept.encode()), len(kept.encode())
+        self._seal_log()  # first: the longer file of before begins so too
+        write_text(run.metrics, kept)
         self._log = open(run.metrics, "ab")  # noqa: SIM115 - closed in close()
-        self._seal_log()
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """Adds a row of `HISTORY` (and `RAW`)."""

@@ -1,6 +1,7 @@
 """Checksums of a run's small files, at every moment of a write; texts in tables that spreadsheets leave alone."""
 
 import contextlib
+import json
 import os
 import subprocess
 from hashlib import sha256
@@ -9,7 +10,7 @@ import pytest
 from training_tools import one_line
 
 from cnnjax.errors import CheckpointError
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import History, RunDirectory
 from cnnjax.runs.files import cell, read_rows, text_of_cell, write_rows
 
 
@@ -102,3 +103,43 @@ def test_every_other_text_is_as_it_is(text):
 
 def test_numbers_are_not_touched():
     assert cell(-0.5) == -0.5 and cell(None) is None
+
+
+def logged(run, step, heard):
+    """Opens the history of a run at a step, and returns the steps of its log."""
+    History(run, step, warn=heard.append).close()
+    return [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_a_crash_while_the_log_is_cut_back_leaves_one_that_fits(run, monkeypatch, moment):
+    history, heard, replaced, replace = History(run, 0), [], [], os.replace
+    for step in (1, 2, 3):
+        history.log({"step": step})
+    history.close()
+
+    def crash(*paths):
+        replaced.append(paths)
+        if len(replaced) == moment:
+            raise KeyboardInterrupt
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        History(run, 2)
+    monkeypatch.undo()
+    assert logged(run, 2, heard) == [1, 2] and not heard
+
+
+def test_a_history_that_was_changed_or_is_gone_is_set_aside_with_a_warning(run):
+    history = History(run, 0)
+    history.log({"step": 0})
+    history.close()
+    for damage in (lambda: run.metrics.write_text("x"), run.history.unlink, lambda: run.history.write_bytes(b"\xff")):
+        heard = []
+        damage()
+        logged(run, 0, heard)
+        assert len(heard) == 1 and heard[0].endswith("begins anew") and "\n" not in heard[0]
+        heard.clear()
+        logged(run, 0, heard)
+        assert not heard
