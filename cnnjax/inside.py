@@ -1,16 +1,36 @@
-"""Names from outside, joined to directories of ours so that none leads elsewhere."""
+"""Names from outside, joined to directories of ours so that none leads elsewhere, and small files that are read whole."""
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from cnnjax.errors import OutsideError
+
+SMALL = 2**26  # bytes of a file that is read whole
+
+
+def read_small(path: Path) -> bytes:
+    """Returns the bytes of a small file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger than `SMALL`, or a folder, a pipe or a device, which would be waited for.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(file, "rb") as opened:
+        facts = os.fstat(file)
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError("not a regular file")
+        if facts.st_size > SMALL or len(data := opened.read(SMALL + 1)) > SMALL:
+            raise ValueError(f"{facts.st_size:,} bytes, more than {SMALL:,}")
+        return data
 
 
 def leaves(name: str) -> bool:
     """Returns whether a relative name, of a member or a key, could lead out of the directory that it is joined to."""
     rooted = name.startswith(("/", "\\")) or re.match("[A-Za-z]:", name)
-    return bool(rooted or "\0" in name or not name or ".." in re.split(r"[/\\]", name))
+    return bool(rooted or "\0" in name or name in ("", ".") or ".." in re.split(r"[/\\]", name))
 
 
 def inside(directory: str | os.PathLike[str], name: str) -> Path:

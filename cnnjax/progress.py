@@ -63,7 +63,7 @@ class Console(Progress):
         self._rich.print(printable(text), markup=False)
 
     def warn(self, text):
-        self._rich.print(printable(f"note: {text}"), markup=False, style="yellow")
+        self._rich.print(printable(f"note: {text}").replace("\n", "\\n"), markup=False, style="yellow")
 
     @contextlib.contextmanager
     def task(self, name, total, unit):

@@ -25,7 +25,9 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     if origin in (tuple, list) and isinstance(value, list | tuple):
         return origin(typed(entry, inner[0], name) for entry in value)
     if origin is dict and isinstance(value, Mapping):
-        return {str(key): typed(entry, inner[1], f"{name}.{key}") for key, entry in value.items()}
+        return {typed(key, str, name): typed(entry, inner[1], f"{name}.{key}") for key, entry in value.items()}
+    if isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise TypeError(f"{name} is not a text")
     if type(value) is kind or (kind is float and type(value) is int and abs(value) < 2**63):
         return value
     raise TypeError(f"{name} is {str(value)[:80]!r}")

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from cnnjax.inside import read_small
+
 DIGITS = 15  # of a step
 
 
@@ -31,7 +33,12 @@ def open_checkpointer(directory: Path, *, writable: bool) -> ocp.training.Checkp
 
 def score(scores: Mapping[str, float]) -> float:
     """Returns the number of which the lowest is the best, as it was saved with a checkpoint."""
-    return scores.get("score", scores["val_loss"])  # older checkpoints have no other
+    return scores["score"] if "score" in scores else scores["val_loss"]  # older checkpoints have no other
+
+
+def is_step(name: str) -> bool:
+    """Returns whether a name is that of a checkpoint: its step in digits."""
+    return name.isascii() and name.isdecimal()
 
 
 SCORES = "metrics/metrics"  # of a checkpoint, where it was evaluated
@@ -44,11 +51,11 @@ def misfit(directory: Path) -> str:
     try:
         if len(directory.name) > DIGITS:
             return "its step is not a number of updates"
-        tree = json.loads((directory / name).read_bytes())
+        tree = json.loads(read_small(directory / name))
         if not isinstance(tree, dict) or not isinstance(tree.get("item_handlers", {}), dict):
             return f"{METADATA} is damaged"
         if (directory / SCORES).exists():
-            name, scores = SCORES, json.loads((directory / SCORES).read_bytes())
+            name, scores = SCORES, json.loads(read_small(directory / SCORES))
             if scores["step"] != int(directory.name) or not float("-inf") < score(scores) < float("inf"):
                 return f"{SCORES} is of another step, or has no score"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

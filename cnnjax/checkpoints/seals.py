@@ -1,12 +1,14 @@
 """Checksums of checkpoints: the SHA-256 of each file of a checkpoint that is whole, compared before anything is loaded."""
 
+import contextlib
 import hashlib
 import json
 import os
 from pathlib import Path
 
+from cnnjax.checkpoints.opened import SCORES, is_step, score
 from cnnjax.errors import CheckpointError
-from cnnjax.inside import inside
+from cnnjax.inside import inside, read_small
 
 
 class DamagedError(CheckpointError):
@@ -26,7 +28,7 @@ class Seals:
 
     def write(self) -> None:
         """Writes checksums of each checkpoint that has none yet, and removes those of checkpoints that are gone."""
-        there = {path.name: path for path in self._checkpoints.iterdir() if path.name.isdigit()}
+        there = {path.name: path for path in self._checkpoints.iterdir() if is_step(path.name)}
         self._checksums.mkdir(exist_ok=True)
         for seal in self._checksums.glob("*.json"):
             if seal.stem not in there:
@@ -34,13 +36,22 @@ class Seals:
         for name, path in there.items():
             if not self._file(name).exists():
                 temporary = self._checksums / f".{name}.{os.getpid()}"
+                temporary.unlink(missing_ok=True)  # were it a link, what it leads to would be written
                 files = _checksums(path)
-                temporary.write_text(json.dumps({"files": files, "sha256": _digest(files)}, indent=1))
+                temporary.write_text(json.dumps({"files": files, "sha256": _digest(files), "score": _score(path)}, indent=1))
                 os.replace(temporary, self._file(name))
 
     def steps(self) -> set[int]:
         """Returns the steps that have checksums."""
-        return {int(path.stem) for path in self._checksums.glob("*.json") if path.stem.isdigit()}
+        return {int(path.stem) for path in self._checksums.glob("*.json") if is_step(path.stem)}
+
+    def score(self, step: int) -> float | None:
+        """Returns the score of a checkpoint as it was saved, also of one that is gone; None where it is not known."""
+        try:
+            found = json.loads(read_small(self._file(step)))["score"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
+        return float(found) if type(found) in (int, float) else None
 
     def remove(self, step: int) -> None:
         """Removes the checksums of a checkpoint."""
@@ -54,10 +65,10 @@ class Seals:
             item: only the files below this folder of it; "": all.
         """
         try:
-            seal = json.loads(self._file(step).read_text())
+            seal = json.loads(read_small(self._file(step)))
             whole = seal["sha256"] == _digest(seal["files"])
             expected = {name: digest for name, digest in seal["files"].items() if whole and name.startswith(item)}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole, expected = False, {}
         folder = inside(self._checkpoints, str(step))
         found = _checksums(folder, item)
@@ -78,14 +89,28 @@ def _digest(files: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
+def _score(directory: Path) -> float | None:
+    """The score in a checkpoint's directory; None where it was not evaluated."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return score(json.loads(read_small(directory / SCORES)))
+    return None
+
+
+def _below(directory: Path) -> list[Path]:
+    """Everything below a directory, sorted; [] where the directory is removed meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return sorted(directory.rglob("*"))
+    return []
+
+
 def _checksums(directory: Path, item: str = "") -> dict[str, str]:
     """Path below the directory -> SHA-256 of the file, of those whose path begins with `item`. Raises OutsideError for a link."""
     found = {}
-    for path in sorted(directory.rglob("*")):
+    for path in _below(directory):
         name = path.relative_to(directory).as_posix()
         if path.is_symlink():
             inside(directory, name)
         if name.startswith(item) and path.is_file():
-            with open(path, "rb") as file:
+            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:  # Orbax removes it meanwhile
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

@@ -21,7 +21,17 @@ from typing import Any, Protocol
 import jax
 
 from cnnjax import runtime
-from cnnjax.checkpoints.opened import DIGITS, METADATA, SCORES, hush_late_answers, misfit, open_checkpointer, score, shapes
+from cnnjax.checkpoints.opened import (
+    DIGITS,
+    METADATA,
+    SCORES,
+    hush_late_answers,
+    is_step,
+    misfit,
+    open_checkpointer,
+    score,
+    shapes,
+)
 from cnnjax.checkpoints.provenance import revision, versions
 from cnnjax.checkpoints.seals import DamagedError, Seals
 from cnnjax.errors import CheckpointError
@@ -109,9 +119,10 @@ class Checkpoints:
         a wrong score would decide which of the others are kept."""
         bad = {}
         for folder in sorted(self.directory.glob("*")):
-            if folder.name.isdigit() and folder.is_dir():
+            if is_step(folder.name) and folder.is_dir():
                 known = [self.seals.damage(folder.name, item) for item in (METADATA, SCORES)]
-                if reason := next(filter(None, known), "") or misfit(folder):
+                reason = next(filter(None, known), "") or misfit(folder)
+                if reason and folder.exists():  # else it was removed meanwhile
                     bad[int(folder.name)] = reason
         if self._writable:
             for step, reason in bad.items():
@@ -135,9 +146,11 @@ class Checkpoints:
 
     def _seal_when_whole(self, step: int) -> None:
         """Waits for the rename that ends a save, then writes its checksums. Runs in a thread of its own."""
-        # Orbax calls back before the rename, not after it.
-        while self._manager.is_saving_in_progress() and not (self.directory / str(step)).exists():
+        # Orbax calls back before the rename, not after it, and removes older checkpoints a moment later.
+        late = 0.0
+        while self._manager.is_saving_in_progress() and late < 1:
             time.sleep(0.05)
+            late += 0.05 * (self.directory / str(step)).exists()
         self._failed = not (self.directory / str(step)).exists()
         with contextlib.suppress(OSError):  # a full disk is reported by `check_saved` or the next call
             self.seals.write()
@@ -214,7 +227,7 @@ class Checkpoints:
 
     def _goes_on(self) -> str:
         """Tells where the same command goes on, by the checkpoints that are whole."""
-        steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+        steps = [int(path.name) for path in self.directory.glob("*") if is_step(path.name)]
         return f"continues from step {max(steps)}" if steps else "starts from the beginning (no checkpoint was saved yet)"
 
     def check_room(self, trees: Mapping[str, Any]) -> None:
@@ -276,15 +289,15 @@ class Checkpoints:
         Raises:
             DamagedError: a score is not as it was saved, or a checkpoint is gone.
         """
-        gone = (
-            {}
-            if self._saves
-            else dict.fromkeys(self.seals.steps() - {c.step for c in self._manager.checkpoints}, "it is gone")
-        )
+        there = self._manager.checkpoints
+        scored = [(score(c.metrics), c.step) for c in there if c.metrics and c.step not in self._bad]
+        best = min(scored, default=None)
+        gone = {} if self._saves else dict.fromkeys(self.seals.steps() - {c.step for c in there}, "it is gone")
         for step, reason in {**self._bad, **gone}.items():
-            raise self._damaged(step, reason)
-        scored = [(score(c.metrics), c.step) for c in self._manager.checkpoints if c.metrics]
-        return min(scored)[1] if scored else None
+            sealed = self.seals.score(step)  # one that was worse decides nothing, and is being removed perhaps
+            if best is None or sealed is None or (sealed, step) < best:
+                raise self._damaged(step, reason)
+        return best[1] if best else None
 
     def resolve(self, step: str | int) -> int:
         """Returns the step of "best", "latest" or a number. Raises CheckpointError where it is not there."""

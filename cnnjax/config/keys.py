@@ -70,9 +70,11 @@ class Key:
         elif isinstance(value, list):
             value = tuple(value)
         if isinstance(value, tuple) and self.element is float:
-            value = tuple(float(entry) if type(entry) is int else entry for entry in value)
+            value = tuple(float(entry) if type(entry) is int and abs(entry) < 2**1000 else entry for entry in value)
         elif type(value) is int and kind is float:
-            value = float(value)
+            value = float(value) if abs(value) < 2**1000 else math.inf
+        if isinstance(value, str) and "\0" in value:
+            raise TypeError
         if type(value) is not kind or (kind is tuple and any(type(entry) is not self.element for entry in value)):
             raise TypeError
         return value
@@ -85,7 +87,7 @@ class Key:
             if kind is tuple:
                 return _parsed_tuple(text, self.element)
             return int(text.replace("_", "")) if kind is int else kind(text)
-        except (KeyError, ValueError, SyntaxError):
+        except (KeyError, ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
             raise TypeError from None
 
     def problem(self, value: Any) -> str:

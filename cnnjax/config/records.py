@@ -44,7 +44,7 @@ def completed(tree: Any) -> dict[str, Any]:
     whole = json.loads(to_json(Config()))
     for key, value in flatten(tree):
         try:
-            if key in SECTIONS:
+            if key in SECTIONS or not isinstance(whole.get(key.rpartition(".")[0], {}), dict):
                 raise TypeError
             if key in KEYS:
                 KEYS[key].convert(value)

@@ -6,6 +6,7 @@ archive keeps its names, and the same for a folder and an archive of it.
 
 import dataclasses
 import hashlib
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -62,21 +63,21 @@ def _twins(classes: Sequence[str]) -> list[str]:
 
 def check_path(config) -> None:
     """Raises DataError where a `data` section names a folder or an archive of this machine that is not there."""
-    path = Path(config.path).expanduser()
+    path = Path(os.path.expanduser(config.path))
     if config.path.startswith(("http://", "https://")):
         raise DataError(f"data.path={config.path} is a download; write --config.data.url={config.path} instead")
     if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
         raise DataError(
             f"{path} is a spreadsheet; save it as {path.stem}.csv, and name that with --config.data.path={path.stem}.csv"
         )
-    if config.source == "files" and config.path and not runs.is_remote(config.path) and not path.exists():
+    if config.source == "files" and config.path and not runs.is_remote(config.path) and not os.path.exists(path):
         raise DataError(f"no such folder or archive: {path}; name one with --config.data.path=PATH")
 
 
 def unfetched(config) -> tuple[str, str]:
     """Returns the key and the address of a `data` section that is not in the user's cache; ("", "") where nothing is to be fetched."""
     downloads = Path(config.cache_dir).expanduser() / "downloads"
-    if config.source == "tfds" and not config.path:
+    if config.source == "tfds":  # with data.path too: preparing writes to the cache of all runs
         from cnnjax.data import tfds
 
         # A name with ":" is of a community's set, whose code TFDS would fetch and run.
@@ -99,7 +100,13 @@ def _files(config, progress: Progress) -> Source:
         path = Path(config.path).expanduser()
     else:
         path = download.fetch(config.url, config.sha256, Path(config.cache_dir).expanduser() / "downloads", progress)
-    if tables.is_table(str(path)):
+    source = _labelled(config, path)
+    # Sizes and times can be those of another set; its place is not.
+    return dataclasses.replace(source, fingerprint=digest([os.path.realpath(path), source.fingerprint]))
+
+
+def _labelled(config, path: Path) -> Source:
+    if tables.is_table(str(path)) and (path.is_file() or not path.exists()):  # a pipe would be waited for
         return tables.labelled(config, path)
     listed = listings.list_files(path, config.names, partial=config.partial)
     if config.label or config.class_level:

@@ -22,6 +22,7 @@ from cnnjax.errors import DataError
 BLOCK = 512  # bytes
 PIECE = 2**16  # bytes that are decompressed at once
 MAX_HEADER = 2**20  # bytes of a long name or of a pax header; extended attributes take up to 64 KiB each
+LONGEST = 2**14  # bytes that are kept of a name or a number in it: four for each letter of the longest name
 EXTENSIONS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -244,8 +245,10 @@ def _pax_facts(data: bytes) -> dict[str, str]:
         if not equals or data[end - 1 : end] != b"\n":
             raise tarfile.InvalidHeaderError("a pax header that cannot be read")
         name = key.decode("utf-8", "surrogateescape")
-        if name in ("path", "size", "mtime") or name.startswith("GNU.sparse."):
-            found[name] = value.decode("utf-8", "surrogateescape")
+        if name in ("path", "size", "mtime", "GNU.sparse.name"):
+            found[name] = value[:LONGEST].decode("utf-8", "surrogateescape")
+        elif name.startswith("GNU.sparse."):  # one word for all of them: there can be millions
+            found["GNU.sparse.map"] = ""
         at = end
     return found
 

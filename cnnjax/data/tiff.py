@@ -24,12 +24,12 @@ def check_tags(data: bytes) -> None:
     start = struct.unpack_from(order + ("Q" if wide else "I"), data, 8 if wide else 4)[0]
     count = struct.unpack_from(order + ("Q" if wide else "H"), data, start)[0]
     first, step = start + (8 if wide else 2), 20 if wide else 12
-    tags = [
-        struct.unpack_from(order + "H", data, at)[0] for at in range(first, min(first + step * count, len(data) - 1), step)
-    ]
-    twice = {tag for tag in tags if tag in SIZES and tags.count(tag) > 1}
-    if twice:
-        raise limits.ImageError(f"damaged: tag {min(twice)} of the TIFF file is given twice; save the picture again")
+    seen = set()
+    for at in range(first, min(first + step * count, len(data) - 1), step):
+        tag = struct.unpack_from(order + "H", data, at)[0]
+        if tag in SIZES and tag in seen:
+            raise limits.ImageError(f"damaged: tag {tag} of the TIFF file is given twice; save the picture again")
+        seen.add(tag)
 
 
 def piece_bytes(image: Image.Image) -> int:

@@ -11,11 +11,14 @@ import numpy as np
 from cnnjax import data as data_lib
 from cnnjax import metrics, runtime
 from cnnjax.data import Dataset
+from cnnjax.errors import CheckpointError
 from cnnjax.inference.engine import Engine
+from cnnjax.inside import inside
 from cnnjax.progress import Progress
-from cnnjax.runs import Evaluation, Look, RunDirectory
+from cnnjax.runs import Evaluation, Look, RunDirectory, replacing
 
 LOOK_AT = 12
+MOST = 4096  # images of a batch, where training has larger ones and the split has fewer
 
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, run: RunDirectory,
@@ -38,7 +41,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     """
     rows = data.splits[split]
     with progress.task(f"evaluate {split}", len(rows), "images") as advance:
-        logits = engine.logits_of_rows(data.images, rows, batch_size, advance)
+        logits = engine.logits_of_rows(data.images, rows, min(batch_size, max(len(rows), MOST)), advance)
     numbers = metrics.detailed(logits, data.labels[rows], data.classes, positive)
     evaluation = Evaluation.from_dict({"split": split, "step": step, **numbers})
     if not runtime.is_main():
@@ -59,6 +62,18 @@ def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterato
             yield id, group, data.classes[label], data.classes[best], *q
 
 
+def _empty(directory: Path) -> None:
+    """Makes a directory anew. Raises CheckpointError where what is there cannot be removed: links in it could lead elsewhere."""
+    try:
+        if directory.exists():
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot replace {directory} ({error.strerror}); remove it, or copy the run to a place of your own"
+        ) from None
+
+
 def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, tuple[Look, ...]]:
     """Writes the images that are worth a look; returns {"mistakes", "uncertain"}."""
     highest = np.empty((len(rows), 2))  # probabilities of the two best classes
@@ -70,8 +85,7 @@ def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: 
         "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
         "uncertain": right[np.argsort(best[right] - second[right], kind="stable")][:LOOK_AT],
     }
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True, exist_ok=True)
+    _empty(directory)
     originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
     looks = {}
     for kind, some in chosen.items():
@@ -79,8 +93,9 @@ def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: 
         for place, i in enumerate(some):
             image = data_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
             suffix = ".png" if image.startswith(data_lib.PNG_SIGNATURE) else ".jpg"
-            file = directory / f"{kind}-{place + 1:02}{suffix}"
-            file.write_bytes(image)
+            file = inside(directory, f"{kind}-{place + 1:02}{suffix}")
+            with replacing(file) as temporary:
+                temporary.write_bytes(image)
             looks[kind].append(Look(
                 id=data.ids[rows[i]],
                 label=data.classes[labels[i]],

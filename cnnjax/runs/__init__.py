@@ -2,7 +2,16 @@
 
 from cnnjax.runs.directory import RunDirectory, begun
 from cnnjax.runs.events import Events, NoEvents, open_events
-from cnnjax.runs.files import check_writable, read_json, short_name, text_of_cell, write_json, write_rows, write_text
+from cnnjax.runs.files import (
+    check_writable,
+    read_json,
+    replacing,
+    short_name,
+    text_of_cell,
+    write_json,
+    write_rows,
+    write_text,
+)
 from cnnjax.runs.history import HISTORY, RAW, History, NoHistory, read_history
 from cnnjax.runs.remote import Mirror, fetch, is_fetched, is_remote
 from cnnjax.runs.results import Evaluation, Layer, Look, Record, Summary
@@ -11,5 +20,5 @@ from cnnjax.runs.tables import TABLES, write_table
 __all__ = [
     "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
     "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
-    "read_json", "short_name", "text_of_cell", "write_json", "write_rows", "write_table", "write_text",
+    "read_json", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip

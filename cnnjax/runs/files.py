@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.errors import CheckpointError
+from cnnjax.inside import read_small
 
 
 @contextlib.contextmanager
@@ -49,21 +50,22 @@ def short_name(path: str) -> str:
     return re.sub(r"[^\w.-]+", "_", last) or "data"
 
 
-_FORMULA = re.compile(
-    r"'*[=+\-@\t\r\n]"
-)  # a text that begins so, a spreadsheet may compute; the quotes make `cell` reversible
+# Where a spreadsheet may see the beginning of a formula: at the beginning, and behind what some country's cells are separated by. The
+# apostrophes of before make `cell` reversible.
+_PLACE, _SIGN = r"(?:^|(?<=[;,\t\r\n|]))", r"(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+_FORMULA = re.compile(rf"{_PLACE}{_SIGN}|^(?='*[\t\r\n])")
+_MARKED = re.compile(rf"{_PLACE}'{_SIGN}|^'(?='*[\t\r\n])")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def cell(value: Any) -> Any:
     """Returns a value as a table holds it: before a text that a spreadsheet may take for a formula stands an apostrophe."""
-    risky = isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value)
-    return f"'{value}" if risky else value
+    return _FORMULA.sub("'", value) if isinstance(value, str) and not _NUMBER.fullmatch(value) else value
 
 
 def text_of_cell(text: str) -> str:
     """Reverses `cell`."""
-    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+    return _MARKED.sub("", text)
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence], replacing: Callable = replacing) -> None:
@@ -77,10 +79,12 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence], repl
 def read_rows(path: Path) -> Iterator[list[str]]:
     """Yields the rows of a CSV file of this package, the header first. Raises CheckpointError for a damaged one."""
     try:
+        if not path.is_file():
+            raise ValueError("not a regular file")
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.reader(file):
                 yield [text_of_cell(text) for text in row]
-    except (ValueError, csv.Error) as error:  # not UTF-8, a field without an end
+    except (ValueError, csv.Error, OSError) as error:  # not UTF-8, a field without an end
         raise CheckpointError(damaged_line(path, error)) from None
 
 
@@ -91,10 +95,10 @@ def read_json(path: Path) -> Any:
         CheckpointError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_small(path))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; name a run directory with --workdir=DIR") from None
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(damaged_line(path, error)) from None
 
 

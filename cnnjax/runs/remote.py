@@ -126,6 +126,7 @@ class Mirror:
         self._fs, self._path = _open(url)
         self._url = url
         self.local = directory / "remote" / _name(url)
+        self._unpushed = self.local / ".unpushed"  # stands while a push is under way; hidden files are not copied
         self._pushed: dict[str, tuple] = {}
         self._sealed: dict[str, list[str]] = {}  # the lines that are there
         self._lock = threading.Lock()
@@ -137,8 +138,8 @@ class Mirror:
         """
         with self._readable():
             there = self._there()
-            if _newest(there) < _newest(self._here()):
-                return
+            if _newest(there) < _newest(self._here()) + self._unpushed.exists():
+                return  # a push was cut off, or this machine has gone on alone
             skipped = {step for step in _steps(there) if _seal(step) not in there}
             wanted = {name: size for name, size in there.items() if _step(name) not in skipped}
             targets = {name: _target(self.local, name) for name in wanted}  # before anything is copied
@@ -157,6 +158,8 @@ class Mirror:
     def push(self) -> None:
         """Copies what has changed to the address; checksums come after their checkpoint, removals last."""
         with self._lock, self._readable():
+            self._unpushed.parent.mkdir(parents=True, exist_ok=True)
+            self._unpushed.touch()
             here = self._here()
             for name in sorted(here, key=lambda name: (_step(name) is None, name)):
                 with contextlib.suppress(FileNotFoundError):  # of an old checkpoint that has just been removed
@@ -172,6 +175,7 @@ class Mirror:
             for name in self._there().keys() - self._here().keys():
                 self._fs.rm_file(f"{self._path}/{name}")
                 self._pushed.pop(name, None)
+            self._unpushed.unlink(missing_ok=True)
 
     def _push_sealed(self, name: str, seal: str) -> None:
         """Copies a small file and its checksum, which may both change meanwhile; a copy that is cut off leaves a pair that fits."""
@@ -182,6 +186,9 @@ class Mirror:
             if lines == seal_lines(self.local / seal, name) and content == (self.local / name).read_bytes():
                 break  # it was changed by another hand, which the next reader hears of
         self._fs.makedirs(f"{self._path}/{PurePosixPath(seal).parent}", exist_ok=True)
+        if name not in self._sealed:  # an earlier process has pushed what is there
+            with contextlib.suppress(FileNotFoundError):
+                self._sealed[name] = seal_lines(self._fs.cat_file(f"{self._path}/{seal}"), name)
         for kept in ([*self._sealed.get(name, ()), *lines], lines):
             self._fs.pipe_file(f"{self._path}/{seal}", "".join(f"{line}\n" for line in kept).encode())
             if kept is not lines:
@@ -227,7 +234,9 @@ def _facts(path: Path) -> tuple[int, int]:
 def _step(name: str) -> int | None:
     """The step of a checkpoint's file, else None."""
     folder, step, *rest = *name.split("/"), "", ""
-    return int(step) if folder == RunDirectory.checkpoints.name and step.isdigit() and any(rest) else None
+    return (
+        int(step) if folder == RunDirectory.checkpoints.name and step.isdecimal() and step.isascii() and any(rest) else None
+    )
 
 
 def _steps(names) -> set[int]:

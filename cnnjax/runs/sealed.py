@@ -6,15 +6,17 @@ meant, of a file that grows.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cnnjax.errors import CheckpointError
-from cnnjax.inside import inside
+from cnnjax.inside import inside, read_small
 from cnnjax.runs.files import replacing, write_text
 
+LOCK = ".writing"  # in the folder of the checksums
 _LINE = re.compile(r"([0-9a-f]{64})  (.+?)(?:  (\d{1,18}) bytes)?")
 
 
@@ -31,11 +33,28 @@ class SealedFiles:
 
     @contextlib.contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
-        """Replaces a file whole or not at all, as `files.replacing`, and its checksum."""
-        before = lambda temporary: self._write(path, [*self._lines(path), self._line(path, temporary)])  # noqa: E731
-        with replacing(path, before) as temporary:
-            yield temporary
-        self.seal(path)
+        """Replaces a file whole or not at all, as `files.replacing`, and its checksum. Two processes that do so follow each other."""
+        with contextlib.ExitStack() as held:
+
+            def before(temporary: Path) -> None:
+                held.enter_context(self._locked())
+                self._write(path, [*self._lines(path), self._line(path, temporary)])
+
+            try:
+                with replacing(path, before) as temporary:
+                    yield temporary
+            except (IsADirectoryError, NotADirectoryError):
+                raise CheckpointError(f"{path} is not a file, or its folder is none; remove it") from None
+            self.seal(path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        place = inside(self._root, f"{self._folder}/{LOCK}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with open(place, "a", encoding="utf-8") as file:
+            with contextlib.suppress(OSError):  # some network file systems have no locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def seal(self, path: Path) -> None:
         """Takes a file as it is."""
@@ -83,10 +102,10 @@ def seal_name(name: str) -> str:
     return f"{name.replace('/', '+')}.sha256"
 
 
-def seal_lines(place: Path, name: str) -> list[str]:
-    """Returns the whole lines of the checksum file `place` about the file `name`; [] where there are none."""
+def seal_lines(place: Path | bytes, name: str) -> list[str]:
+    """Returns the whole lines of a checksum file, by its path or its bytes, about the file `name`; [] where there are none."""
     try:
-        lines = place.read_text(encoding="utf-8").splitlines()
+        lines = (place if isinstance(place, bytes) else read_small(place)).decode().splitlines()
     except (OSError, ValueError):
         return []
     return [line for line in lines if (found := _LINE.fullmatch(line)) and found[2] == name]

@@ -247,10 +247,13 @@ def test_zip_of_several_thousand_members_with_something_in_front_of_it_is_whole(
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    plain = listed(tmp_path / "x.zip")
-    (tmp_path / "y.zip").write_bytes(b"#!/bin/sh\n" * 100 + (tmp_path / "x.zip").read_bytes())
-    behind = listed(tmp_path / "y.zip")
-    assert contents(plain) == contents(behind) == members
+    plain, data = listed(tmp_path / "x.zip"), (tmp_path / "x.zip").read_bytes()
+    assert contents(plain) == members
+    behind = tmp_path / "x.zip"
+    zip_files._opened.cache_clear()
+    behind.write_bytes(b"#!/bin/sh\n" * 100 + data)
+    behind = listed(behind)
+    assert contents(behind) == members
     assert [e.id for e in plain.examples] == sorted(members) and plain.fingerprint == behind.fingerprint
 
 

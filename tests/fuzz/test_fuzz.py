@@ -98,7 +98,7 @@ def test_a_picture_that_takes_too_long_or_too_much_memory_is_found(monkeypatch):
         sum(range(2_000_000))
     if Path("/proc/self/clear_refs").exists():
         with pytest.raises(Finding, match="memory"), findings.bounded(60, 2**24):
-            np.ones(2**25, np.uint8)
+            np.ones(2**28, np.uint8)
 
 
 def test_a_name_that_leaves_an_archive_is_found(monkeypatch, attempts):
