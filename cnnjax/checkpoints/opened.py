@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from cnnjax.inside import read_small
@@ -60,6 +61,22 @@ def misfit(directory: Path) -> str:
                 return f"{SCORES} is of another step, or has no score"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{name} is damaged or gone"
+    return ""
+
+
+def oversized(item: Path) -> str:
+    """Returns the first array of a saved tree whose chunks are larger than the array: TensorStore would take memory for them; "" for none."""
+    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{item}/"}}).result()
+    for name in store.list().result():
+        if name.endswith((b"zarr.json", b".zarray")):
+            tree = json.loads(store.read(name).result().value)
+            grids = [tree.get("chunks"), tree.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")]
+            grids += [codec.get("configuration", {}).get("chunk_shape") for codec in tree.get("codecs", ())]
+            for grid in filter(None, grids):
+                if len(grid) != len(tree["shape"]) or any(
+                    part > max(side, 1) for part, side in zip(grid, tree["shape"], strict=True)
+                ):
+                    return name.decode(errors="replace")
     return ""
 
 

@@ -4,10 +4,11 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 
 from cnnjax.checkpoints.opened import SCORES, is_step, score
-from cnnjax.errors import CheckpointError
+from cnnjax.errors import CheckpointError, OutsideError
 from cnnjax.inside import inside, read_small
 
 
@@ -104,13 +105,21 @@ def _below(directory: Path) -> list[Path]:
 
 
 def _checksums(directory: Path, item: str = "") -> dict[str, str]:
-    """Path below the directory -> SHA-256 of the file, of those whose path begins with `item`. Raises OutsideError for a link."""
+    """Path below the directory -> SHA-256 of the file, of those whose path begins with `item`.
+
+    Raises:
+        OutsideError: a link, or a pipe or a device, which Orbax would wait for.
+    """
     found = {}
     for path in _below(directory):
         name = path.relative_to(directory).as_posix()
-        if path.is_symlink():
-            inside(directory, name)
-        if name.startswith(item) and path.is_file():
-            with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:  # Orbax removes it meanwhile
-                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        with contextlib.suppress(FileNotFoundError):  # Orbax removes it meanwhile
+            mode = path.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                inside(directory, name)
+            elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise OutsideError(f"{path} is a pipe or a device, which a checkpoint does not have; remove it")
+            if name.startswith(item) and stat.S_ISREG(mode):
+                with open(path, "rb") as file:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
     return found

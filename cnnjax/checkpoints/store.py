@@ -29,6 +29,7 @@ from cnnjax.checkpoints.opened import (
     is_step,
     misfit,
     open_checkpointer,
+    oversized,
     score,
     shapes,
 )
@@ -382,6 +383,9 @@ class Checkpoints:
         self.check(step)
         with self._readable_damage(step):
             self._check(step, abstract)
+            for item in abstract:
+                if array := oversized(self.directory / str(step) / item):
+                    raise ValueError(f"the parts of {item}/{array} are larger than the whole")
             out = self._manager.load_checkpointables(step, dict(abstract))
         return {name: out[name] for name in abstract}
 

@@ -134,12 +134,16 @@ class Key:
     def _bounds(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
         if self.least is not None and self.most is not None:
-            return f"between {self.least:g} and {self.most:g}{unit}"
+            return f"between {_shown(self.least)} and {_shown(self.most)}{unit}"
         parts = []
         for word, bound in (("at least", self.least), ("above", self.above), ("at most", self.most), ("below", self.below)):
             if bound is not None:
-                parts.append(f"{word} {bound:g}{unit}")
+                parts.append(f"{word} {_shown(bound)}{unit}")
         return " and ".join(parts) or "a finite number"
+
+
+def _shown(bound: float) -> str:
+    return str(bound) if isinstance(bound, int) else f"{bound:g}"
 
 
 def key(default: Any, note: str, **facts: Any) -> Any:

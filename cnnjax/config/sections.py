@@ -58,7 +58,7 @@ class Data(Section):
     partial: bool = key(False, "use the whole files of a .tar that ends early or is damaged; else it is refused")
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",
                         choices=("shuffled", "balanced"))
-    batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=1, most=500_000,
+    batch_size: int = key(32, "images per training step, over all devices together; auto: what fits an accelerator, 32 on a CPU", least=1, most=2**24,
                           words={"auto": AUTO})
     placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
                          choices=("auto", "host", "device"))

@@ -304,6 +304,8 @@ NONE = Rows((), (), (), ())
 
 def read(path: Path) -> Rows:
     """The rows of a frozen split. Raises DataError for a file that is not one."""
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is a folder or a pipe; restore the file or use another --workdir")
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:  # spreadsheets add a byte order mark
             return Rows(*table(_checked(path, csv.reader(file)), "string", "string", "string", "string"))

@@ -18,7 +18,7 @@ from cnnjax.inside import inside
 from cnnjax.runs.files import check_writable, damaged_line, read_json, read_rows, write_json, write_rows
 from cnnjax.runs.history import HISTORY, read_history
 from cnnjax.runs.results import Evaluation, Layer, Summary
-from cnnjax.runs.sealed import LOCK, SealedFiles
+from cnnjax.runs.sealed import SealedFiles
 
 ENDED = ("finished", "early")  # what `stopped` of a summary says of a run that has come to its end
 
@@ -301,7 +301,6 @@ class RunDirectory:
             for path in written:
                 path.unlink(missing_ok=True)
                 self.sealed.forget(path)
-            inside(self.path, f"{RunDirectory.checksums.name}/{LOCK}").unlink(missing_ok=True)
             for folder in (self.checkpoints, self.checksums):
                 with contextlib.suppress(OSError):
                     folder.rmdir()

@@ -8,6 +8,7 @@ meant, of a file that grows.
 import contextlib
 import fcntl
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,6 @@ from cnnjax.errors import CheckpointError
 from cnnjax.inside import inside, read_small
 from cnnjax.runs.files import replacing, write_text
 
-LOCK = ".writing"  # in the folder of the checksums
 _LINE = re.compile(r"([0-9a-f]{64})  (.+?)(?:  (\d{1,18}) bytes)?")
 
 
@@ -49,12 +49,15 @@ class SealedFiles:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        place = inside(self._root, f"{self._folder}/{LOCK}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place, "a", encoding="utf-8") as file:
+        folder = inside(self._root, self._folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        opened = os.open(folder, os.O_RDONLY)
+        try:
             with contextlib.suppress(OSError):  # some network file systems have no locks
-                fcntl.flock(file, fcntl.LOCK_EX)
+                fcntl.flock(opened, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(opened)
 
     def seal(self, path: Path) -> None:
         """Takes a file as it is."""
