@@ -3,13 +3,9 @@
 import functools
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import jax
-import numpy as np
-import tensorstore
 from orbax.checkpoint import v1 as ocp
 
 from cnnjax.inside import read_small
@@ -64,22 +60,6 @@ def misfit(directory: Path) -> str:
     return ""
 
 
-def oversized(item: Path) -> str:
-    """Returns the first array of a saved tree whose chunks are larger than the array: TensorStore would take memory for them; "" for none."""
-    store = tensorstore.KvStore.open({"driver": "ocdbt", "base": {"driver": "file", "path": f"{item}/"}}).result()
-    for name in store.list().result():
-        if name.endswith((b"zarr.json", b".zarray")):
-            tree = json.loads(store.read(name).result().value)
-            grids = [tree.get("chunks"), tree.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape")]
-            grids += [codec.get("configuration", {}).get("chunk_shape") for codec in tree.get("codecs", ())]
-            for grid in filter(None, grids):
-                if len(grid) != len(tree["shape"]) or any(
-                    part > max(side, 1) for part, side in zip(grid, tree["shape"], strict=True)
-                ):
-                    return name.decode(errors="replace")
-    return ""
-
-
 def _context() -> ocp.Context:
     context = ocp.Context()
     # By the system's clock, which a computer that has slept sets forward: after the usual 20 minutes a save is given up.
@@ -99,14 +79,3 @@ def hush_late_answers() -> None:
             otherwise(unraisable)
 
     sys.unraisablehook = hook
-
-
-def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    """Returns path -> shape of each array of a tree, or of what Orbax says of a saved one."""
-    leaves = jax.tree_util.tree_leaves_with_path(getattr(tree, "metadata", tree))
-    return {_path(path): tuple(np.shape(leaf) if not hasattr(leaf, "shape") else leaf.shape) for path, leaf in leaves}
-
-
-def _path(path: Callable) -> str:
-    # Saved trees have dicts and lists where the live ones have named tuples.
-    return "/" + "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)

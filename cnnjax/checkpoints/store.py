@@ -9,7 +9,6 @@ Longer than 350 lines: Orbax has no common error for saving or loading, so each 
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import shutil
 import threading
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import jax
 
 from cnnjax import runtime
+from cnnjax.checkpoints.fitting import check_fit
 from cnnjax.checkpoints.opened import (
     DIGITS,
     METADATA,
@@ -29,9 +29,7 @@ from cnnjax.checkpoints.opened import (
     is_step,
     misfit,
     open_checkpointer,
-    oversized,
     score,
-    shapes,
 )
 from cnnjax.checkpoints.provenance import revision, versions
 from cnnjax.checkpoints.seals import DamagedError, Seals
@@ -383,9 +381,6 @@ class Checkpoints:
         self.check(step)
         with self._readable_damage(step):
             self._check(step, abstract)
-            for item in abstract:
-                if array := oversized(self.directory / str(step) / item):
-                    raise ValueError(f"the parts of {item}/{array} are larger than the whole")
             out = self._manager.load_checkpointables(step, dict(abstract))
         return {name: out[name] for name in abstract}
 
@@ -400,21 +395,5 @@ class Checkpoints:
         return Restored(step, {name: out[name] for name in abstract}, next_index, self.metadata(step))
 
     def _check(self, step: int, abstract: Mapping[str, Any]) -> None:
-        """Compares shapes first: Orbax would name the file that it misses, not the reason; and whether there is memory for them."""
-        need, limit = (
-            sum(math.prod(shape) for tree in abstract.values() for shape in shapes(tree).values()) * 4,
-            runtime.host_bytes() * jax.process_count(),
-        )
-        if need > limit:
-            raise CheckpointError(f"checkpoint {step} in {self.directory} holds a network of {need / 1e9:,.0f} GB, this machine has "
-                                  f"{limit / 1e9:,.0f} GB; use another machine, or another run")  # fmt: skip
-        saved = self._manager.checkpointables_metadata(step).metadata
-        for item, tree in abstract.items():
-            want, have = shapes(tree), shapes(saved[item])
-            if not have:
-                raise ValueError(f"its {item} cannot be read")
-            different = [k for k in {**want, **have} if want.get(k) != have.get(k)]
-            if different:
-                k = different[0]
-                raise CheckpointError(f"checkpoint {step} in {self.directory} holds another network: {item}{k} is "
-                                      f"{have.get(k, 'not there')}, the config needs {want.get(k, 'nothing')}")  # fmt: skip
+        """Compares the trees with what was saved: Orbax would name the file that it misses, not the reason."""
+        check_fit(self.directory / str(step), self._manager.checkpointables_metadata(step).metadata, abstract)

@@ -65,8 +65,8 @@ def examine(path: Path, page: str = "") -> int:
 def leaves(name: str) -> bool:
     """Returns whether a name, below a folder, is a place outside of it; "\\xff" is a byte that is spelled out."""
     name = re.sub(r"\\x[0-9a-f]{2}", "?", name)
-    inside = posixpath.normpath(posixpath.join("/root/folder", name.replace("\\", "/")))
-    return not inside.startswith("/root/folder") or bool(re.match("[A-Za-z]:", name)) or name.startswith(("/", "\\"))
+    inside = posixpath.normpath(posixpath.join("/above/archive", name.replace("\\", "/")))
+    return not inside.startswith("/above/archive") or bool(re.match("[A-Za-z]:", name)) or name.startswith(("/", "\\"))
 
 
 def _read(reference) -> None:

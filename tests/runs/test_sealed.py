@@ -47,9 +47,8 @@ def test_a_checksum_is_as_sha256sum_writes_it(run):
     subprocess.run(["sha256sum", "--check", "--strict", run.checksums / "eval+test.json.sha256"], cwd=run.path, check=True)
 
 
-@pytest.mark.parametrize("moment", range(1, 5))
-def test_a_crash_at_any_moment_of_a_write_leaves_a_file_that_fits(run, monkeypatch, moment):
-    run.write_json(run.config, "old")
+def crash_at(monkeypatch, moment):
+    """Lets the process end instead of the rename of that number."""
     replaced, replace = [], os.replace
 
     def crash(*paths):
@@ -59,6 +58,12 @@ def test_a_crash_at_any_moment_of_a_write_leaves_a_file_that_fits(run, monkeypat
         replace(*paths)
 
     monkeypatch.setattr(os, "replace", crash)
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+def test_a_crash_at_any_moment_of_a_write_leaves_a_file_that_fits(run, monkeypatch, moment):
+    run.write_json(run.config, "old")
+    crash_at(monkeypatch, moment)
     with pytest.raises(KeyboardInterrupt) if moment < 4 else contextlib.nullcontext():
         run.write_json(run.config, "new")
     monkeypatch.undo()
@@ -131,18 +136,12 @@ def logged(run, step, heard):
 
 @pytest.mark.parametrize("moment", range(1, 6))
 def test_a_crash_while_the_log_is_cut_back_leaves_one_that_fits(run, monkeypatch, moment):
-    history, heard, replaced, replace = History(run, 0), [], [], os.replace
+    history, heard = History(run, 0), []
     for step in (1, 2, 3):
         history.log({"step": step})
     history.close()
 
-    def crash(*paths):
-        replaced.append(paths)
-        if len(replaced) == moment:
-            raise KeyboardInterrupt
-        replace(*paths)
-
-    monkeypatch.setattr(os, "replace", crash)
+    crash_at(monkeypatch, moment)
     with pytest.raises(KeyboardInterrupt):
         History(run, 2)
     monkeypatch.undo()
