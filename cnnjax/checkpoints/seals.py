@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from cnnjax.checkpoints.opened import SCORES, is_step, score
+from cnnjax.checkpoints.opened import METADATA, SCORES, is_step, misfit, score
 from cnnjax.errors import CheckpointError, OutsideError
 from cnnjax.inside import inside, read_small
 
@@ -45,6 +45,17 @@ class Seals:
     def steps(self) -> set[int]:
         """Returns the steps that have checksums."""
         return {int(path.stem) for path in self._checksums.glob("*.json") if is_step(path.stem)}
+
+    def misfits(self) -> dict[int, str]:
+        """Returns step -> why its scores or its metadata are not those that were saved."""
+        bad = {}
+        for folder in sorted(self._checkpoints.glob("*")):
+            if is_step(folder.name) and folder.is_dir():
+                known = [self.damage(folder.name, item) for item in (METADATA, SCORES)]
+                reason = next(filter(None, known), "") or misfit(folder)
+                if reason and folder.exists():  # else it was removed meanwhile
+                    bad[int(folder.name)] = reason
+        return bad
 
     def score(self, step: int) -> float | None:
         """Returns the score of a checkpoint as it was saved, also of one that is gone; None where it is not known."""

@@ -2,12 +2,9 @@
 
 A checkpoint holds trees of arrays by name, such as {"model", "optimizer"}, the index of the next batch, and metadata: a tree of JSON.
 Evaluation and prediction load `model` alone. Once a checkpoint is whole, its checksums are written; see `seals`.
-
-Longer than 350 lines: Orbax has no common error for saving or loading, so each call is beside its one-line error.
 """
 
 import contextlib
-import dataclasses
 import logging
 import os
 import shutil
@@ -15,61 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 
 from cnnjax import runtime
 from cnnjax.checkpoints.fitting import check_fit
-from cnnjax.checkpoints.opened import (
-    DIGITS,
-    METADATA,
-    SCORES,
-    hush_late_answers,
-    is_step,
-    misfit,
-    open_checkpointer,
-    score,
-)
+from cnnjax.checkpoints.opened import DIGITS, hush_late_answers, is_step, open_checkpointer, score
 from cnnjax.checkpoints.provenance import revision, versions
+from cnnjax.checkpoints.records import Places, Restored
 from cnnjax.checkpoints.seals import DamagedError, Seals
 from cnnjax.errors import CheckpointError
 from cnnjax.inside import inside
 
 FORMAT = 2
-
-
-class Places(Protocol):
-    """Directories of a run; `runs.RunDirectory` is one.
-
-    Attributes:
-        path: the run.
-        checkpoints: a directory per step.
-        checksums: a file per checkpoint.
-        damaged: where damaged checkpoints are moved.
-    """
-
-    path: Path
-    checkpoints: Path
-    checksums: Path
-    damaged: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Restored:
-    """A checkpoint brought back.
-
-    Attributes:
-        step: of the checkpoint.
-        trees: name -> tree of arrays, as they were saved.
-        next_index: of the next batch.
-        metadata: what was saved beside the arrays.
-    """
-
-    step: int
-    trees: dict[str, Any]
-    next_index: int
-    metadata: dict
 
 
 class Checkpoints:
@@ -116,13 +72,7 @@ class Checkpoints:
     def _sweep(self, warn: Callable[[str], None]) -> dict[int, str]:
         """Step -> why its scores or its metadata are not those that were saved. Where this run saves, such checkpoints are set aside:
         a wrong score would decide which of the others are kept."""
-        bad = {}
-        for folder in sorted(self.directory.glob("*")):
-            if is_step(folder.name) and folder.is_dir():
-                known = [self.seals.damage(folder.name, item) for item in (METADATA, SCORES)]
-                reason = next(filter(None, known), "") or misfit(folder)
-                if reason and folder.exists():  # else it was removed meanwhile
-                    bad[int(folder.name)] = reason
+        bad = self.seals.misfits()
         if self._writable:
             for step, reason in bad.items():
                 warn(f"checkpoint {step} in {self.directory} is damaged ({reason}); it was moved to {self._move(step)}")
@@ -309,11 +259,8 @@ class Checkpoints:
         if not steps:
             raise CheckpointError(f"no checkpoint in {self.directory} yet; the first is saved after an epoch or when training "
                                   "is stopped: train on, then ask again")  # fmt: skip
-        named = (
-            ["latest", *map(str, steps)]
-            if not any(c.metrics for c in self._manager.checkpoints)
-            else ["best", "latest", *map(str, steps)]
-        )
+        best = ["best"] if any(c.metrics for c in self._manager.checkpoints) else []
+        named = [*best, "latest", *map(str, steps)]
         raise CheckpointError(f"no checkpoint {step!r} in {self.directory}; use --step={' or --step='.join(named)}")
 
     def resolve_best(self, step: int, warn: Callable[[str], None]) -> int:
@@ -351,8 +298,7 @@ class Checkpoints:
 
     def check(self, step: int) -> None:
         """Raises DamagedError for a checkpoint whose files have changed."""
-        reason = self.seals.damage(step)
-        if reason:
+        if reason := self.seals.damage(step):
             raise self._damaged(step, reason)
 
     def metadata(self, step: int) -> dict:
