@@ -11,7 +11,9 @@ from cnnjax.errors import ConfigError
 # Where a run may differ from the one it continues: places and appearances, nothing that changes a number.
 FREE_TO_CHANGE = ("data.path", "data.root", "data.url", "data.cache_dir", "data.placement", "log.every", "log.tensorboard",
                   "runtime.devices", "runtime.keep_memory", "runtime.kernels", "runtime.workers",
-                  "train.checkpoint_every", "split.file", "mesh.fsdp", "name")  # fmt: skip
+                  "train.checkpoint_every", "split.file", "split.folds", "split.repeats", "mesh.fsdp", "name", "data.metadata",
+                  "evidence.level", "evidence.prevalence", "evidence.calibration", "evidence.threshold", "evidence.bootstrap",
+                  "audit.stop", "audit.turns")  # fmt: skip
 # Leaves the decision to the program, which has decided when the run began: `splits.csv` is not made again.
 DECIDED = (("split.method", "auto"),)
 

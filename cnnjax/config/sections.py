@@ -62,6 +62,8 @@ class Data(Section):
                           words={"auto": AUTO})
     placement: str = key("auto", "of the training images while training: host, device, or auto: on an accelerator if they fit",
                          choices=("auto", "host", "device"))
+    metadata: str = key("", "table (.csv, .tsv, .parquet) with a column of files or ids and others such as site or device, whose values are "
+                        "subgroups in the report")
     demo_cells: int = key(3000, "images that the demo source draws")
     demo_patients: int = key(40, "patients among whom they are divided", least=3)
 
@@ -103,6 +105,9 @@ class Split(Section):
     val: float = key(0.15, "fraction; chooses the best epoch", least=0, most=1)
     test: float = key(0.15, "fraction; only read at the end", least=0, most=1)
     seed: int = key(0, "integer; kept apart from `seed`, so that runs of several seeds share one split", least=0)
+    keep_duplicates_together: bool = key(True, "the same picture twice, as a copy, re-encoded or brightened, stays on one side")
+    folds: int = key(5, "of --mode=crossvalidate: parts, each of which is the test part of one fold", least=3, most=100)
+    repeats: int = key(1, "of --mode=crossvalidate: times that the images are divided anew into folds", least=1, most=100)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,6 +211,27 @@ class Optimizer(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Evidence(Section):
+    """Statistics of evaluations: how sure, how calibrated, at which threshold."""
+
+    level: float = key(0.95, "confidence of every interval", above=0.5, below=1)
+    prevalence: float = key(0.0, "share of the positive class where the network will be used, for PPV and NPV; 0: not stated", least=0, below=1)
+    calibration: str = key("temperature", "of probabilities, fitted on validation: temperature; platt, of two classes; or none",
+                           choices=("temperature", "platt", "none"))
+    threshold: str = key("0.5", "of two classes, chosen on validation: a number; youden; sensitivity:0.95; specificity:0.99; or cost:FN,FP, the "
+                         "costs of a missed and of a false positive")
+    bootstrap: int = key(0, "resamples of whole groups for intervals beside the default ones, such as 2000; 0: none", least=0, most=100_000)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Audit(Section):
+    """The look for leaks before a training, and --mode=audit."""
+
+    stop: bool = key(False, "refuse to train where the same picture, or a group, is on two sides of the split")
+    turns: bool = key(False, "find mirrored and turned copies too, which takes eight times as long")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Log(Section):
     """Records of a run beside its history."""
 
@@ -244,6 +270,8 @@ class Config(Section):
     augment: Augment = dataclasses.field(default_factory=Augment)
     train: Train = dataclasses.field(default_factory=Train)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
+    evidence: Evidence = dataclasses.field(default_factory=Evidence)
+    audit: Audit = dataclasses.field(default_factory=Audit)
     log: Log = dataclasses.field(default_factory=Log)
     mesh: Mesh = dataclasses.field(default_factory=Mesh)
     runtime: Runtime = dataclasses.field(default_factory=Runtime)

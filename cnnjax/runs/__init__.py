@@ -1,6 +1,7 @@
 """A run's directory: the names of its files, how they are written, and its copy at an address."""
 
-from cnnjax.runs.directory import RunDirectory, begun
+from cnnjax.runs.directory import RunDirectory
+from cnnjax.runs.exclusive import begun
 from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.files import (
     check_writable,

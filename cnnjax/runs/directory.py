@@ -2,11 +2,8 @@
 
 import contextlib
 import dataclasses
-import errno
-import fcntl
 import json
 import os
-import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +12,8 @@ from typing import Any, Self, overload
 from cnnjax import config as config_lib
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.inside import inside
-from cnnjax.runs.files import check_writable, damaged_line, read_json, read_rows, write_json, write_rows
+from cnnjax.runs.exclusive import begun, locked
+from cnnjax.runs.files import damaged_line, read_json, read_rows, write_json, write_rows
 from cnnjax.runs.history import HISTORY, read_history
 from cnnjax.runs.results import Evaluation, Layer, Summary
 from cnnjax.runs.sealed import SealedFiles
@@ -59,6 +57,12 @@ class RunDirectory:
         rates: `lr_find.png`, the loss over the learning rate.
         tensorboard: `tensorboard/`, event files.
         evaluations: `eval/`.
+        audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
+        audits: `audit/`, their tables and pictures.
+        card: `card.md`, the run for reviewers, with lines to fill in.
+        looks: `looks.jsonl`, a line per evaluation.
+        folds: `folds/`, a run for each fold of a cross-validation.
+        folds_table: `folds.csv`, the fold of every image.
         checkpoints: `checkpoints/`, a directory per step.
         checksums: `checksums/`, a file per checkpoint, and one per small file.
         damaged: `damaged/`, checkpoints and files that were set aside.
@@ -81,6 +85,12 @@ class RunDirectory:
     rates = Place("lr_find.png")
     tensorboard = Place("tensorboard")
     evaluations = Place("eval")
+    audit = Place("audit.html")
+    audits = Place("audit")
+    card = Place("card.md")
+    looks = Place("looks.jsonl")
+    folds = Place("folds")
+    folds_table = Place("folds.csv")
     checkpoints = Place("checkpoints")
     checksums = Place("checksums")
     damaged = Place("damaged")
@@ -106,6 +116,18 @@ class RunDirectory:
     def predictions(self, name: str) -> Path:
         """`eval/<name>.csv`, a row per image."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}.csv")
+
+    def evidence(self, name: str) -> Path:
+        """`eval/<name>-evidence.json`, intervals, calibration, subgroups."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-evidence.json")
+
+    def groups(self, name: str) -> Path:
+        """`eval/<name>-groups.csv`, a row per group."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-groups.csv")
+
+    def properties(self, name: str) -> Path:
+        """`eval/<name>-properties.csv`, what each image is like: size, brightness, sharpness."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-properties.csv")
 
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""
@@ -284,7 +306,7 @@ class RunDirectory:
             CheckpointError: the directory cannot be written, or another process is at work.
         """
         fresh = not self.path.exists()
-        with begun(self.path), self._locked():
+        with begun(self.path), locked(self.path, self.lock):
             try:
                 yield
             except BaseException:
@@ -305,40 +327,9 @@ class RunDirectory:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
 
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        check_writable(self.path, "use another --workdir")
-        with open(self.lock, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise CheckpointError(f"{self} is in use by another run ({file.read().strip()}); wait until it ends, or use "
-                                      "another --workdir") from None  # fmt: skip
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network file systems have no locks
-                    raise
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {platform.node()}\n")
-            file.flush()
-            yield
-
 
 def _record(kind, path: Path, tree: Any):
     try:
         return kind.from_dict(tree)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(damaged_line(path, error)) from None
-
-
-@contextlib.contextmanager
-def begun(directory: Path) -> Iterator[None]:
-    """Surrounds the start of work. After an error, the empty directories that were made for it are removed."""
-    made = [path for path in (directory, *directory.parents) if not path.exists()]
-    try:
-        yield
-    except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        raise
