@@ -1,8 +1,8 @@
 """A run's directory: the names of its files, how they are written, and its copy at an address."""
 
 from cnnjax.runs.directory import RunDirectory
-from cnnjax.runs.exclusive import begun
 from cnnjax.runs.events import Events, NoEvents, open_events
+from cnnjax.runs.exclusive import begun
 from cnnjax.runs.files import (
     check_writable,
     read_json,
