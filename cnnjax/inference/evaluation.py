@@ -15,7 +15,7 @@ from cnnjax.errors import CheckpointError
 from cnnjax.inference.engine import Engine
 from cnnjax.inside import inside
 from cnnjax.progress import Progress
-from cnnjax.runs import Evaluation, Look, RunDirectory, replacing
+from cnnjax.runs import Evaluation, Look, RunDirectory, note_look, replacing
 
 LOOK_AT = 12
 MOST = 4096  # images of a batch, where training has larger ones and the split has fewer
@@ -50,6 +50,8 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     run.write_rows(run.predictions(name), header, _predictions(data, rows, logits))
     evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
+    if split not in ("train", "val"):
+        note_look(run, name, step, len(rows))
     return evaluation
 
 

@@ -110,10 +110,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Blocks under a title. A page leaves out a section without blocks."""
+    """Blocks under a title. A page leaves out a section without blocks.
+
+    Attributes:
+        title: of the section.
+        blocks: what it shows.
+        folded: whether the page shows the title alone, which opens the rest.
+    """
 
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
