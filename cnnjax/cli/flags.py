@@ -105,7 +105,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
-    for key in ("data.path", "data.root", "data.cache_dir", "split.file", "train.init_from"):
+    for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides

@@ -74,7 +74,15 @@ def _evaluate_other(
     kind, _, name = data.partition(":")
     path = data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
     new = {"source": "tfds", "tfds": name} if kind == "tfds" else {"source": "files", "path": path}
-    fresh = {"path": "", "url": "", "root": "", "columns": (), "label": "", "names": ""}  # not those of the run's own set
+    fresh = {
+        "path": "",
+        "url": "",
+        "root": "",
+        "columns": (),
+        "label": "",
+        "names": "",
+        "metadata": "",
+    }  # not those of the run's own set
     kept = {key: value for key, value in fresh.items() if f"data.{key}" not in overrides}
     section = dataclasses.replace(config.data, **{**kept, **new})
     data_lib.check_path(section)

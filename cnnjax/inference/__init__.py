@@ -6,6 +6,7 @@ from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_st
 from cnnjax.inference.evaluation import evaluate_split
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.run import Run
+from cnnjax.inference.unlike import write_typical
 
 __all__ = [
     "Classifier",
@@ -23,4 +24,5 @@ __all__ = [
     "own_part",
     "put",
     "restore",
+    "write_typical",
 ]
