@@ -23,6 +23,7 @@ PROBED = 200  # validation images of a probe
 RIDGE = 1e-3  # of the mean variance, added to each
 QUANTILE = 0.99  # of the validation images' distances, which is the threshold
 BORDER = 3  # rows at the top and at the bottom
+MOST = 1e6  # a distance that needs no more digits
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 Images = np.ndarray  # uint8 [n, height, width, 3]
@@ -83,7 +84,9 @@ def unlike(typical: Typical) -> Callable[[Images], np.ndarray]:
     mean = np.array(typical.mean)
 
     def ratio(images: Images) -> np.ndarray:
-        return np.square(solve_triangular(factor, (statistics(images) - mean).T, lower=True)).sum(0) / typical.threshold
+        with np.errstate(over="ignore", invalid="ignore"):  # a stranger's numbers may be extreme
+            apart = np.square(solve_triangular(factor, (statistics(images) - mean).T, lower=True)).sum(0) / typical.threshold
+        return np.nan_to_num(np.minimum(apart, MOST), nan=MOST)
 
     return ratio
 
