@@ -147,9 +147,8 @@ def robustness(workdir: Path, overrides: Mapping[str, str], console: Console) ->
     console.message(f"{workdir}, step {result.step}: {counted(result.images, 'image')} of {result.of:,} of {result.split}")
     console.message(pages.robustness_text(result))
     name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result.step}"
-    console.message(
-        f"\nwritten  {workdir}/eval/{name}-robustness.json; --mode=report --workdir={shlex.quote(str(workdir))} shows it"
-    )
+    console.message(f"\nwritten  {workdir}/eval/{name}-robustness.json")
+    console.message(f"report   {command()} --mode=report --workdir={shlex.quote(str(workdir))}")
 
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:

@@ -83,5 +83,5 @@ def _say_unlike(typical: Typical, strange: int, count: int, progress: Progress) 
                          "(see the report)")  # fmt: skip
     elif strange:
         verb = "is" if strange == 1 else "are"
-        progress.warn(f"{strange:,} of {counted(count, 'image')} {verb} unlike the training images (unlike above 1; one validation image in a "
-                      "hundred is): do not rely on their classes")  # fmt: skip
+        progress.warn(f"{strange:,} of {counted(count, 'image')} {verb} unlike the training images (unlike above 1, as {typical.usual}): "
+                      "do not rely on their classes")  # fmt: skip

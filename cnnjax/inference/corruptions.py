@@ -72,7 +72,7 @@ class Corruption:
 
 # Name -> change. A row more is a line here.
 CORRUPTIONS: dict[str, Corruption] = {
-    "blur": Corruption(_augmented("blur"), "blur of {:g} pixels", (0.5, 1.0)),
+    "blur": Corruption(_augmented("blur"), "blur of {:g} px", (0.5, 1.0)),
     "noise": Corruption(_augmented("noise"), "noise of {:g} levels", (5.0, 10.0)),
     "brightness": Corruption(_augmented("brightness"), "brightness times {:g}", (0.7, 1.3)),
     "contrast": Corruption(_augmented("contrast"), "contrast times {:g}", (0.7, 1.3)),

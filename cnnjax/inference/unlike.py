@@ -14,14 +14,13 @@ from scipy.ndimage import gaussian_filter, zoom
 from cnnjax.data import Dataset
 from cnnjax.errors import CheckpointError
 from cnnjax.progress import Progress
-from cnnjax.runs import STATISTICS, RunDirectory, Typical
+from cnnjax.runs import QUANTILE, STATISTICS, RunDirectory, Typical
 
 PART = 64  # images at once, which stay in the processor's caches
 PIXELS, FEWEST = 2**25, 1000  # pixels of training images that are looked at, and images where these are large
 TRAIN, VAL = 2 * STATISTICS, 10  # fewest images for a covariance, and for a threshold
 PROBED = 200  # validation images of a probe
 RIDGE = 1e-3  # of the mean variance, added to each
-QUANTILE = 0.99  # of the validation images' distances, which is the threshold
 BORDER = 3  # rows at the top and at the bottom
 MOST = 1e6  # a distance that needs no more digits
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -97,7 +96,12 @@ def fit_typical(train: Images, val: Images) -> Typical:
     covariance = np.cov(measured, rowvar=False)
     covariance += (RIDGE * np.trace(covariance) / STATISTICS + 1e-12) * np.eye(STATISTICS)  # images may be all the same
     upper = covariance[np.triu_indices(STATISTICS)].tolist()
-    fitted = {"images": len(train), "mean": tuple(measured.mean(0).tolist()), "covariance": tuple(upper)}
+    fitted = {
+        "images": len(train),
+        "validation": len(val),
+        "mean": tuple(measured.mean(0).tolist()),
+        "covariance": tuple(upper),
+    }
     apart = unlike(Typical(**fitted, threshold=1.0, caught={}))
     threshold = max(float(np.quantile(apart(val), QUANTILE)), 1e-12)
     some = val[np.linspace(0, len(val) - 1, min(PROBED, len(val))).astype(int)]

@@ -1,4 +1,4 @@
-"""What is known of images unlike those of the training, as a section of a page."""
+"""Images unlike those of the training: how well they are told, as a section of a page."""
 
 from cnnjax.pages.blocks import Note, Section, Table
 from cnnjax.runs import Typical
@@ -9,8 +9,8 @@ def unlike_section(typical: Typical | None) -> Section:
     if typical is None:
         return Section("Images unlike these", [])
     count = f"{len(typical.found)} of {len(typical.caught)} probes are caught"
-    told = ("Prediction tells how unlike the training images an image is, and warns above 1, as one validation image in a hundred is: "
-            f"{count}. It is no proof that an image is of the right kind.") if typical.can_tell else (
+    told = (f"Prediction tells how unlike the training images an image is, and warns above 1, as {typical.usual} are: "
+            f"{count}. A low number does not prove that an image is of the right kind.") if typical.can_tell else (
             f"Prediction does not warn of images that are unlike the training images: only {count}, because the training images vary as "
             "much as those.")  # fmt: skip
     rows = [(name, f"{100 * share:.0f} %") for name, share in sorted(typical.caught.items(), key=lambda probe: -probe[1])]

@@ -11,6 +11,7 @@ from cnnjax.runs.files import damaged_line
 from cnnjax.typed import typed
 
 STATISTICS = 18  # numbers that describe an image
+QUANTILE = 0.99  # of the validation images' distances, which is the threshold
 CAUGHT = 0.5  # share of a probe from which on it counts as caught
 
 
@@ -19,14 +20,16 @@ class Typical:
     """The distribution of the statistics of training images, and what it tells apart.
 
     Attributes:
-        images: that were looked at.
+        images: training images that were looked at.
+        validation: validation images that were looked at.
         mean: of each of the statistics.
         covariance: the upper triangle of their covariance, row by row.
-        threshold: squared Mahalanobis distance that one validation image in a hundred exceeds.
+        threshold: squared Mahalanobis distance, the `QUANTILE` of those of validation images.
         caught: name of a probe, validation images that were changed or others in their place -> share above the threshold.
     """
 
     images: int
+    validation: int
     mean: tuple[float, ...]
     covariance: tuple[float, ...]
     threshold: float
@@ -38,6 +41,8 @@ class Typical:
             raise ValueError(
                 f"{len(self.mean)} means and {len(self.covariance)} covariances, not {STATISTICS} and {triangle}"
             )
+        if self.validation < 1:
+            raise ValueError("no validation images")
         if not all(map(math.isfinite, (*self.mean, *self.covariance))) or not 0 < self.threshold < math.inf:
             raise ValueError("numbers that are not finite, or a threshold that is not above 0")
         if not all(0 <= share <= 1 for share in self.caught.values()):
@@ -47,6 +52,11 @@ class Typical:
     def can_tell(self) -> bool:
         """Tells whether at least half of the probes are caught; else a distance says nothing about an image."""
         return bool(self.caught) and 2 * len(self.found) >= len(self.caught)
+
+    @property
+    def usual(self) -> str:
+        """The validation images above the threshold, in words: "8 of 760 validation images"."""
+        return f"{self.validation - 1 - int(QUANTILE * (self.validation - 1))} of {self.validation:,} validation images"
 
     @property
     def found(self) -> list[str]:
