@@ -133,6 +133,24 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
     console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
 
 
+def robustness(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Evaluates a checkpoint on changed images and prints what each change costs."""
+    from cnnjax import pages
+    from cnnjax.commands.robustness import robustness as measured
+
+    _stop_anywhere()
+    with joined_processes() as main:
+        result = measured(workdir, FLAGS.split, FLAGS.step, overrides=overrides, trust_code=FLAGS.trust_code,
+                          progress=console if main else Progress())  # fmt: skip
+    if not main:
+        return
+    console.message(f"{workdir}, step {result.step}: {counted(result.images, 'image')} of {result.of:,} of {result.split}")
+    console.message(pages.robustness_text(result))
+    name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result.step}"
+    console.message(f"\nwritten  {workdir}/eval/{name}-robustness.json")
+    console.message(f"report   {command()} --mode=report --workdir={shlex.quote(str(workdir))}")
+
+
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Classifies files and writes a table with a row for each."""
     from cnnjax.commands.predict import predict as predicted

@@ -130,6 +130,7 @@ class _Training:
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
             pages.save_figure(pages.history_figure(run.read_history(), best, config.name), run.curves)
+            inference.write_typical(run, self.data, self.progress)
             run.write_summary(summary)
             pages.write_report(run.path)
         runtime.wait_for_all("trained")

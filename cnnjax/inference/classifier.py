@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import io
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,9 @@ from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
 from cnnjax.inference.engine import logits_step
 from cnnjax.inference.restoring import RestoredNetwork, restore
+from cnnjax.inference.unlike import unlike
 from cnnjax.kernels import Ops
+from cnnjax.runs import RunDirectory, Typical, read_typical
 
 AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
 
@@ -36,12 +39,15 @@ class Prediction:
         predicted: name of the most probable class; "" where the file cannot be read.
         probabilities: class name -> probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
+        unlike: how unlike the training images it is: above 1 is one validation image in a hundred. None where it cannot be read, and
+            for runs without `typical.json`.
     """
 
     path: str
     predicted: str
     probabilities: dict[str, float]
     error: str = ""
+    unlike: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON holds them."""
@@ -56,10 +62,12 @@ class Classifier:
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
+        typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork):
-        self._restored = restored
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None):
+        self._restored, self.typical = restored, typical
+        self._unlike = unlike(typical) if typical else None
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -114,12 +122,13 @@ class Classifier:
         workers = self._restored.config.runtime.workers
         for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
             p = metrics.probabilities(self._restored.engine.logits(pixels))
-            for q, fact in zip(p, facts, strict=True):
+            apart = self._unlike(pixels).tolist() if self._unlike else itertools.repeat(None)
+            for q, fact, far in zip(p, facts, apart, strict=False):
                 name = names.popleft()
-                yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q)
+                yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q, far)
 
-    def _prediction(self, path: str, p: np.ndarray) -> Prediction:
-        return Prediction(path, self.classes[p.argmax()], dict(zip(self.classes, map(float, p), strict=True)))
+    def _prediction(self, path: str, p: np.ndarray, far: float | None) -> Prediction:
+        return Prediction(path, self.classes[p.argmax()], dict(zip(self.classes, map(float, p), strict=True)), unlike=far)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
@@ -189,7 +198,8 @@ def load(workdir: str | Path, step: str | int = "best", *, trust_code: bool = Fa
         CheckpointError: no such run or checkpoint, or a damaged one.
         ConfigError: code that is not trusted.
     """
-    return Classifier(restore(workdir, step, trust_code=trust_code))
+    restored = restore(workdir, step, trust_code=trust_code)
+    return Classifier(restored, read_typical(RunDirectory(workdir)))
 
 
 def _is_one(images: Any) -> bool:

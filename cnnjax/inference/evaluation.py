@@ -23,7 +23,8 @@ MOST = 4096  # images of a batch, where training has larger ones and the split h
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, run: RunDirectory,
                    name: str, step: int, progress: Progress) -> Evaluation:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`.
+    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`; of other splits than
+    train `eval/<name>-properties.csv` as well.
 
     Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
     each. They are made from the files as they are. Only the main process writes.
@@ -48,6 +49,8 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         return evaluation
     header = ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes))
     run.write_rows(run.predictions(name), header, _predictions(data, rows, logits))
+    if split != "train":
+        run.write_rows(run.properties(name), *data_lib.properties(data, rows))
     evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
     if split not in ("train", "val"):

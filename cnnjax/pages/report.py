@@ -17,6 +17,8 @@ from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Sectio
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
+from cnnjax.pages.robustness import robustness_section
+from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
 SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
@@ -40,6 +42,9 @@ def report_page(record: Record) -> Page:
         sections = [_result(record), _data(record), _network(record), _training(record)]
         if record.judged:
             sections += [_judged(record), _looks(record)]
+            changed = runs.read_robustness(record.directory, record.judged)
+            sections += [robustness_section(changed, record.judgement.step)]
+        sections += [unlike_section(runs.read_typical(record.directory))]
         return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 
