@@ -81,9 +81,21 @@ def scored_classes(p: Predictions, groups: Groups, *, level: float = 0.95) -> li
     return found
 
 
+def is_few(of: Score) -> bool:
+    """Tells whether an interval is of so few groups that readers should beware."""
+    return of.method == "jackknife" and of.effective < FEW
+
+
+def title_of(name: str, prevalence: float = 0.0) -> str:
+    """Returns what people read for a metric; of one at a stated prevalence, with that: "PPV at 3.5 %"."""
+    if name not in METRICS:
+        return name
+    return METRICS[name].title + (f" at {100 * prevalence:.3g} %" if METRICS[name].stated else "")
+
+
 def interval_text(of: Score, form: str = ".3f") -> str:
     """Returns an interval as text: "0.931 to 0.969", with "!" where few groups count; "at least 0.95"; "" where there is none."""
-    low, high, few = of.low, of.high, " !" if of.method == "jackknife" and of.effective < FEW else ""
+    low, high, few = of.low, of.high, " !" if is_few(of) else ""
     if low is None and high is None:
         return ""
     if high is None:

@@ -49,7 +49,9 @@ def test_every_interval_is_the_reference(name):
 @pytest.mark.parametrize("name", ["ppv", "npv"])
 def test_predictive_values_of_the_set_are_the_reference(name):
     ours, expected = metrics.scored(*tiny())[name], EXPECTED["default_interval"][name]
-    assert (ours.value, ours.se, ours.low, ours.high) == pytest.approx([expected[k] for k in ("estimate", "se", "low", "high")], abs=1e-9)
+    assert (ours.value, ours.se, ours.low, ours.high) == pytest.approx(
+        [expected[k] for k in ("estimate", "se", "low", "high")], abs=1e-9
+    )
 
 
 def test_the_calibration_error_of_five_bins_is_the_reference():
@@ -68,7 +70,9 @@ def test_quick_ways_are_those_of_deleting_each_group(classes, groups):
     for name, row in rows(p).items():
         if name == "ece":  # its bins are those of all images
             continue
-        assert metrics.without(row, p, groups) == pytest.approx(ByDeletion(row.of).without(p, groups), abs=1e-9, nan_ok=True), name
+        assert metrics.without(row, p, groups) == pytest.approx(
+            ByDeletion(row.of).without(p, groups), abs=1e-9, nan_ok=True
+        ), name
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -169,8 +173,12 @@ def test_intervals_as_text():
     found = metrics.scored(p, groups)
     assert metrics.score_text(found["accuracy"], "patient") == "0.767 (0.621 to 0.868; 12 patients, 11 count)"
     assert metrics.score_text(found["auc"], "patient") == "0.872 (0.684 to 0.956 !; 12 patients, 7 count)"
-    few = metrics.scored(p.kept(groups.index < 4), metrics.Groups.of(np.array(groups.names)[groups.index[groups.index < 4]], "patient"))
-    assert metrics.score_text(few["accuracy"], "patient").endswith("(4 patients, of which 3.9 count: too few for an interval)")
+    few = metrics.scored(
+        p.kept(groups.index < 4), metrics.Groups.of(np.array(groups.names)[groups.index[groups.index < 4]], "patient")
+    )
+    assert metrics.score_text(few["accuracy"], "patient").endswith(
+        "(4 patients, of which 3.9 count: too few for an interval)"
+    )
 
 
 def test_a_wider_level_gives_a_wider_interval():
