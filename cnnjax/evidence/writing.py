@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import metrics
+from cnnjax.evidence.properties import read_properties
 from cnnjax.evidence.records import Evidence
 from cnnjax.evidence.table import Table, read_table
 from cnnjax.metrics import Score
@@ -29,6 +30,10 @@ def write_evidence(run: RunDirectory, name: str, settings: config_lib.Evidence) 
     """
     table = read_table(run, name)
     made = evidence_of(table, settings)
+    if columns := read_properties(run, name, table.ids):
+        positive = table.labels == table.positive if table.positive >= 0 else None
+        rows = metrics.subgroups(table.predicted == table.labels, positive, columns, table.groups, settings.level)
+        made = dataclasses.replace(made, subgroups=tuple(rows))
     if table.groups.named:
         rows = metrics.group_rows(table.predictions(), table.groups, settings.level)
         run.write_rows(run.groups(name), COLUMNS, ([getattr(row, column) for column in COLUMNS] for row in rows))
