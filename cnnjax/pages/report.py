@@ -20,8 +20,8 @@ from cnnjax.pages.patients import patients_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
 from cnnjax.pages.robustness import robustness_section
-from cnnjax.pages.sureness import below_tile, interval_row, sureness_section
 from cnnjax.pages.subgroups import subgroups_section
+from cnnjax.pages.sureness import below_tile, interval_row, sureness_section
 from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
