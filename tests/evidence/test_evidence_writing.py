@@ -12,7 +12,7 @@ from cnnjax import config as config_lib
 from cnnjax import metrics, pages
 from cnnjax.commands.evidence import evidence
 from cnnjax.errors import CheckpointError, ConfigError
-from cnnjax.evidence import Evidence, Table, evidence_of, read_evidence
+from cnnjax.evidence import Evidence, Table, evidence_of, read_evidence, writing
 from cnnjax.inference import Run
 from cnnjax.runs import Evaluation, RunDirectory
 
@@ -130,3 +130,18 @@ def test_many_images_of_many_groups_take_less_than_two_seconds():
         made = evidence_of(table, config_lib.Evidence(prevalence=0.035))
         assert time.process_time() - began < 2
         assert isinstance(made, Evidence) and made.groups == len(set(names) - {""} or names)
+
+
+def test_a_table_that_is_too_large_to_hold_has_values_without_intervals(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", images=30)
+    monkeypatch.setattr(writing, "MOST", 50)
+    made = evidence(run.path)["test"]
+    assert made.metrics["accuracy"].value == run.read_evaluation("test")["accuracy"] and made.metrics["accuracy"].low is None
+    assert pages.intervals_text("test", made) == "  test: no intervals (30 images of 2 classes are too many)"
+
+
+def test_a_prevalence_of_more_than_two_classes_is_said_to_have_no_effect(tmp_path):
+    run = write_run(tmp_path / "run", classes=4)
+    assert any(
+        "no effect on more classes" in line for line in evidence(run.path, {"evidence.prevalence": 0.1})["test"].checks
+    )
