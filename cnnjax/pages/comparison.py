@@ -37,7 +37,9 @@ def _numbers(records: Mapping[str, Record]) -> Section:
         results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
         for key, metric in present(results, max(len(record.classes) for record in records.values())).items():
             values = [result.get(key) for result in results]
-            sure = (interval_of(record.evidence.get(split), key) for record in records.values())
+            sure = (
+                interval_of(record.evidence.get(split) if split != "train" else None, key) for record in records.values()
+            )
             if any(value is not None for value in values):
                 shown = (
                     metric.text(value) + (f" ({told})" if told else "") for value, told in zip(values, sure, strict=True)

@@ -98,7 +98,8 @@ def _result(record: Record) -> Section:
         rows = []
         for name, numbers in results.items():
             rows.append((name, *(m.text(numbers.get(key)) for key, m in columns.items())))
-            rows += interval_row(record.evidence.get(name), columns)
+            if name != "train":  # known images say nothing of new ones
+                rows += interval_row(record.evidence.get(name), columns)
         caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         blocks += [Note(f"{line[0].upper()}{line[1:]}.", warning=True) for line in doubts(record.evaluations)]
