@@ -2,8 +2,9 @@
 
 from cnnjax.metrics.doubts import doubts
 from cnnjax.metrics.jackknife import Groups, Score, auc_without, effective, jackknife, proportion, wilson
+from cnnjax.metrics.predictions import Predictions
 from cnnjax.metrics.scores import auc, by_rows, called, cross_entropy, probabilities, slices
-from cnnjax.metrics.table import METRICS, Metric, Predictions, detailed, headline, present, shown, summarized
+from cnnjax.metrics.table import METRICS, Metric, detailed, headline, present, shown, summarized
 
 __all__ = [
     "METRICS", "Groups", "Metric", "Predictions", "Score", "auc", "auc_without", "by_rows", "called", "cross_entropy", "detailed", "doubts",

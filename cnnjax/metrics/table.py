@@ -1,45 +1,15 @@
 """The table of metrics. The screen, JSON files, reports and comparisons show what stands here: a new metric is a new row."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from cnnjax.metrics.scores import auc, by_rows, called, cross_entropy, probabilities
+from cnnjax.metrics.predictions import Predictions
+from cnnjax.metrics.scores import auc, by_rows, cross_entropy, probabilities
 
 UNEVEN = 1.5  # times an equal share; from there on accuracy is compared with that of always saying the largest class
-
-
-@dataclasses.dataclass(frozen=True)
-class Predictions:
-    """Logits of every example of a split, each once, and the truth.
-
-    Attributes:
-        logits: float [n, classes], or [n, 1] of the second of two classes.
-        labels: int [n].
-        positive: the positive class of two; -1 for more classes.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    positive: int = -1
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return max(self.logits.shape[1], 2)
-
-    @functools.cached_property
-    def called(self) -> np.ndarray:
-        """The most probable class of each example, int32 [n]."""
-        return called(self.logits)
-
-    @property
-    def is_positive(self) -> np.ndarray:
-        """Marks the examples of the positive class, bool [n]."""
-        return self.labels == self.positive
 
 
 def shown(value: float | None) -> str:
