@@ -39,7 +39,7 @@ def _counts(a: str, b: str, pair: Pair, comparison: Comparison) -> str:
     images = f"{counted(pair.gained, 'image')} {'is' if pair.gained == 1 else 'are'} right in {b} alone, {pair.lost:,} in {a} alone."
     if not comparison.groups:
         return images
-    return (f"{b} is better on {counted(pair.better, comparison.unit)}, worse on {pair.worse:,}, equal on {pair.equal:,}. {images}")  # fmt: skip
+    return f"{b} is better on {counted(pair.better, comparison.unit)}, worse on {pair.worse:,}, equal on {pair.equal:,}. {images}"
 
 
 def _table(a: str, b: str, pair: Pair, *, several: bool) -> Table:
@@ -50,13 +50,18 @@ def _table(a: str, b: str, pair: Pair, *, several: bool) -> Table:
         side = {1: b, -1: a, 0: "equal"}[better_of(name, score.value)]
         rows.append((TITLES[name], shown(difference.a), shown(difference.b), f"{score.value:+.4f}", ends, side, shown_p(difference.p),
                      difference.test or "none"))  # fmt: skip
-    notes = list(dict.fromkeys(difference.score.note for difference in pair.metrics.values() if difference.score.note))
-    caption = [
-        f"{b} against {a}.",
-        *(["p holds for all pairs together (Holm)."] if several else []),
-        *(f"{note[0].upper()}{note[1:]}." for note in notes),
-    ]
-    return Table(("", a, b, "difference", "interval", "better", "p", "test"), rows, " ".join(caption))
+    notes = _notes({TITLES[name]: difference.score.note for name, difference in pair.metrics.items()})
+    caption = [f"{b} against {a}.", *(["p holds for all pairs together (Holm)."] if several else []), *notes]
+    return Table(("", a, b, "difference", "interval", "in favour of", "p", "test"), rows, " ".join(caption))
+
+
+def _notes(notes: Mapping[str, str]) -> list[str]:
+    """Sentences of notes, each with the metrics that have it."""
+    found: dict[str, list[str]] = {}
+    for title, note in notes.items():
+        if note:
+            found.setdefault(note, []).append(title)
+    return [f"{', '.join(titles)}: {note}." for note, titles in found.items()]
 
 
 def _seeds(scores: Mapping[str, SeedScore], comparison: Comparison) -> list[Block]:
@@ -84,10 +89,10 @@ def _seeds(scores: Mapping[str, SeedScore], comparison: Comparison) -> list[Bloc
         "interval of this mean",
         "of one more training",
     )
-    notes = list(dict.fromkeys(score.note for score in scores.values() if score.note))
+    notes = _notes({TITLES[name]: score.note for name, score in scores.items()})
     text = (f"The first interval is for the mean of such trainings on new {comparison.unit}s; the second is for one more training, whose seed "
             "is a chance of its own. A difference to another config below the deviation between seeds is the seed's luck.")  # fmt: skip
-    return [Table(header, rows, " ".join(f"{note[0].upper()}{note[1:]}." for note in notes)), Note(text)]
+    return [Table(header, rows, " ".join(notes)), Note(text)]
 
 
 def flips_section(comparison: Comparison, records: Mapping[str, Record]) -> Section:
