@@ -59,7 +59,7 @@ def train(key: jax.Array, images: jax.Array, labels: jax.Array) -> dict:
         name: jax.random.normal(k, shape) / shape[0] ** 0.5
         for k, (name, shape) in zip(keys[:3], shapes.items(), strict=True)
     }
-    optimizer = optax.adam(3e-3)
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, STEPS))
 
     def loss(state: dict, rows: jax.Array) -> jax.Array:
         return optax.sigmoid_binary_cross_entropy(logits(state, images[rows]), labels[rows]).mean()
