@@ -15,7 +15,7 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find")
+MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find", "evidence")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
@@ -25,6 +25,7 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
+    python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with

@@ -60,7 +60,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     name = split if step == "best" else f"{split}-{restored.step}"
     evaluation = inference.evaluate_split(
         restored.engine, own, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
-        name=name, step=restored.step, progress=progress)  # fmt: skip
+        name=name, step=restored.step, settings=restored.config.evidence, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
     return evaluation
 
@@ -86,7 +86,7 @@ def _evaluate_other(
     name = f"data-{short_name(data)}" + ("" if step == "best" else f"-{restored.step}")
     evaluation = inference.evaluate_split(
         restored.engine, other, data_lib.OTHER_SET, batch_size=config.data.batch_size, positive=restored.positive, run=run, name=name,
-        step=restored.step, progress=progress)  # fmt: skip
+        step=restored.step, settings=config.evidence, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")
     return evaluation
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import inference, metrics, models, pages, runs, runtime, training
+from cnnjax import evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -129,6 +129,7 @@ class _Training:
         engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
+            summary = dataclasses.replace(summary, intervals=self._intervals(summary))
             pages.save_figure(pages.history_figure(run.read_history(), best, config.name), run.curves)
             run.write_summary(summary)
             pages.write_report(run.path)
@@ -210,11 +211,16 @@ class _Training:
                     )
                 result = inference.evaluate_split(
                     engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
-                    name=name, step=step, progress=self.progress)  # fmt: skip
+                    name=name, step=step, settings=self.config.evidence, progress=self.progress)  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)
         return {name: metrics.summarized(result) for name, result in found.items()}
+
+    def _intervals(self, summary: runs.Summary) -> dict[str, dict[str, list[float | None]]]:
+        """Returns the intervals of the splits that people judge a run by."""
+        judged = [name for name in ("val", "test") if getattr(summary, name)]
+        return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
         return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnjax import config as config_lib
 from cnnjax.evidence.paired import Joined, UnlikeError, join
-from cnnjax.metrics import LOWER_IS_BETTER, TITLES, Pair, SeedScore, compared, holm, over_seeds, parts
+from cnnjax.metrics import COMPARED, METRICS, Pair, SeedScore, compared, holm, over_seeds, parts
 from cnnjax.progress import counted
 from cnnjax.runs import RunDirectory
 
@@ -115,7 +115,7 @@ def _over_seeds(joined: Joined, level: float) -> dict[str, SeedScore]:
     runs = [parts(side, joined.labels, joined.groups, joined.positive) for side in joined.sides.values()]
     return {
         name: over_seeds([run[name] for run in runs], level, joined.groups.unit)
-        for name in TITLES
+        for name in COMPARED
         if all(name in run for run in runs)
     }
 
@@ -174,4 +174,5 @@ def _seeds_text(seeds: Sequence[int], scores: Mapping[str, SeedScore], level: fl
 
 def better_of(metric: str, difference: float) -> int:
     """Returns 1 where the second run is better, -1 where the first is, 0 where they are equal."""
-    return (difference > 0) - (difference < 0) if metric not in LOWER_IS_BETTER else (difference < 0) - (difference > 0)
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    return sign * ((difference > 0) - (difference < 0))

@@ -8,25 +8,28 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import metrics, runtime
 from cnnjax.data import Dataset
 from cnnjax.errors import CheckpointError
+from cnnjax.evidence import write_evidence
 from cnnjax.inference.engine import Engine
 from cnnjax.inside import inside
 from cnnjax.progress import Progress
 from cnnjax.runs import Evaluation, Look, RunDirectory, replacing
 
 LOOK_AT = 12
+PAIRS, OF_A_PAIR = 3, 4  # pairs of classes that are confused, and images of each
 MOST = 4096  # images of a batch, where training has larger ones and the split has fewer
 
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, run: RunDirectory,
-                   name: str, step: int, progress: Progress) -> Evaluation:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`.
+                   name: str, step: int, settings: config_lib.Evidence, progress: Progress) -> Evaluation:  # fmt: skip
+    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv`, its evidence, and thumbnails to `eval/<name>-images`.
 
     Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
-    each. They are made from the files as they are. Only the main process writes.
+    each; of more than two classes also the pairs of classes that are confused most. They are made from the files as they are. Only the main process writes.
 
     Args:
         engine: network and weights.
@@ -37,6 +40,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         run: where to write.
         name: of the files.
         step: of the checkpoint.
+        settings: of the evidence, such as its level of confidence.
         progress: gets a bar.
     """
     rows = data.splits[split]
@@ -50,6 +54,7 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
     run.write_rows(run.predictions(name), header, _predictions(data, rows, logits))
     evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
+    write_evidence(run, name, settings)
     return evaluation
 
 
@@ -74,8 +79,18 @@ def _empty(directory: Path) -> None:
         ) from None
 
 
+def _confused(labels: np.ndarray, called: np.ndarray, best: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the rows of the most confident images of the pairs (true class, called class) that are confused most, int [at most 12]."""
+    pairs = labels.astype(np.int64) * classes + called
+    pairs[labels == called] = -1
+    distinct, counts = np.unique(pairs[pairs >= 0], return_counts=True)
+    most = distinct[np.argsort(-counts, kind="stable")][:PAIRS]
+    rows = (np.flatnonzero(pairs == pair) for pair in most)
+    return np.concatenate([np.empty(0, np.int64), *(own[np.argsort(-best[own], kind="stable")][:OF_A_PAIR] for own in rows)])
+
+
 def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, tuple[Look, ...]]:
-    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}."""
+    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}, and of more than two classes {"confused"}."""
     highest = np.empty((len(rows), 2))  # probabilities of the two best classes
     metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
     second, best = highest.T
@@ -85,6 +100,8 @@ def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: 
         "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
         "uncertain": right[np.argsort(best[right] - second[right], kind="stable")][:LOOK_AT],
     }
+    if len(data.classes) > 2:
+        chosen["confused"] = _confused(labels, called, best, len(data.classes))
     _empty(directory)
     originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
     looks = {}

@@ -18,9 +18,7 @@ from cnnjax.metrics.jackknife import Groups, Score, auc_without, effective, jack
 
 ENUMERATED = 16  # groups that differ up to which all signs are tried
 DRAWS = 9999
-TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "sensitivity": "sensitivity", "specificity": "specificity",
-          "auc": "AUC", "loss": "log loss", "brier": "Brier score"}  # fmt: skip
-LOWER_IS_BETTER = ("loss", "brier")
+COMPARED = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc", "log_loss", "brier")  # rows of `METRICS`
 SMALLEST = 1e-300  # probability below which the log loss is no higher
 
 
@@ -97,7 +95,7 @@ class Pair:
 
 
 def parts(side: Side, labels: np.ndarray, groups: Groups, positive: int) -> dict[str, Part]:
-    """Returns the metrics of `TITLES` that are defined, by name, taken apart into groups.
+    """Returns the metrics of `COMPARED` that are defined, by name, taken apart into groups.
 
     Args:
         side: the answers.
@@ -123,9 +121,9 @@ def parts(side: Side, labels: np.ndarray, groups: Groups, positive: int) -> dict
     if positive >= 0 and side.scores is not None and 0 < yes.sum() < len(yes):
         value, without = auc_without(side.scores, yes, groups)
         found["auc"] = Part(value, without, None, fewest)
-    found["loss"] = _mean(-np.log(np.maximum(chosen, SMALLEST)), every, groups)
+    found["log_loss"] = _mean(-np.log(np.maximum(chosen, SMALLEST)), every, groups)
     found["brier"] = _mean(brier, every, groups)
-    return {name: found[name] for name in TITLES if name in found and math.isfinite(found[name].value)}
+    return {name: found[name] for name in COMPARED if name in found and math.isfinite(found[name].value)}
 
 
 def _mean(values: np.ndarray, among: np.ndarray, groups: Groups) -> Part:

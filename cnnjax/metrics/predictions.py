@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
@@ -43,17 +44,22 @@ class Predictions:
         """Marks the examples of the positive class, bool [n]."""
         return self.labels == self.positive
 
-    def probabilities(self, rows: slice = slice(None)) -> np.ndarray:
-        """Returns the calibrated probabilities of some examples, float64 [rows, classes]."""
-        return probabilities(self.logits[rows]) if self.calibrated is None else self.calibrated[rows]
+    def by_rows(self, of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+        """Returns a number of each example, float64 [n], from its calibrated probabilities and its label: `of(p, labels)`, in parts."""
+        out = np.empty(len(self.labels))
+        if self.calibrated is not None:
+            return by_rows(of, out, self.calibrated, self.labels)
+        return by_rows(lambda logits, labels: of(probabilities(logits), labels), out, self.logits, self.labels)
 
     @functools.cached_property
     def own_probability(self) -> np.ndarray:
         """The calibrated probability of the true class of each example, float64 [n]."""
-        if self.calibrated is not None:
-            return self.calibrated[np.arange(len(self.labels)), self.labels]
-        own = lambda logits, labels: probabilities(logits)[np.arange(len(labels)), labels]  # noqa: E731
-        return by_rows(own, np.empty(len(self.labels)), self.logits, self.labels)
+        return self.by_rows(lambda p, labels: p[np.arange(len(p)), labels])
+
+    @functools.cached_property
+    def squares(self) -> np.ndarray:
+        """The sum of the squared calibrated probabilities of each example, float64 [n]."""
+        return self.by_rows(lambda p, labels: (p**2).sum(1))
 
     @functools.cached_property
     def margin(self) -> np.ndarray:
@@ -64,12 +70,29 @@ class Predictions:
         margin = self.logits[:, -1] - (self.logits[:, 0] if self.logits.shape[1] == 2 else 0.0)
         return margin if self.positive else -margin
 
-    def margin_of(self, one: int) -> np.ndarray:
-        """Returns the log odds of one class against all others, float64 [n], of logits [n, classes]."""
+    @functools.cached_property
+    def odds(self) -> np.ndarray:
+        """The log odds of each class against all others, float64 [n, classes]."""
         z = np.asarray(self.logits, np.float64)
-        others = np.delete(z, one, axis=1)
-        top = others.max(1)
-        return z[:, one] - top - np.log(np.exp(others - top[:, None]).sum(1))
+        if z.shape[1] == 1:
+            z = np.concatenate([np.zeros_like(z), z], axis=1)
+        rows, best = np.arange(len(z)), z.argmax(1)
+        top = z[rows, best]
+        rest = np.exp(z - top[:, None])
+        rest = rest.sum(1, keepdims=True) - rest  # holds the 1 of the best class, except in its own column
+        rest[rows, best] = 1.0
+        odds = z - top[:, None] - np.log(rest)
+        others = z.copy()
+        others[rows, best] = -np.inf
+        second = others.max(1)
+        odds[rows, best] = top - second - np.log(np.exp(others - second[:, None]).sum(1))
+        return odds
+
+    def against_others(self, one: int) -> "Predictions":
+        """Returns the predictions of one class as a task of two: that class, which is the positive one, and all others."""
+        return Predictions(
+            self.odds[:, [one]], (self.labels == one).astype(int), 1, decided=(self.called == one).astype(int)
+        )
 
     def kept(self, rows: np.ndarray) -> "Predictions":
         """Returns the predictions of some examples, bool [n] or int."""

@@ -30,9 +30,9 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Large numbers: (value, title)."""
+    """Large numbers: (value, title), or (value, title, what stands below the number)."""
 
-    items: Sequence[tuple[str, str]]
+    items: Sequence[tuple[str, ...]]
     kind: str = "tiles"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cnnjax.evidence import Comparison, better_of, shown_p
-from cnnjax.metrics import TITLES, Pair, SeedScore, shown
+from cnnjax.metrics import METRICS, Pair, SeedScore, shown
 from cnnjax.pages.blocks import Beside, Block, Note, Photo, Photos, Section, Table
 from cnnjax.pages.record import Record
 from cnnjax.progress import counted
@@ -48,9 +48,9 @@ def _table(a: str, b: str, pair: Pair, *, several: bool) -> Table:
         score = difference.score
         ends = f"{score.low:+.4f} to {score.high:+.4f}" if score.low is not None else "-"
         side = {1: b, -1: a, 0: "equal"}[better_of(name, score.value)]
-        rows.append((TITLES[name], shown(difference.a), shown(difference.b), f"{score.value:+.4f}", ends, side, shown_p(difference.p),
+        rows.append((METRICS[name].title, shown(difference.a), shown(difference.b), f"{score.value:+.4f}", ends, side, shown_p(difference.p),
                      difference.test or "none"))  # fmt: skip
-    notes = _notes({TITLES[name]: difference.score.note for name, difference in pair.metrics.items()})
+    notes = _notes({METRICS[name].title: difference.score.note for name, difference in pair.metrics.items()})
     caption = [f"{b} against {a}.", *(["p holds for all pairs together (Holm)."] if several else []), *notes]
     return Table(("", a, b, "difference", "interval", "in favour of", "p", "test"), rows, " ".join(caption))
 
@@ -71,7 +71,7 @@ def _seeds(scores: Mapping[str, SeedScore], comparison: Comparison) -> list[Bloc
                         ((score.mean_low, score.mean_high), (score.future_low, score.future_high)))  # fmt: skip
         rows.append(
             (
-                TITLES[name],
+                METRICS[name].title,
                 *map(shown, score.values),
                 shown(score.mean),
                 shown(score.sd_seeds),
@@ -89,7 +89,7 @@ def _seeds(scores: Mapping[str, SeedScore], comparison: Comparison) -> list[Bloc
         "interval of this mean",
         "of one more training",
     )
-    notes = _notes({TITLES[name]: score.note for name, score in scores.items()})
+    notes = _notes({METRICS[name].title: score.note for name, score in scores.items()})
     text = (f"The first interval is for the mean of such trainings on new {comparison.unit}s; the second is for one more training, whose seed "
             "is a chance of its own. A difference to another config below the deviation between seeds is the seed's luck.")  # fmt: skip
     return [Table(header, rows, " ".join(notes)), Note(text)]

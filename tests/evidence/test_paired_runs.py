@@ -61,12 +61,12 @@ def test_a_better_run_is_called_better_in_either_order(tmp_path):
 
 
 def test_several_runs_are_compared_in_pairs_with_holms_probabilities(pair, tmp_path):
-    alone = evidence.compare(pair).pairs["a", "b"].metrics["loss"].p
+    alone = evidence.compare(pair).pairs["a", "b"].metrics["log_loss"].p
     worse = {row[0] for k, row in enumerate(A) if k % 3 == 0}
     pair["c"] = write_run(tmp_path / "c", answered(worse), train__epochs=5)
     found = evidence.compare(pair)
     assert [*found.pairs] == [("a", "b"), ("a", "c"), ("b", "c")] and len(found.answers) == 3
-    assert found.pairs["a", "b"].metrics["loss"].p >= alone
+    assert found.pairs["a", "b"].metrics["log_loss"].p >= alone
     assert "p holds for all pairs together (Holm)" in text(cnnjax.compare_runs([run.path for run in pair.values()]))
 
 
@@ -76,7 +76,7 @@ def test_runs_of_one_config_with_several_seeds_are_one_table(tmp_path):
         for seed, (name, rows) in enumerate({"s0": A, "s1": B, "s2": A}.items())
     }
     found = evidence.compare(runs)
-    assert not found.pairs and set(found.seeds) >= {"accuracy", "auc", "loss", "brier", "sensitivity"}
+    assert not found.pairs and set(found.seeds) >= {"accuracy", "auc", "log_loss", "brier", "sensitivity"}
     score = found.seeds["accuracy"]
     assert score.values == pytest.approx([46 / 60, 48 / 60, 46 / 60]) and score.mean_low < score.mean < score.mean_high
     assert found.answers[0].startswith(

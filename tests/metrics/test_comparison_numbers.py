@@ -53,13 +53,13 @@ def test_without_groups_the_tests_are_mcnemars_and_delongs(tiny):
     found = metrics.compared(labels, a, b, metrics.Groups.of([""] * len(labels)), 0).metrics
     assert found["accuracy"].p == expected["mcnemar_exact_p"] and found["accuracy"].test == "McNemar's test"
     assert found["auc"].p == pytest.approx(expected["delong_paired_p"], **CLOSE) and found["auc"].test == "DeLong's test"
-    assert found["loss"].test == "Student's t" and 0 < found["loss"].p < 1
+    assert found["log_loss"].test == "Student's t" and 0 < found["log_loss"].p < 1
 
 
 def test_values_are_those_of_the_reference(tiny):
     labels, a, _, names = tiny
     found = metrics.parts(a, labels, metrics.Groups.of(names), 0)
-    for ours, theirs in {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc": "auc", "loss": "log_loss", "brier": "brier",
+    for ours, theirs in {"accuracy": "accuracy", "balanced_accuracy": "balanced", "auc": "auc", "log_loss": "log_loss", "brier": "brier",
                          "sensitivity": "sensitivity", "specificity": "specificity"}.items():  # fmt: skip
         assert found[ours].value == pytest.approx(EXPECTED["metrics"][theirs]["estimate"], **CLOSE)
         assert found[ours].own is None or found[ours].own.sum() == pytest.approx(found[ours].value, **CLOSE)
@@ -82,7 +82,7 @@ def test_several_classes_have_the_metrics_of_several():
     labels, p = rng.integers(0, 3, 90), rng.dirichlet((1, 1, 1), 90)
     sides = [metrics.Side(q.argmax(1), q) for q in (p, np.roll(p, 1, 0))]
     pair = metrics.compared(labels, *sides, metrics.Groups.of([f"P{i % 15:02}" for i in range(90)]), -1)
-    assert set(pair.metrics) == {"accuracy", "balanced_accuracy", "loss", "brier"}
+    assert set(pair.metrics) == {"accuracy", "balanced_accuracy", "log_loss", "brier"}
     recalls = [(sides[0].called == labels)[labels == k].mean() for k in range(3)]
     assert pair.metrics["balanced_accuracy"].a == pytest.approx(np.mean(recalls))
     one_hot = np.eye(3)[labels]
