@@ -109,13 +109,14 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
     if FLAGS.compare:
         with contextlib.ExitStack() as held:
             runs = [held.enter_context(local_workdir(workdir, "", console))[0] for workdir in FLAGS.compare]
-            page = compare_runs(runs, FLAGS.output or None)
+            page = compare_runs(runs, FLAGS.output or None, console)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
             page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
-    console.message(f"written  {page} (open it in a browser)")
+    numbers = f", {page.with_suffix('.json')} (its numbers)" if FLAGS.compare else ""
+    console.message(f"written  {page} (open it in a browser){numbers}")
 
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
