@@ -4,6 +4,8 @@ from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
 from cnnjax.inference.classifier import Classifier, Prediction, load
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
 from cnnjax.inference.evaluation import evaluate_split
+from cnnjax.inference.explanation import Explainer
+from cnnjax.inference.overlays import OverlayFiles
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.run import Run
 
@@ -11,6 +13,8 @@ __all__ = [
     "Classifier",
     "Engine",
     "EvalBatches",
+    "Explainer",
+    "OverlayFiles",
     "Prediction",
     "RestoredNetwork",
     "Run",

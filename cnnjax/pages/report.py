@@ -17,6 +17,7 @@ from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Sectio
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
+from cnnjax.pages.seen import seen_section
 from cnnjax.progress import counted, duration
 
 SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
@@ -39,7 +40,7 @@ def report_page(record: Record) -> Page:
     with fitting(record.directory):
         sections = [_result(record), _data(record), _network(record), _training(record)]
         if record.judged:
-            sections += [_judged(record), _looks(record)]
+            sections += [_judged(record), _looks(record), seen_section(record)]
         return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 

@@ -15,11 +15,11 @@ from cnnjax.runs.files import (
 )
 from cnnjax.runs.history import HISTORY, RAW, History, NoHistory, read_history
 from cnnjax.runs.remote import Mirror, fetch, is_fetched, is_remote
-from cnnjax.runs.results import Evaluation, Layer, Look, Record, Summary
+from cnnjax.runs.results import Evaluation, Explanation, Layer, Look, Record, Seen, Summary
 from cnnjax.runs.tables import TABLES, write_table
 
 __all__ = [
-    "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
-    "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
+    "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "Explanation", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
+    "RunDirectory", "Seen", "Summary", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
     "read_json", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip

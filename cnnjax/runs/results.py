@@ -68,6 +68,33 @@ class Look:
     sha256: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen(Look):
+    """One image with the places that speak for the class called drawn over it.
+
+    Attributes:
+        agreement: correlation of its map with the drop of the class's log-odds where places are covered, from -1 to 1; None where that
+            was not computed, or one of the two is the same everywhere.
+    """
+
+    agreement: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Where the network looks, in some images of an evaluation.
+
+    Attributes:
+        places: rows and columns of the network's last map; (0, 0) without one.
+        reason: why there are no pictures; "" where there are.
+        pictures: the most confident mistakes, then right answers of each class.
+    """
+
+    places: tuple[int, ...] = (0, 0)
+    reason: str = ""
+    pictures: tuple[Seen, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation(Record):
     """One checkpoint evaluated on one split: `eval/<name>.json`.
@@ -82,6 +109,7 @@ class Evaluation(Record):
         per_class: class -> {"images", "precision", "recall", "f1"}.
         mistakes: the most confident mistakes.
         uncertain: right answers whose two best classes are closest.
+        explained: where the network looks; None where that was not asked for.
     """
 
     split: str
@@ -93,6 +121,7 @@ class Evaluation(Record):
     per_class: dict[str, dict[str, float | int | None]]
     mistakes: tuple[Look, ...] = ()
     uncertain: tuple[Look, ...] = ()
+    explained: Explanation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file; the numbers stand beside the rest."""
@@ -106,6 +135,7 @@ class Evaluation(Record):
             "per_class": self.per_class,
             "mistakes": [dataclasses.asdict(look) for look in self.mistakes],
             "uncertain": [dataclasses.asdict(look) for look in self.uncertain],
+            **({"explained": dataclasses.asdict(self.explained)} if self.explained else {}),
         }
 
     @classmethod
