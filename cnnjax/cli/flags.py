@@ -57,7 +57,12 @@ flags.DEFINE_string(
     "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
+flags.DEFINE_string(
+    "explain", "", "predict: folder for a picture of each image with the places that speak for its class", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "overwrite", False, "predict: replace the table, and the pictures of --explain, where they exist", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
     "trust_code",
     False,
@@ -110,6 +115,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         place = "input" if FLAGS.mode == "predict" or not os.path.exists(left[0]) else "config.data.path"
         flag = "mode" if left[0] in MODES else place
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
+    if FLAGS.explain and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--explain={FLAGS.explain} is for --mode=predict; a report shows where the network looks by itself"
+        )
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):

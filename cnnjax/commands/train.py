@@ -126,7 +126,7 @@ class _Training:
             weights = checkpoints.load(best, {"model": shapes})["model"]
         summary = self._summary(loop, "early" if early else "finished")
         summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
-        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
+        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh, self.plan.network)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
             summary = dataclasses.replace(summary, intervals=self._intervals(summary))
@@ -202,7 +202,7 @@ class _Training:
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
         """Evaluates every split that has images; returns its numbers by its name."""
-        found = {}
+        found, judged = {}, "test" if len(self.data.splits["test"]) else "val"
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 if self.stop() and not runtime.is_distributed():
@@ -212,7 +212,7 @@ class _Training:
                     )
                 result = inference.evaluate_split(
                     engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
-                    name=name, step=step, settings=self.config.evidence, progress=self.progress)  # fmt: skip
+                    name=name, step=step, settings=self.config.evidence, progress=self.progress, explain=name == judged)  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)

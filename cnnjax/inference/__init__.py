@@ -5,13 +5,15 @@ from cnnjax.inference.classifier import Classifier, Prediction, load
 from cnnjax.inference.corruptions import CHANGES, corrupted
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
 from cnnjax.inference.evaluation import evaluate_split
+from cnnjax.inference.explanation import Explainer
 from cnnjax.inference.opened import open_split, own_data, say_maker
+from cnnjax.inference.overlays import OverlayFiles
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.run import Run
 from cnnjax.inference.unlike import write_typical
 
 __all__ = [
-    "CHANGES", "Classifier", "Engine", "EvalBatches", "Prediction", "RestoredNetwork", "Run", "compile_logits", "corrupted",
-    "evaluate_split", "evaluated", "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "restore", "say_maker",
-    "write_typical",
+    "CHANGES", "Classifier", "Engine", "EvalBatches", "Explainer", "OverlayFiles", "Prediction", "RestoredNetwork", "Run",
+    "compile_logits", "corrupted", "evaluate_split", "evaluated", "iterate", "load", "logits_step", "open_split", "own_data",
+    "own_part", "put", "restore", "say_maker", "write_typical",
 ]  # fmt: skip

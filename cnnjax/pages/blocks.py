@@ -79,6 +79,7 @@ class Photos:
     items: Sequence[Photo]
     columns: int
     text: str = ""
+    folded: bool = False  # away under the title
     kind: str = "photos"
 
     @property

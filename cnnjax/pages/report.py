@@ -20,6 +20,7 @@ from cnnjax.pages.patients import patients_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
 from cnnjax.pages.robustness import robustness_section
+from cnnjax.pages.seen import seen_section
 from cnnjax.pages.subgroups import subgroups_section
 from cnnjax.pages.sureness import below_tile, interval_row, sureness_section
 from cnnjax.pages.unlike import unlike_section
@@ -46,7 +47,11 @@ def report_page(record: Record) -> Page:
         sections = [_result(record), _data(record), _network(record), _training(record)]
         if record.judged:
             sections += [sureness_section(record.sureness), _judged(record), patients_section(record)]
-            sections += [subgroups_section(record.sureness.subgroups if record.sureness else ()), _looks(record)]
+            sections += [
+                subgroups_section(record.sureness.subgroups if record.sureness else ()),
+                _looks(record),
+                seen_section(record),
+            ]
             sections += [robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step)]
         sections += [unlike_section(runs.read_typical(record.directory))]
         return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])

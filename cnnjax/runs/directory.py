@@ -139,8 +139,12 @@ class RunDirectory:
         """`eval/<name>-images/`, the images that are worth a look."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-images")
 
+    def overlays(self, name: str) -> Path:
+        """`eval/<name>-looks/`, some images with the places that the network looks at."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-looks")
+
     def picture(self, file: str) -> Path:
-        """A thumbnail by the name that a `Look` has."""
+        """A thumbnail, or an overlay, by the name that a `Look` has."""
         return inside(self.evaluations, file)
 
     # Contents. What is written has a checksum, which is compared before it is read.
