@@ -114,7 +114,7 @@ def _differ_in_seed(one: Mapping, other: Mapping) -> bool:
 def _over_seeds(joined: Joined, level: float) -> dict[str, SeedScore]:
     runs = [parts(side, joined.labels, joined.groups, joined.positive) for side in joined.sides.values()]
     return {
-        name: over_seeds([run[name] for run in runs], level, joined.groups.unit)
+        name: over_seeds([run[name] for run in runs], METRICS[name].link, level, joined.groups.unit)
         for name in COMPARED
         if all(name in run for run in runs)
     }
@@ -168,8 +168,9 @@ def _seeds_text(seeds: Sequence[int], scores: Mapping[str, SeedScore], level: fl
     told = f"{len(seeds)} trainings of one config with the seeds {listed}: accuracy {score.mean:.4f} on average"
     if score.note:
         return f"{told} ({min(score.values):.4f} to {max(score.values):.4f}); {score.note}"
+    few = "; two seeds say little about others, add some" if len(seeds) == 2 else ""
     return (f"{told}, standard deviation {score.sd_seeds:.4f} between seeds; {level:.0%} interval of this mean {score.mean_low:.4f} to "
-            f"{score.mean_high:.4f}, of one more training {score.future_low:.4f} to {score.future_high:.4f}")  # fmt: skip
+            f"{score.mean_high:.4f}, of one more training {score.future_low:.4f} to {score.future_high:.4f}{few}")  # fmt: skip
 
 
 def better_of(metric: str, difference: float) -> int:

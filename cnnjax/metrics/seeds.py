@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import t
 
 from cnnjax.metrics.comparison import Part
-from cnnjax.metrics.jackknife import COUNTING, FEWEST
+from cnnjax.metrics.jackknife import COUNTING, ENDS, FEWEST, LINKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +93,7 @@ class SeedScore:
     note: str = ""
 
 
-def over_seeds(runs: Sequence[Part], level: float = 0.95, unit: str = "group") -> SeedScore:
+def over_seeds(runs: Sequence[Part], link: str, level: float = 0.95, unit: str = "group") -> SeedScore:
     """Returns a metric of trainings that differ in the seed, with both intervals.
 
     The matrix of seeds by groups holds pseudo-values, G m - (G - 1) m without the group (Tukey 1958): of groups of equal size and
@@ -101,6 +101,7 @@ def over_seeds(runs: Sequence[Part], level: float = 0.95, unit: str = "group") -
 
     Args:
         runs: the metric of each training, two or more, on the same groups.
+        link: the scale of the intervals, a key of `LINKS`.
         level: of the intervals.
         unit: a group in words.
     """
@@ -112,8 +113,10 @@ def over_seeds(runs: Sequence[Part], level: float = 0.95, unit: str = "group") -
     if not np.isfinite(without).all():
         return SeedScore(values, mean, note=f"one {unit} alone decides whether it is defined: no interval")
     found = components(count * np.array(values)[:, None] - (count - 1) * without)
-    ends = []
+    if mean in ENDS[link]:
+        return SeedScore(values, mean, note="perfect, or the worst, in all of them: no interval")
+    ends, (to, back, slope) = [], LINKS[link]
     for se, df in ((found.se_mean, found.df_mean), (found.se_future, found.df_future)):
-        reach = float(t.ppf(0.5 + level / 2, df)) * se
-        ends += [mean - reach, mean + reach]
+        reach = float(t.ppf(0.5 + level / 2, df)) * se * slope(mean)
+        ends += [float(back(to(mean) + sign * reach)) for sign in (-1, 1)]
     return SeedScore(values, mean, math.sqrt(found.seed), math.sqrt(found.group), *ends)

@@ -159,7 +159,9 @@ def test_intervals_over_seeds_cover_the_truth_and_a_new_training():
     for _ in range(200):
         luck = rng.normal(0, 0.01, 6)
         scores = 0.9 + luck[:5, None] + rng.normal(0, 0.05, 30) + rng.normal(0, 0.02, (5, 30))
-        found = metrics.over_seeds([metrics.Part(row.mean(), (row.sum() - row) / 29, row / 30, 30.0) for row in scores])
+        found = metrics.over_seeds(
+            [metrics.Part(row.mean(), (row.sum() - row) / 29, row / 30, 30.0) for row in scores], "logit"
+        )
         covered += found.mean_low <= 0.9 <= found.mean_high, found.future_low <= 0.9 + luck[5] <= found.future_high
     assert (covered / 200 >= 0.9).all() and found.values == list(scores.mean(1))
     assert found.sd_seeds < found.sd_groups
@@ -167,9 +169,19 @@ def test_intervals_over_seeds_cover_the_truth_and_a_new_training():
 
 def test_seeds_on_too_few_groups_have_a_reason():
     few = [metrics.Part(0.9, np.full(4, 0.9), None, 4.0)] * 2
-    assert metrics.over_seeds(few, unit="patient").note == "4 patients, of which 4.0 count: too few for an interval"
+    assert metrics.over_seeds(few, "logit", unit="patient").note == "4 patients, of which 4.0 count: too few for an interval"
     one_decides = [metrics.Part(0.9, np.array([np.nan, *[0.9] * 11]), None, 12.0)] * 2
-    assert "alone decides" in metrics.over_seeds(one_decides).note and metrics.over_seeds(one_decides).mean == 0.9
+    assert (
+        "alone decides" in metrics.over_seeds(one_decides, "logit").note
+        and metrics.over_seeds(one_decides, "logit").mean == 0.9
+    )
+
+
+def test_intervals_over_seeds_stay_within_the_scale_and_perfect_ones_have_a_reason():
+    far = [metrics.Part(value, value + np.linspace(-0.02, 0.02, 20), None, 20.0) for value in (0.9, 0.4)]
+    found = metrics.over_seeds(far, "logit")
+    assert 0 <= found.future_low <= found.mean_low < 0.65 < found.mean_high <= found.future_high <= 1
+    assert "perfect" in metrics.over_seeds([metrics.Part(1.0, np.ones(20), None, 20.0)] * 2, "logit").note
 
 
 def test_folds_have_nadeau_and_bengios_interval():
