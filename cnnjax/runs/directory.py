@@ -58,7 +58,7 @@ class RunDirectory:
         tensorboard: `tensorboard/`, event files.
         evaluations: `eval/`.
         audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
-        audits: `audit/`, their tables and pictures.
+        audits: `audit/`, their tables.
         card: `card.md`, the run for reviewers, with lines to fill in.
         looks: `looks.jsonl`, a line per evaluation.
         folds: `folds/`, a run for each fold of a cross-validation.
@@ -132,6 +132,10 @@ class RunDirectory:
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-images")
+
+    def audit_table(self, name: str) -> Path:
+        """`audit/<name>.csv`, a table of an audit."""
+        return inside(self.path, f"{RunDirectory.audits.name}/{name}.csv")
 
     def picture(self, file: str) -> Path:
         """A thumbnail by the name that a `Look` has."""
