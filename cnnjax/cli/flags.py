@@ -15,13 +15,14 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
+MODES = ("train", "explore", "audit", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
     python launch.py --config=configs/malaria.py                 trains a run, or continues it
     python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
     python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
+    python launch.py --mode=audit --config=configs/malaria.py    looks for leaks and shortcuts; --workdir=runs/malaria --labels: and labels
     python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
@@ -62,6 +63,9 @@ flags.DEFINE_string(
 )
 flags.DEFINE_boolean(
     "overwrite", False, "predict: replace the table, and the pictures of --explain, where they exist", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "labels", False, "audit: look for doubtful labels too, which takes a run that is trained", flag_values=FLAGS
 )
 flags.DEFINE_boolean(
     "trust_code",

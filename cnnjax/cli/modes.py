@@ -77,6 +77,23 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     console.message(f"train    {_training_command(place, overrides)}")
 
 
+def audit(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Looks for leaks, shortcuts and doubtful labels, and prints what was found and the next command."""
+    with StopFlag(leave) as stop:
+        from cnnjax import pages
+        from cnnjax.commands.audit import audit as audited
+
+        found = audited(config, workdir, labels=FLAGS.labels, overrides=overrides, progress=console, stop=stop)
+    console.message("")
+    console.message(pages.findings_text(found.findings, found.probes))
+    console.message(f"\nwritten  {found.page} (open it in a browser), and its tables in {found.tables}")
+    place = shlex.quote(FLAGS.workdir or str(workdir))
+    if config is not None:
+        console.message(f"train    {command()} --config={FLAGS.config} --workdir={place}")
+    elif not FLAGS.labels:
+        console.message(f"labels   {command()} --mode=audit --workdir={place} --labels")
+
+
 def lr_find(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Draws the loss over the learning rate and prints the command that trains with the rate to begin with."""
     with StopFlag(leave) as stop:

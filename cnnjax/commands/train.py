@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cnnjax import audit, evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -95,10 +95,25 @@ class _Training:
             )
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
+            if self.main:
+                self._look_for_leaks()
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def _look_for_leaks(self) -> None:
+        """Warns of pictures on several sides of the split and under several labels. Raises DataError for a leak where `audit.stop` is set."""
+        findings, note = audit.look(self.data, turns=self.config.audit.turns)
+        if note:
+            self.progress.message(f"  {note}")
+        told = [finding.text for finding in findings if finding.kind != "groups"]  # of these, preparing has warned
+        for line in told:
+            self.progress.warn(line)
+        leaks = "; ".join(finding.text for finding in findings if finding.is_leak)
+        if leaks and self.config.audit.stop:
+            raise DataError(f"{leaks}; audit.stop refuses to train, --config.audit.stop=False trains nevertheless")
+        self.data = dataclasses.replace(self.data, notes=(*self.data.notes, *told))
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""

@@ -59,7 +59,7 @@ class RunDirectory:
         tensorboard: `tensorboard/`, event files.
         evaluations: `eval/`.
         audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
-        audits: `audit/`, their tables and pictures.
+        audits: `audit/`, their tables.
         card: `card.md`, the run for reviewers, with lines to fill in.
         looks: `looks.jsonl`, a line per evaluation.
         folds: `folds/`, a run for each fold of a cross-validation.
@@ -142,6 +142,10 @@ class RunDirectory:
     def overlays(self, name: str) -> Path:
         """`eval/<name>-looks/`, some images with the places that the network looks at."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-looks")
+
+    def audit_table(self, name: str) -> Path:
+        """`audit/<name>.csv`, a table of an audit."""
+        return inside(self.path, f"{RunDirectory.audits.name}/{name}.csv")
 
     def picture(self, file: str) -> Path:
         """A thumbnail, or an overlay, by the name that a `Look` has."""
