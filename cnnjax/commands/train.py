@@ -95,6 +95,7 @@ class _Training:
             )
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
+            self.leaks: tuple[str, ...] = ()
             if self.main:
                 self._look_for_leaks()
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
@@ -113,7 +114,7 @@ class _Training:
         leaks = "; ".join(finding.text for finding in findings if finding.is_leak)
         if leaks and self.config.audit.stop:
             raise DataError(f"{leaks}; audit.stop refuses to train, --config.audit.stop=False trains nevertheless")
-        self.data = dataclasses.replace(self.data, notes=(*self.data.notes, *told))
+        self.leaks = tuple(told)
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
@@ -239,7 +240,8 @@ class _Training:
         return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
-        return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        made = training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        return dataclasses.replace(made, leaks=self.leaks)
 
     def _write_stopped(self, loop: training.Loop) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""

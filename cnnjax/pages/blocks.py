@@ -124,6 +124,11 @@ class Section:
     folded: bool = False
 
 
+def folded(section: Section) -> Section:
+    """Returns a section that is folded away under its title."""
+    return dataclasses.replace(section, folded=True)
+
+
 @dataclasses.dataclass(frozen=True)
 class Page:
     """Sections under a title."""

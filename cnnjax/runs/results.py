@@ -175,6 +175,7 @@ class Summary(Record):
         revision: git commit of this package, or "".
         spent: kind of work -> seconds.
         notes: lines about what was understood, decided and left out of the data; () in files of older versions.
+        leaks: lines about pictures that are on several sides of the split, or under several labels; () in files of older versions.
         train, val, test: name of a metric -> value at the best step; None for a split without images.
         intervals: val or test -> name of a metric -> [low, high], None for an end that is not given; {} in files of older versions.
     """
@@ -197,6 +198,7 @@ class Summary(Record):
     revision: str = ""
     spent: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
     train: dict[str, float | int | None] | None = None
     val: dict[str, float | int | None] | None = None
     test: dict[str, float | int | None] | None = None
@@ -206,10 +208,12 @@ class Summary(Record):
         """Returns the tree of the JSON file."""
         tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         added = {
-            name for name in ("kernels", "precision", "notes", "intervals") if not tree[name]
+            name for name in ("kernels", "precision", "notes", "leaks", "intervals") if not tree[name]
         }  # since the first files were written
         return {
-            name: list(value) if name in ("classes", "notes") else value for name, value in tree.items() if name not in added
+            name: list(value) if name in ("classes", "notes", "leaks") else value
+            for name, value in tree.items()
+            if name not in added
         }
 
     @classmethod
