@@ -23,7 +23,7 @@ from cnnjax.pages.record import JUDGED, Record, fitting, read_record
 from cnnjax.pages.robustness import robustness_section
 from cnnjax.pages.seen import seen_section
 from cnnjax.pages.subgroups import subgroups_section
-from cnnjax.pages.sureness import below_tile, interval_row, sureness_section
+from cnnjax.pages.sureness import interval_of, interval_row, sureness_section
 from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
@@ -94,7 +94,7 @@ def _result(record: Record) -> Section:
         for key, metric in present([numbers], len(record.classes)).items():
             value = numbers.get(key)
             if metric.tile and value is not None:
-                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}", below_tile(record.sureness, key)))
+                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}", interval_of(record.sureness, key)))
     if record.best_row:
         tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", f"best epoch, by {record.monitor}"))
     if summary:

@@ -13,12 +13,6 @@ def interval_of(evidence: Evidence | None, key: str) -> str:
     return interval_text(score) if score else ""
 
 
-def below_tile(evidence: Evidence | None, key: str) -> str:
-    """Returns the line below a large number: its interval with its level."""
-    told = interval_of(evidence, key)
-    return f"{told} ({100 * evidence.level:g} %)" if evidence and told else ""
-
-
 def interval_row(evidence: Evidence | None, keys: Iterable[str]) -> list[tuple[str, ...]]:
     """Returns the row of intervals below a row of metrics; [] where there is none."""
     told = [interval_of(evidence, key) for key in keys]

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from evidence_runs import write_run
 from training_tools import child, one_line
 
 from cnnjax import config as config_lib
@@ -14,26 +15,6 @@ from cnnjax.commands.evidence import evidence
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.evidence import Evidence, Table, evidence_of, read_evidence, writing
 from cnnjax.inference import Run
-from cnnjax.runs import Evaluation, RunDirectory
-
-
-def write_run(path, *, classes=2, images=400, groups=40, seed=0) -> RunDirectory:
-    """A run with a config and an evaluation of drawn images, as a network would have left them."""
-    run, rng = RunDirectory(path), np.random.default_rng(seed)
-    names = ("=pos", "neg", "c", "d")[:classes]
-    labels = rng.integers(0, classes, images)
-    logits = rng.normal(size=(images, classes)) + 2 * np.eye(classes)[labels]
-    p, own = metrics.probabilities(logits), rng.integers(0, groups or 1, images)
-    run.write_json(run.config, json.loads(config_lib.to_json(config_lib.Config())))
-    numbers = metrics.detailed(logits, labels, names, 0 if classes == 2 else -1)
-    run.write_evaluation("test", Evaluation.from_dict({"split": "test", "step": 1, **numbers}))
-    header = ("id", "group", "label", "predicted", *(f"p_{name}" for name in names))
-    rows = (
-        (f"{i}.png", f"P{own[i]}" if groups else "", names[labels[i]], names[p[i].argmax()], *p[i].tolist())
-        for i in range(images)
-    )
-    run.write_rows(run.predictions("test"), header, rows)
-    return run
 
 
 @pytest.mark.parametrize("classes", [2, 4])
