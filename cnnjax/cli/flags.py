@@ -53,6 +53,12 @@ flags.DEFINE_string(
     "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
     flag_values=FLAGS,
 )
+flags.DEFINE_float(
+    "prevalence",
+    None,
+    "predict: share of the positive class of two among the images; default: as in training",
+    flag_values=FLAGS,
+)
 flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "trust_code", False, "eval, predict: run the Python code of its own that a stranger's run names", flag_values=FLAGS
@@ -105,6 +111,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
+    if FLAGS.prevalence is not None and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
+        )
     for key in ("data.path", "data.root", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))

@@ -10,8 +10,8 @@ from cnnjax.progress import Progress, counted
 from cnnjax.runs import TABLES, write_table
 
 
-def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, overwrite: bool = False,
-            trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
+def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, prevalence: float | None = None,
+            overwrite: bool = False, trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
     """Predicts files and writes a table: `path,predicted`, a probability per class, `error`.
 
     Args:
@@ -19,6 +19,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         inputs: files, folders, globs, archives, and tables (.csv, .tsv, .parquet) with a column of files.
         output: the table, in the format that its name ends in: .csv, .tsv, .parquet or .jsonl.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        prevalence: share of the positive class of two among these files; None: as in training.
         overwrite: replace `output` where it exists.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
         progress: hears how far it is.
@@ -41,9 +42,14 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         progress.warn(line)
     if output.exists() and not overwrite:
         raise DataError(f"{output} exists; replace it with --overwrite, or name another --output=FILE")
-    classifier = inference.load(workdir, step, trust_code=trust_code)
-    if warning := classifier.warning:
-        progress.warn(warning)
+    classifier = inference.load(workdir, step, prevalence=prevalence, trust_code=trust_code)
+    for warning in (classifier.warning, *classifier.ignored):
+        if warning:
+            progress.warn(warning)
+    if prevalence is not None:
+        progress.message(
+            f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
+        )
     bad = 0
 
     def rows() -> Iterator[tuple]:

@@ -13,6 +13,7 @@ from cnnjax import metrics, runtime
 from cnnjax.data import Dataset
 from cnnjax.errors import CheckpointError
 from cnnjax.inference.engine import Engine
+from cnnjax.inference.reading import Reading
 from cnnjax.inside import inside
 from cnnjax.progress import Progress
 from cnnjax.runs import Evaluation, Look, RunDirectory, replacing
@@ -21,8 +22,15 @@ LOOK_AT = 12
 MOST = 4096  # images of a batch, where training has larger ones and the split has fewer
 
 
-def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, positive: int, run: RunDirectory,
-                   name: str, step: int, progress: Progress) -> Evaluation:  # fmt: skip
+def split_logits(engine: Engine, data: Dataset, split: str, batch_size: int, progress: Progress) -> np.ndarray:
+    """Returns the logits of a split, float32 [images, outputs], in its order; `batch_size` is that of training."""
+    rows = data.splits[split]
+    with progress.task(f"evaluate {split}", len(rows), "images") as advance:
+        return engine.logits_of_rows(data.images, rows, min(batch_size, max(len(rows), MOST)), advance)
+
+
+def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, reading: Reading, run: RunDirectory,
+                   name: str, step: int, progress: Progress, level: float = 0.95, logits: np.ndarray | None = None) -> Evaluation:  # fmt: skip
     """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`.
 
     Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
@@ -33,33 +41,47 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         data: images, labels and splits.
         split: train, val or test.
         batch_size: that of training.
-        positive: index of the positive class of two; -1 for more classes.
+        reading: from logits to probabilities and to the class that is called.
         run: where to write.
         name: of the files.
         step: of the checkpoint.
         progress: gets a bar.
+        level: of confidence, for a warning where a threshold was to give a sensitivity or specificity that this split does not have.
+        logits: those of `split_logits`, where they are known already.
     """
-    rows = data.splits[split]
-    with progress.task(f"evaluate {split}", len(rows), "images") as advance:
-        logits = engine.logits_of_rows(data.images, rows, min(batch_size, max(len(rows), MOST)), advance)
-    numbers = metrics.detailed(logits, data.labels[rows], data.classes, positive)
+    rows, readout = data.splits[split], reading.readout
+    if logits is None:
+        logits = split_logits(engine, data, split, batch_size, progress)
+    numbers = metrics.detailed(logits, data.labels[rows], data.classes, readout.positive, readout)
     evaluation = Evaluation.from_dict({"split": split, "step": step, **numbers})
     if not runtime.is_main():
         return evaluation
-    header = ("id", "group", "label", "predicted", *(f"p_{c}" for c in data.classes))
-    run.write_rows(run.predictions(name), header, _predictions(data, rows, logits))
-    evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, run.thumbnails(name)))
+    header = ("id", "group", "label", "predicted", *(f"{kind}_{c}" for kind in "zp" for c in data.classes))
+    run.write_rows(run.predictions(name), header, _predictions(data, rows, logits, readout))
+    evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, readout, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
+    if split not in ("train", "val") and reading.decision and reading.decision.follows:
+        groups = metrics.Groups.of([*data.groups.take(rows)])
+        at = metrics.threshold_numbers(
+            logits, data.labels[rows], groups, readout=readout, decision=reading.decision, level=level
+        )
+        if missed := metrics.asked_text(at, split):
+            progress.warn(missed)
     return evaluation
 
 
-def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray) -> Iterator[tuple]:
-    """Yields id, group, label, predicted class and probabilities of each of `rows`."""
+def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: metrics.Readout) -> Iterator[tuple]:
+    """Yields id, group, label, called class, logits as the network gives them and probabilities of each of `rows`.
+
+    Where two classes share a logit, that of the second, the first has 0.
+    """
     for part in metrics.slices(logits):
-        own, p = rows[part], metrics.probabilities(logits[part])
-        told = (data.ids[i] for i in own), (data.groups[i] for i in own), data.labels[own], p.argmax(1), p.tolist()
-        for id, group, label, best, q in zip(*told, strict=True):
-            yield id, group, data.classes[label], data.classes[best], *q
+        own, z, p = rows[part], np.asarray(logits[part]), readout.probabilities(logits[part])
+        if z.shape[1] == 1:
+            z = np.concatenate([np.zeros_like(z), z], axis=1)
+        told = (data.ids[i] for i in own), (data.groups[i] for i in own), data.labels[own], readout.called(logits[part])
+        for id, group, label, called, raw, q in zip(*told, z, p.tolist(), strict=True):
+            yield id, group, data.classes[label], data.classes[called], *raw, *q
 
 
 def _empty(directory: Path) -> None:
@@ -74,16 +96,26 @@ def _empty(directory: Path) -> None:
         ) from None
 
 
-def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, directory: Path) -> dict[str, tuple[Look, ...]]:
+def _best_two(p: np.ndarray, called: np.ndarray) -> np.ndarray:
+    """Probabilities of the called class and of the best other one, float64 [n, 2]."""
+    p, row = p.copy(), np.arange(len(p))
+    own = p[row, called]
+    p[row, called] = -1
+    return np.stack([own, p.max(1)], axis=1)
+
+
+def _thumbnails(
+    data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: metrics.Readout, directory: Path
+) -> dict[str, tuple[Look, ...]]:
     """Writes the images that are worth a look; returns {"mistakes", "uncertain"}."""
-    highest = np.empty((len(rows), 2))  # probabilities of the two best classes
-    metrics.by_rows(lambda part: np.sort(metrics.probabilities(part), axis=1)[:, -2:], highest, logits)
-    second, best = highest.T
-    labels, called = data.labels[rows], metrics.called(logits)
+    labels, called = data.labels[rows], readout.called(logits)
+    best, second = metrics.by_rows(
+        lambda part, own: _best_two(readout.probabilities(part), own), np.empty((len(rows), 2)), logits, called
+    ).T
     wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
     chosen = {
         "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
-        "uncertain": right[np.argsort(best[right] - second[right], kind="stable")][:LOOK_AT],
+        "uncertain": right[np.argsort(np.abs(best[right] - second[right]), kind="stable")][:LOOK_AT],
     }
     _empty(directory)
     originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from cnnjax.metrics.scores import auc, by_rows, called, cross_entropy, probabilities
+from cnnjax.metrics.readout import PLAIN, Readout
+from cnnjax.metrics.scores import auc, by_rows, cross_entropy, probabilities
 
 UNEVEN = 1.5  # times an equal share; from there on accuracy is compared with that of always saying the largest class
 
@@ -20,11 +21,13 @@ class Predictions:
         logits: float [n, classes], or [n, 1] of the second of two classes.
         labels: int [n].
         positive: the positive class of two; -1 for more classes.
+        readout: which class is called; the loss is of the logits as they are, and so compares with that of training.
     """
 
     logits: np.ndarray
     labels: np.ndarray
     positive: int = -1
+    readout: Readout = PLAIN
 
     @property
     def classes(self) -> int:
@@ -33,8 +36,8 @@ class Predictions:
 
     @functools.cached_property
     def called(self) -> np.ndarray:
-        """The most probable class of each example, int32 [n]."""
-        return called(self.logits)
+        """The class that is called of each example, int32 [n]."""
+        return self.readout.called(self.logits)
 
     @property
     def is_positive(self) -> np.ndarray:
@@ -160,7 +163,9 @@ def _computed(predictions: Predictions, *, each_epoch: bool) -> dict[str, float 
             if metric.each_epoch == each_epoch and metric.needs(predictions.classes)}  # fmt: skip
 
 
-def detailed(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int) -> dict:
+def detailed(
+    logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int, readout: Readout = PLAIN
+) -> dict:
     """Returns every metric, the confusion matrix (rows: true class), and precision, recall and F1 of each class.
 
     A ratio without a denominator is None.
@@ -170,8 +175,9 @@ def detailed(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], pos
         labels: int [n].
         classes: names.
         positive: the positive class of two; -1 for more classes.
+        readout: which class is called.
     """
-    predictions = Predictions(logits, labels, positive)
+    predictions = Predictions(logits, labels, positive, readout)
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (labels, predictions.called), 1)
     right, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)

@@ -5,6 +5,7 @@ from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.exclusive import begun
 from cnnjax.runs.files import (
     check_writable,
+    damaged_line,
     read_json,
     replacing,
     short_name,
@@ -20,6 +21,6 @@ from cnnjax.runs.tables import TABLES, write_table
 
 __all__ = [
     "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
-    "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
+    "RunDirectory", "Summary", "begun", "check_writable", "damaged_line", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
     "read_json", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip
