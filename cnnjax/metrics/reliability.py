@@ -40,13 +40,14 @@ def calibration_numbers(
         level: of confidence.
 
     Returns:
-        {"method", "asked", "temperature", "intercept", "reason", "val_images", "val_groups", "val_log_loss", "raw", "calibrated"}.
-        The last two are name -> fields of `Score`: log_loss, brier, ece; of two classes also debiased_l2, slope, intercept,
+        {"method", "asked", "temperature", "intercept", "reason", "val_images", "val_groups", "val_log_loss", "text", "raw",
+        "calibrated"}. The text says what was done. The last two are name -> fields of `Score`: log_loss, brier, ece; of two classes also debiased_l2, slope, intercept,
         miscalibration, discrimination, uncertainty, of more the "class_ece", a list of numbers, in place of them. "calibrated" is
         None where nothing was fitted.
     """
     names = ("method", "asked", "temperature", "intercept", "reason", "val_images", "val_groups", "val_log_loss")
     told = {name: getattr(calibration, name) for name in names} if calibration else {"method": "none"}
+    told["text"] = calibration.text(groups.unit) if calibration else ""
     known = {"raw": _numbers(logits, labels, groups, positive, level), "calibrated": None}
     if calibration and calibration.method != "none":
         z = readout_of(calibration).logits(logits)

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.errors import CheckpointError
-from cnnjax.metrics import METRICS
+from cnnjax.metrics import METRICS, Calibration, Decision
 
 JUDGED = {"test": "test", "val": "validation"}  # the splits that a page shows in detail, the first that there is
 
@@ -77,6 +78,23 @@ class Record:
     def judgement(self) -> runs.Evaluation:
         """The evaluation of `judged`."""
         return self.evaluations[self.judged]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the probabilities of `judgement` were made; None where none is stored for its checkpoint."""
+        return self._stored(Calibration, self.directory.calibration)
+
+    @property
+    def decision(self) -> Decision | None:
+        """The threshold of `judgement`; None where none is stored for its checkpoint."""
+        return self._stored(Decision, self.directory.decision)
+
+    def _stored(self, kind: type, path: Path):
+        try:
+            made = kind.from_dict(self.directory.read_json(path)) if path.exists() else None
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(runs.damaged_line(path, error)) from None
+        return made if made and self.judged and made.step == self.judgement.step else None
 
     @property
     def sides(self) -> tuple[int, int]:

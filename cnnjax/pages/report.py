@@ -14,6 +14,7 @@ from cnnjax import runs
 from cnnjax.metrics import doubts, present, shown
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, halves, write_page
+from cnnjax.pages.calibration import calibration_section, numbers_of
 from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
@@ -39,7 +40,12 @@ def report_page(record: Record) -> Page:
     with fitting(record.directory):
         sections = [_result(record), _data(record), _network(record), _training(record)]
         if record.judged:
-            sections += [_judged(record), _looks(record)]
+            numbers = numbers_of(record)
+            sections += [
+                _judged(record),
+                calibration_section(numbers, record.judgement.classes, record.judgement.positive),
+                _looks(record),
+            ]
         return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 
@@ -92,8 +98,12 @@ def _result(record: Record) -> Section:
         blocks += [Note(f"{line[0].upper()}{line[1:]}.", warning=True) for line in doubts(record.evaluations)]
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
-                               "probability of 0.5."))  # fmt: skip
+                               f"probability of {_threshold(record):.4g}."))  # fmt: skip
     return Section("Result", blocks)
+
+
+def _threshold(record: Record) -> float:
+    return record.decision.threshold if record.decision else 0.5
 
 
 def _data(record: Record) -> Section:
@@ -186,7 +196,7 @@ def _judged(record: Record) -> Section:
     blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows, "Numbers of each class."))
     scores = record.scores()
     if scores:
-        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=True)))
+        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=_threshold(record))))
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 
 

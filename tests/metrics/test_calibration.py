@@ -1,11 +1,10 @@
 """Calibration and its numbers, against reference values that were computed twice, by NumPy and by R."""
 
-import csv
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from evidence_tools import EXPECTED, drawn, reference
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss
 
@@ -15,31 +14,9 @@ from cnnjax.metrics.calibration import _line, _loss, _scale, logistic
 from cnnjax.metrics.readout import positive_logit
 from cnnjax.metrics.reliability import debiased_l2, decomposed, ece, equal_mass, slope_and_intercept
 
-EVIDENCE = Path(__file__).parent / "evidence"
-EXPECTED = json.loads((EVIDENCE / "tiny_expected.json").read_text())
-FITTED = {"rel": 1e-5, "abs": 1e-6}
-
-
-def tiny():
-    """60 images of 12 patients: probabilities, whether positive, and groups."""
-    with open(EVIDENCE / "tiny.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    p = np.array([float(row["p_pos"]) for row in rows])
-    return p, np.array([row["label"] == "pos" for row in rows]), Groups.of([row["group"] for row in rows], "patient")
-
-
-def drawn(images=2000, patients=40, sharp=2.0, classes=1, seed=0):
-    """Logits that are `sharp` times too large, labels and patients."""
-    random = np.random.default_rng(seed)
-    names = [f"P{i:02}" for i in np.sort(random.integers(0, patients, images))]
-    z = random.normal(0, 2, (images, classes))
-    p = metrics.probabilities(z)
-    labels = (p.cumsum(1) < random.random((images, 1))).sum(1)
-    return sharp * z, labels, Groups.of(names, "patient")
-
 
 def test_temperature_is_the_reference_s():
-    p, y, _ = tiny()
+    p, y, _ = reference()
     z = logit(p)[:, None]
     scale = _scale(z, y.astype(int))
     assert 1 / scale == pytest.approx(EXPECTED["temperature"]["temperature"], abs=1e-6)
@@ -47,14 +24,14 @@ def test_temperature_is_the_reference_s():
 
 
 def test_platt_s_line_is_the_reference_s():
-    p, y, _ = tiny()
+    p, y, _ = reference()
     intercept, slope = logistic(logit(p), y)
     assert (intercept, slope) == pytest.approx((EXPECTED["platt"]["intercept"], EXPECTED["platt"]["slope"]), abs=1e-6)
     assert log_loss(y, expit(intercept + slope * logit(p))) == pytest.approx(EXPECTED["platt"]["log_loss"], abs=1e-9)
 
 
 def test_numbers_of_calibration_are_the_reference_s():
-    p, y, groups = tiny()
+    p, y, groups = reference()
     slope, intercept = slope_and_intercept(logit(p), y, groups)
     assert intercept.value == pytest.approx(EXPECTED["calibration_in_the_large"], abs=1e-6)
     assert slope.value == pytest.approx(EXPECTED["platt"]["slope"], abs=1e-6)

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from evidence_tools import EXPECTED, drawn, reference
 from scipy.special import logit
-from test_calibration import EXPECTED, drawn, tiny
 
 from cnnjax import metrics
 from cnnjax.metrics import Decision, Groups, Readout, decide, threshold_rule
@@ -23,7 +23,7 @@ def test_rules_are_parsed(text, rule):
 
 
 def test_youden_s_threshold_is_the_reference_s():
-    p, y, groups = tiny()
+    p, y, groups = reference()
     threshold = choose_threshold(p, y, threshold_rule("youden"))
     assert threshold == EXPECTED["youden"]["threshold"]
     assert (p >= threshold)[y].mean() - (p >= threshold)[~y].mean() == pytest.approx(EXPECTED["youden"]["index"], abs=1e-12)
@@ -33,7 +33,7 @@ def test_youden_s_threshold_is_the_reference_s():
 
 @pytest.mark.parametrize("rule", ["sensitivity:0.95", "specificity:0.9", "cost:10,1", "cost:1,10", "youden"])
 def test_a_choice_is_the_best_of_all_candidates(rule):
-    p, y, _ = tiny()
+    p, y, _ = reference()
     rule, found = threshold_rule(rule), choose_threshold(p, y, threshold_rule(rule), 0.2)
     sensitivity = {c: (p >= c)[y].mean() for c in p}
     specificity = {c: (p < c)[~y].mean() for c in p}
@@ -93,7 +93,7 @@ def test_predictive_values_at_a_prevalence_are_the_reference_s():
     expected = EXPECTED["ppv_at_0.035"]
     found = predictive_values(expected["sensitivity"], expected["specificity"], 0.035)
     assert found == pytest.approx((expected["ppv"], expected["npv"]), abs=1e-12)
-    p, y, groups = tiny()
+    p, y, groups = reference()
     numbers = metrics.threshold_numbers(
         logit(p)[:, None], y.astype(int), groups, readout=Readout(positive=1), decision=None, prevalence=0.035
     )
