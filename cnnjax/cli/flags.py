@@ -15,7 +15,7 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find")
+MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
@@ -25,6 +25,8 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
+    python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
+    python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
@@ -41,9 +43,11 @@ flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=FLAGS)
 flags.DEFINE_string(
     "workdir", "", "run directory; default runs/<config name>[-<variant>][-<name of the data>]", flag_values=FLAGS
 )
-flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
+flags.DEFINE_string("split", "test", "eval, robustness: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
-flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
+flags.DEFINE_string(
+    "step", "best", "eval, predict, robustness: best, latest or the number of a kept checkpoint", flag_values=FLAGS
+)
 flags.DEFINE_multi_string(
     "input", [], "predict: image file, folder, archive, table or quoted glob; may be repeated", flag_values=FLAGS
 )
@@ -61,11 +65,14 @@ flags.DEFINE_float(
 )
 flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
 flags.DEFINE_boolean(
-    "trust_code", False, "eval, predict: run the Python code of its own that a stranger's run names", flag_values=FLAGS
+    "trust_code",
+    False,
+    "eval, predict, robustness: run the Python code of its own that a stranger's run names",
+    flag_values=FLAGS,
 )
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
-    "distributed", None, "train, eval: join several processes, found from the environment; default: where Slurm, Open MPI or "
+    "distributed", None, "train, eval, robustness: join several processes, found from the environment; default: where Slurm, Open MPI or "
     "Cloud TPU names several", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
@@ -115,7 +122,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
         )
-    for key in ("data.path", "data.root", "data.cache_dir", "split.file", "train.init_from"):
+    for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides

@@ -57,7 +57,13 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
     if not FLAGS.workdir:
         raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
     with local_workdir(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
-        (modes.evaluate if FLAGS.mode == "eval" else modes.predict)(workdir, overrides, console)
+        chosen = {
+            "eval": modes.evaluate,
+            "evidence": modes.evidence,
+            "predict": modes.predict,
+            "robustness": modes.robustness,
+        }
+        chosen[FLAGS.mode](workdir, overrides, console)
 
 
 def run(argv: list[str]) -> int:

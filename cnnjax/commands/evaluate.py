@@ -10,6 +10,7 @@ from cnnjax import data as data_lib
 from cnnjax import inference, metrics, pages, runtime
 from cnnjax.config import Evidence
 from cnnjax.errors import ConfigError, DataError
+from cnnjax.evidence import read_evidence, unit_of
 from cnnjax.progress import Progress, counted
 from cnnjax.runs import Evaluation, RunDirectory, is_remote, short_name
 
@@ -41,24 +42,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     progress, run = progress or Progress(), RunDirectory(workdir)
     if data:
         return _evaluate_other(run, str(data), step, overrides or {}, trust_code, progress)
-    if split not in data_lib.SPLITS:
-        raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
-    restored = inference.restore(workdir, step, overrides, trust_code=trust_code)
-    if not run.splits.exists():
-        raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
-    _say_maker(restored, progress)
-    if restored.splits_sha256 != data_lib.splits_digest(run.splits):
-        raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}: a test image may be one that it was "
-                        "trained on; restore the file")  # fmt: skip
-    if not run.has_ended():
-        progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
-    with runtime.all_or_none():
-        own = _own_data(run, restored, overrides or {}, progress)
-    if not len(own.splits[split]):
-        has = ", ".join(name for name in data_lib.SPLITS if len(own.splits[name]))
-        raise DataError(
-            f"this run has no {split} split (split.method={restored.config.split.method}); use --split=one of {has}"
-        )
+    restored, own = inference.open_split(run, split, step, overrides or {}, trust_code=trust_code, progress=progress)
     if evidence := inference.refit(restored.config, restored.reading, overrides or {}):
         if step != "best":
             raise ConfigError(
@@ -75,7 +59,7 @@ def _evaluate(run: RunDirectory, restored: inference.RestoredNetwork, data: data
               **known) -> Evaluation:  # fmt: skip
     config = restored.config
     return inference.evaluate_split(restored.engine, data, split, batch_size=config.data.batch_size, reading=restored.reading, run=run,
-                                    name=name, step=restored.step, progress=progress, level=config.evidence.level, **known)  # fmt: skip
+                                    name=name, step=restored.step, settings=config.evidence, progress=progress, **known)  # fmt: skip
 
 
 def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: data_lib.Dataset, evidence: Evidence,
@@ -89,10 +73,11 @@ def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: 
     logits = inference.split_logits(restored.engine, own, "val", restored.config.data.batch_size, progress)
     share = training.supposed_share(restored.config, own, restored.positive)
     reading = inference.fit_reading(logits, own, evidence=evidence, positive=restored.positive, share=share, step=restored.step,
-                                    digest=restored.splits_sha256)  # fmt: skip
+                                    digest=restored.splits_sha256, unit=unit_of(restored.config.data))  # fmt: skip
     inference.write_reading(run, reading)
-    restored = dataclasses.replace(restored, reading=reading)
-    for line in inference.lines(reading, own) or [
+    config = dataclasses.replace(restored.config, evidence=evidence)
+    restored = dataclasses.replace(restored, reading=reading, config=config)
+    for line in reading.lines(restored.classes) or [
         "probabilities are as the network gives them, and the most probable class is called"
     ]:
         progress.message(line)
@@ -102,7 +87,8 @@ def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: 
         found[name] = _evaluate(run, restored, own, name, name, progress, **known)
     if runtime.is_main() and run.has_ended():
         numbers = {name: metrics.summarized(result) for name, result in found.items()}
-        run.write_summary(dataclasses.replace(run.expect_summary(), **numbers))
+        intervals = {name: made.intervals for name in found if name != "train" and (made := read_evidence(run, name))}
+        run.write_summary(dataclasses.replace(run.expect_summary(), **numbers, intervals=intervals))
         pages.write_report(run.path)
     runtime.wait_for_all("evaluated")
     progress.message(f"all numbers in {run.evaluations.name}/, {run.summary.name} and {run.report.name} are with these now")
@@ -113,7 +99,7 @@ def _evaluate_other(
     run: RunDirectory, data: str, step: str | int, overrides: Mapping[str, Any], trust_code: bool, progress: Progress
 ) -> Evaluation:
     restored = inference.restore(run.path, step, overrides, trust_code=trust_code)
-    _say_maker(restored, progress)
+    inference.say_maker(restored, progress)
     config = restored.config
     if inference.refit(config, restored.reading, overrides):
         raise ConfigError(f"calibration and threshold are chosen on the run's own validation, not on {data}; first --mode=eval --workdir={run} with "
@@ -121,7 +107,15 @@ def _evaluate_other(
     kind, _, name = data.partition(":")
     path = data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
     new = {"source": "tfds", "tfds": name} if kind == "tfds" else {"source": "files", "path": path}
-    fresh = {"path": "", "url": "", "root": "", "columns": (), "label": "", "names": ""}  # not those of the run's own set
+    fresh = {
+        "path": "",
+        "url": "",
+        "root": "",
+        "columns": (),
+        "label": "",
+        "names": "",
+        "metadata": "",
+    }  # not those of the run's own set
     kept = {key: value for key, value in fresh.items() if f"data.{key}" not in overrides}
     section = dataclasses.replace(config.data, **{**kept, **new})
     data_lib.check_path(section)
@@ -136,23 +130,12 @@ def _evaluate_other(
     return evaluation
 
 
-def _own_data(
-    run: RunDirectory, restored: inference.RestoredNetwork, overrides: Mapping[str, Any], progress: Progress
-) -> data_lib.Dataset:
-    """Returns the data set of a run. What the run alone says is not fetched from an address: the run may be a stranger's."""
-    key, address = data_lib.unfetched(restored.config.data)
-    if address and key not in overrides:
-        raise DataError(f"{run} names {address} as its data, which is not in this machine's cache, and is not fetched for a run alone; name it "
-                        f"with --config.{key}={address}")  # fmt: skip
-    return data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
-
-
 def _warn_of_shared_images(
     run: RunDirectory, restored: inference.RestoredNetwork, other: data_lib.Dataset, progress: Progress
 ) -> None:
     """Warns of images that the network was trained on, where the run's own set is still there."""
     try:
-        own = _own_data(run, restored, {}, Progress())
+        own = inference.own_data(run, restored, {}, Progress())
     except DataError as error:
         progress.warn(f"not compared with the training images, which cannot be read ({error})")
         return
@@ -161,10 +144,3 @@ def _warn_of_shared_images(
     if count:
         progress.warn(f"{counted(count, 'image')} of {len(rows):,} {'is' if count == 1 else 'are'} among the training images, pixel for pixel: "
                       "the numbers are better than on new images")  # fmt: skip
-
-
-def _say_maker(restored: inference.RestoredNetwork, progress: Progress) -> None:
-    if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
-        progress.warn(warning)
-    for line in restored.reading.ignored:
-        progress.warn(line)

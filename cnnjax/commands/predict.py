@@ -7,12 +7,15 @@ from cnnjax import data as data_lib
 from cnnjax import inference
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
-from cnnjax.runs import TABLES, write_table
+from cnnjax.runs import TABLES, Typical, write_table
 
 
 def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, prevalence: float | None = None,
             overwrite: bool = False, trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
-    """Predicts files and writes a table: `path,predicted`, a probability per class, `error`.
+    """Predicts files and writes a table: `path,predicted`, a probability per class, `unlike`, `error`.
+
+    `unlike` is above 1 for an image as one validation image in a hundred is, or less like the training images. Runs of older versions
+    have no such column.
 
     Args:
         workdir: the run directory.
@@ -50,24 +53,41 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         progress.message(
             f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
         )
-    bad = 0
+    bad = strange = 0
+    typical = classifier.typical
 
     def rows() -> Iterator[tuple]:
-        nonlocal bad
+        nonlocal bad, strange
         with progress.task("predict", found.count, "images") as advance:
             for prediction in classifier.stream_files(found.stream(), found.count):
                 bad += bool(prediction.error)
                 p = prediction.probabilities
                 path = data_lib.spelled_out(prediction.path)
-                yield path, prediction.predicted, *(p.get(c) for c in classifier.classes), prediction.error
+                far = [prediction.unlike] if typical else []
+                strange += (prediction.unlike or 0) > 1
+                yield path, prediction.predicted, *(p.get(c) for c in classifier.classes), *far, prediction.error
                 advance(1)
         if bad == found.count:
             raise DataError(f"of {counted(bad, 'file')} none could be read ({path}: {prediction.error}); name images with --input=FILE, a folder "
                             "or a quoted glob; nothing was written")  # fmt: skip
 
-    header = {"path": str, "predicted": str, **{f"p_{c}": float for c in classifier.classes}, "error": str}
+    header = {"path": str, "predicted": str, **{f"p_{c}": float for c in classifier.classes}}
+    header |= {**({"unlike": float} if typical else {}), "error": str}
     try:
         write_table(output, header, rows())
     except OSError as error:
         raise DataError(f"cannot write {output} ({error.strerror}); name another --output=FILE") from None
+    if typical:
+        _say_unlike(typical, strange, found.count - bad, progress)
     return found.count - bad, bad
+
+
+def _say_unlike(typical: Typical, strange: int, count: int, progress: Progress) -> None:
+    """Warns of images unlike those of the training; says that this is off where it tells too little apart."""
+    if not typical.can_tell:
+        progress.message(f"no warning of images unlike the training images: of {len(typical.caught)} probes it catches {len(typical.found)} on this data "
+                         "(see the report)")  # fmt: skip
+    elif strange:
+        verb = "is" if strange == 1 else "are"
+        progress.warn(f"{strange:,} of {counted(count, 'image')} {verb} unlike the training images (unlike above 1, as {typical.usual}): "
+                      "do not rely on their classes")  # fmt: skip

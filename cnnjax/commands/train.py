@@ -11,7 +11,7 @@ from pathlib import Path
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import inference, metrics, models, pages, runs, runtime, training
+from cnnjax import evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -132,7 +132,9 @@ class _Training:
         engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
+            summary = dataclasses.replace(summary, intervals=self._intervals(summary))
             pages.save_figure(pages.history_figure(run.read_history(), best, config.name), run.curves)
+            inference.write_typical(run, self.data, self.progress)
             run.write_summary(summary)
             pages.write_report(run.path)
         runtime.wait_for_all("trained")
@@ -207,9 +209,9 @@ class _Training:
         known = {"val": inference.split_logits(engine, self.data, "val", config.data.batch_size, self.progress)}
         share = training.supposed_share(config, self.data, self.positive)
         reading = inference.fit_reading(known["val"], self.data, evidence=config.evidence, positive=self.positive, share=share, step=step,
-                                        digest=data_lib.splits_digest(self.run.splits))  # fmt: skip
+                                        digest=data_lib.splits_digest(self.run.splits), unit=evidence.unit_of(config.data))  # fmt: skip
         inference.write_reading(self.run, reading)
-        for line in inference.lines(reading, self.data):
+        for line in reading.lines(self.data.classes):
             self.progress.message(f"  {line}")
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
@@ -219,12 +221,17 @@ class _Training:
                         "stopped while the best checkpoint was evaluated, everything is saved; the same command continues"
                     )
                 result = inference.evaluate_split(
-                    engine, self.data, name, batch_size=config.data.batch_size, reading=reading, run=self.run, name=name,
-                    step=step, progress=self.progress, level=config.evidence.level, logits=known.get(name))  # fmt: skip
+                    engine, self.data, name, batch_size=config.data.batch_size, reading=reading, run=self.run, name=name, step=step,
+                    settings=config.evidence, progress=self.progress, logits=known.get(name))  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)
         return {name: metrics.summarized(result) for name, result in found.items()}
+
+    def _intervals(self, summary: runs.Summary) -> dict[str, dict[str, list[float | None]]]:
+        """Returns the intervals of the splits that people judge a run by."""
+        judged = [name for name in ("val", "test") if getattr(summary, name)]
+        return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
         return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)

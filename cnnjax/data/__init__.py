@@ -12,6 +12,7 @@ from cnnjax.data.limits import ImageError
 from cnnjax.data.listings import DataReference, FileReference, Reference, spelled_out
 from cnnjax.data.other_set import NAME as OTHER_SET
 from cnnjax.data.other_set import open_other_set, shared_images
+from cnnjax.data.properties import properties
 from cnnjax.data.sources import SOURCES, check_path, open_source, unfetched
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS
@@ -28,6 +29,6 @@ from cnnjax.data.whitening import fit as fit_whitening
 __all__ = [
     "NO_ROWS", "OTHER_SET", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
     "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "find_inputs", "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
+    "find_inputs", "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "preprocessing", "properties", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
     "thumbnail", "unfetched", "upright",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from cnnjax.data.columns import Column
 from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
+from cnnjax.data.metadata import read_metadata
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 
@@ -42,6 +43,8 @@ class Dataset:
         quarantine: (id, reason) of what was left out.
         stream: see `Source`.
         notes: lines about what was understood, decided and left out.
+        sizes: int64 rows -> bytes of their files; None where no listing tells.
+        metadata: name of a column of `data.metadata` -> a text for each image.
     """
 
     images: np.ndarray
@@ -55,6 +58,8 @@ class Dataset:
     stream: Callable[[], Iterator[tuple[int, Reference]]]
     notes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None  # that made `images`
+    sizes: Callable[[np.ndarray], Sequence[int]] | None = None
+    metadata: Mapping[str, Column] = dataclasses.field(default_factory=dict)
 
     @property
     def used(self) -> np.ndarray:
@@ -118,6 +123,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         progress.message(f"  {line}")
     for line in source.warnings:
         progress.warn(line)
+    metadata = read_metadata(config.data.metadata, source.examples.ids, progress)
     run = runs.RunDirectory(workdir)
     path = run.splits
 
@@ -163,7 +169,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if shared := _shared_groups(source, splits):  # not a note: the report finds it in `splits.csv`
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
-                   cache.facts, quarantine, source.stream, tuple(notes), made_by)  # fmt: skip
+                   cache.facts, quarantine, source.stream, tuple(notes), made_by, source.sizes, metadata)  # fmt: skip
 
 
 def _check_quarantine(quarantine: Sequence[tuple[str, str]], files: int, most: float) -> None:

@@ -2,23 +2,18 @@
 
 from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
 from cnnjax.inference.classifier import Classifier, Prediction, load
+from cnnjax.inference.corruptions import CHANGES, corrupted
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
 from cnnjax.inference.evaluation import evaluate_split, split_logits
-from cnnjax.inference.reading import (
-    Reading,
-    check_classes,
-    fit_reading,
-    lines,
-    read_reading,
-    refit,
-    unapplied,
-    write_reading,
-)
+from cnnjax.inference.opened import open_split, own_data, say_maker
+from cnnjax.inference.reading import Reading, check_classes, fit_reading, read_reading, refit, unapplied, write_reading
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.run import Run
+from cnnjax.inference.unlike import write_typical
 
 __all__ = [
-    "Classifier", "Engine", "EvalBatches", "Prediction", "Reading", "RestoredNetwork", "Run", "check_classes",
-    "compile_logits", "evaluate_split", "evaluated", "fit_reading", "iterate", "lines", "load", "logits_step", "own_part",
-    "put", "read_reading", "refit", "restore", "split_logits", "unapplied", "write_reading",
+    "CHANGES", "Classifier", "Engine", "EvalBatches", "Prediction", "Reading", "RestoredNetwork", "Run", "check_classes",
+    "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading", "iterate", "load", "logits_step", "open_split",
+    "own_data", "own_part", "put", "read_reading", "refit", "restore", "say_maker", "split_logits", "unapplied", "write_reading",
+    "write_typical",
 ]  # fmt: skip

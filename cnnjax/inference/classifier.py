@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import io
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +21,9 @@ from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
 from cnnjax.inference.engine import logits_step
 from cnnjax.inference.restoring import RestoredNetwork, restore
+from cnnjax.inference.unlike import unlike
 from cnnjax.kernels import Ops
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import RunDirectory, Typical, read_typical
 
 AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
 
@@ -38,12 +40,15 @@ class Prediction:
             be read.
         probabilities: class name -> calibrated probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
+        unlike: how unlike the training images it is: above 1 is one validation image in a hundred. None where it cannot be read, and
+            for runs without `typical.json`.
     """
 
     path: str
     predicted: str
     probabilities: dict[str, float]
     error: str = ""
+    unlike: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON holds them."""
@@ -60,10 +65,12 @@ class Classifier:
         calibration: how probabilities are made of logits; None where none is stored for the checkpoint.
         threshold: probability of the positive class from which that is called, of two classes.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
+        typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork, readout: metrics.Readout | None = None):
-        self._restored = restored
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None, readout: metrics.Readout | None = None):
+        self._restored, self.typical = restored, typical
+        self._unlike = unlike(typical) if typical else None
         self._readout = readout or restored.reading.readout
         self.calibration: metrics.Calibration | None = restored.reading.calibration
         self.threshold: float = self._readout.threshold
@@ -126,13 +133,14 @@ class Classifier:
         workers = self._restored.config.runtime.workers
         for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
             logits = self._restored.engine.logits(pixels)
-            told = self._readout.probabilities(logits).tolist(), self._readout.called(logits), facts
-            for p, called, fact in zip(*told, strict=True):
+            apart = self._unlike(pixels).tolist() if self._unlike else itertools.repeat(None)
+            told = self._readout.probabilities(logits).tolist(), self._readout.called(logits), facts, apart
+            for p, called, fact, far in zip(*told, strict=False):
                 name = names.popleft()
                 if fact["reason"]:
                     yield Prediction(name, "", {}, fact["reason"])
                 else:
-                    yield Prediction(name, self.classes[called], dict(zip(self.classes, p, strict=True)))
+                    yield Prediction(name, self.classes[called], dict(zip(self.classes, p, strict=True)), unlike=far)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes calibrated probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
@@ -209,8 +217,9 @@ def load(
         ConfigError: code that is not trusted, or a prevalence that this run has no use for.
     """
     restored = restore(workdir, step, trust_code=trust_code)
-    readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, RunDirectory(workdir))
-    return Classifier(restored, readout)
+    run = RunDirectory(workdir)
+    readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, run)
+    return Classifier(restored, read_typical(run), readout)
 
 
 def _is_one(images: Any) -> bool:

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import metrics, runtime
 from cnnjax.data import Dataset
 from cnnjax.errors import CheckpointError
+from cnnjax.evidence import write_evidence
 from cnnjax.inference.engine import Engine
 from cnnjax.inference.reading import Reading
 from cnnjax.inside import inside
 from cnnjax.progress import Progress
-from cnnjax.runs import Evaluation, Look, RunDirectory, replacing
+from cnnjax.runs import Evaluation, Look, RunDirectory, note_look, replacing
 
 LOOK_AT = 12
+PAIRS, OF_A_PAIR = 3, 4  # pairs of classes that are confused, and images of each
 MOST = 4096  # images of a batch, where training has larger ones and the split has fewer
 
 
@@ -29,12 +32,13 @@ def split_logits(engine: Engine, data: Dataset, split: str, batch_size: int, pro
         return engine.logits_of_rows(data.images, rows, min(batch_size, max(len(rows), MOST)), advance)
 
 
-def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, reading: Reading, run: RunDirectory,
-                   name: str, step: int, progress: Progress, level: float = 0.95, logits: np.ndarray | None = None) -> Evaluation:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv` and thumbnails to `eval/<name>-images`.
+def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, reading: Reading, run: RunDirectory, name: str, step: int,
+                   settings: config_lib.Evidence, progress: Progress, logits: np.ndarray | None = None) -> Evaluation:  # fmt: skip
+    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv`, its evidence, and thumbnails to `eval/<name>-images`; of other
+    splits than train `eval/<name>-properties.csv` as well.
 
     Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
-    each. They are made from the files as they are. Only the main process writes.
+    each; of more than two classes also the pairs of classes that are confused most. They are made from the files as they are. Only the main process writes.
 
     Args:
         engine: network and weights.
@@ -45,27 +49,27 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         run: where to write.
         name: of the files.
         step: of the checkpoint.
+        settings: of the evidence, such as its level of confidence.
         progress: gets a bar.
-        level: of confidence, for a warning where a threshold was to give a sensitivity or specificity that this split does not have.
         logits: those of `split_logits`, where they are known already.
     """
     rows, readout = data.splits[split], reading.readout
     if logits is None:
         logits = split_logits(engine, data, split, batch_size, progress)
-    numbers = metrics.detailed(logits, data.labels[rows], data.classes, readout.positive, readout)
+    numbers = metrics.detailed(logits, data.labels[rows], data.classes, readout.positive, readout.called(logits))
     evaluation = Evaluation.from_dict({"split": split, "step": step, **numbers})
     if not runtime.is_main():
         return evaluation
     header = ("id", "group", "label", "predicted", *(f"{kind}_{c}" for kind in "zp" for c in data.classes))
     run.write_rows(run.predictions(name), header, _predictions(data, rows, logits, readout))
+    if split != "train":
+        run.write_rows(run.properties(name), *data_lib.properties(data, rows))
     evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, readout, run.thumbnails(name)))
     run.write_evaluation(name, evaluation)
-    if split not in ("train", "val") and reading.decision and reading.decision.follows:
-        groups = metrics.Groups.of([*data.groups.take(rows)])
-        at = metrics.threshold_numbers(
-            logits, data.labels[rows], groups, readout=readout, decision=reading.decision, level=level
-        )
-        if missed := metrics.asked_text(at, split):
+    made = write_evidence(run, name, settings)
+    if split not in ("train", "val"):
+        note_look(run, name, step, len(rows))
+        if made.threshold and (missed := metrics.asked_text(made.threshold, split)):
             progress.warn(missed)
     return evaluation
 
@@ -96,6 +100,16 @@ def _empty(directory: Path) -> None:
         ) from None
 
 
+def _confused(labels: np.ndarray, called: np.ndarray, best: np.ndarray, classes: int) -> np.ndarray:
+    """Returns the rows of the most confident images of the pairs (true class, called class) that are confused most, int [at most 12]."""
+    pairs = labels.astype(np.int64) * classes + called
+    pairs[labels == called] = -1
+    distinct, counts = np.unique(pairs[pairs >= 0], return_counts=True)
+    most = distinct[np.argsort(-counts, kind="stable")][:PAIRS]
+    rows = (np.flatnonzero(pairs == pair) for pair in most)
+    return np.concatenate([np.empty(0, np.int64), *(own[np.argsort(-best[own], kind="stable")][:OF_A_PAIR] for own in rows)])
+
+
 def _best_two(p: np.ndarray, called: np.ndarray) -> np.ndarray:
     """Probabilities of the called class and of the best other one, float64 [n, 2]."""
     p, row = p.copy(), np.arange(len(p))
@@ -107,7 +121,7 @@ def _best_two(p: np.ndarray, called: np.ndarray) -> np.ndarray:
 def _thumbnails(
     data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: metrics.Readout, directory: Path
 ) -> dict[str, tuple[Look, ...]]:
-    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}."""
+    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}, and of more than two classes {"confused"}."""
     labels, called = data.labels[rows], readout.called(logits)
     best, second = metrics.by_rows(
         lambda part, own: _best_two(readout.probabilities(part), own), np.empty((len(rows), 2)), logits, called
@@ -117,6 +131,8 @@ def _thumbnails(
         "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
         "uncertain": right[np.argsort(np.abs(best[right] - second[right]), kind="stable")][:LOOK_AT],
     }
+    if len(data.classes) > 2:
+        chosen["confused"] = _confused(labels, called, best, len(data.classes))
     _empty(directory)
     originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
     looks = {}

@@ -1,8 +1,7 @@
 """Calibration and decision of a run: fitted on its validation, stored beside its summary, read back by whoever predicts."""
 
 import dataclasses
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,10 @@ from cnnjax import config as config_lib
 from cnnjax import metrics, runtime
 from cnnjax.config import Config
 from cnnjax.data import Dataset
-from cnnjax.errors import CheckpointError, ConfigError
+from cnnjax.errors import ConfigError
+from cnnjax.evidence import read_decided
 from cnnjax.metrics import Calibration, Decision, Readout
-from cnnjax.runs import RunDirectory, damaged_line
+from cnnjax.runs import RunDirectory
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -24,18 +24,27 @@ class Reading:
         calibration: None where none was stored for the checkpoint: probabilities are as the network gives them.
         decision: None where none was stored, and for more than two classes: the most probable class is called.
         positive: index of the positive class of two; -1 for more classes.
+        unit: what a group is in words, for `lines`.
         ignored: a line for each file that is of another checkpoint.
     """
 
     calibration: Calibration | None = None
     decision: Decision | None = None
     positive: int = -1
+    unit: str = "group"
     ignored: tuple[str, ...] = ()
 
     @property
     def readout(self) -> Readout:
         """The numbers of both."""
         return metrics.readout_of(self.calibration, self.decision.threshold if self.decision else 0.5, self.positive)
+
+    def lines(self, classes: Sequence[str]) -> list[str]:
+        """Returns what was fitted and decided, a line each; nothing for what is as by default."""
+        found = [self.calibration.text(self.unit) if self.calibration else ""]
+        if self.decision:
+            found.append(self.decision.text(self.unit, classes[self.positive]))
+        return [line for line in found if line]
 
     def at_prevalence(self, prevalence: float, run: RunDirectory) -> Readout:
         """Returns the readout for another share of the positive class.
@@ -69,7 +78,7 @@ def check_classes(evidence: Mapping[str, Any], classes: int) -> None:
 
 
 def fit_reading(logits: np.ndarray, data: Dataset, *, evidence: Mapping[str, Any], positive: int, share: float | None, step: int,
-                digest: str) -> Reading:  # fmt: skip
+                digest: str, unit: str) -> Reading:  # fmt: skip
     """Fits calibration and decision on validation.
 
     Args:
@@ -80,9 +89,10 @@ def fit_reading(logits: np.ndarray, data: Dataset, *, evidence: Mapping[str, Any
         share: share of the positive class that the network was trained with; None for more classes.
         step: the checkpoint.
         digest: of the split.
+        unit: what a group is in words.
     """
     rows = data.splits["val"]
-    labels, groups = data.labels[rows], metrics.Groups.of([*data.groups.take(rows)])
+    labels, groups = data.labels[rows], metrics.Groups.of(data.groups.take(rows), unit)
     calibration = metrics.fit_calibration(logits, labels, groups, evidence["calibration"], share)
     if calibration.method == "platt":  # its intercept is that of validation
         calibration = dataclasses.replace(calibration, share=float((labels == positive).mean()))
@@ -94,16 +104,7 @@ def fit_reading(logits: np.ndarray, data: Dataset, *, evidence: Mapping[str, Any
             logits, labels, groups, readout=readout, rule=evidence["threshold"], prevalence=evidence["prevalence"]
         )
         decision = dataclasses.replace(decision, step=step, split_digest=digest)
-    return Reading(calibration=calibration, decision=decision, positive=positive)
-
-
-def lines(reading: Reading, data: Dataset) -> list[str]:
-    """Returns what was fitted and decided, a line each."""
-    unit = "group" if any(data.groups) else "image"
-    found = [reading.calibration.text(unit)]
-    if reading.decision:
-        found.append(reading.decision.text(unit, data.classes[reading.positive]))
-    return [line for line in found if line]
+    return Reading(calibration=calibration, decision=decision, positive=positive, unit=groups.unit)
 
 
 def write_reading(run: RunDirectory, reading: Reading) -> None:
@@ -137,24 +138,17 @@ def refit(config: Config, stored: Reading, overrides: Mapping[str, Any]) -> conf
 
 def unapplied(run: RunDirectory, evidence: Mapping[str, Any]) -> str:
     """Returns a line where a finished run has another calibration or threshold than a config asks for; "" where not."""
-    has = {}
-    if run.calibration.exists():
-        has["calibration"] = _record(Calibration, run, run.calibration).asked
-    if run.decision.exists():
-        has["threshold"] = _record(Decision, run, run.decision).rule
+    calibration, decision = read_decided(run)
+    has = {
+        **({"calibration": calibration.asked} if calibration else {}),
+        **({"threshold": decision.rule} if decision else {}),
+    }
     other = [key for key, value in has.items() if value != evidence[key]]
     if not other:
         return ""
     asked = " ".join(f"--config.evidence.{key}={evidence[key]}" for key in other)
     return (f"it keeps {' and '.join(f'evidence.{key}={has[key]}' for key in other)}; to choose anew on its validation: "
             f"--mode=eval --workdir={run} {asked}")  # fmt: skip
-
-
-def _record(kind: type, run: RunDirectory, path: Path):
-    try:
-        return kind.from_dict(run.read_json(path))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise CheckpointError(damaged_line(path, error)) from None
 
 
 def read_reading(run: RunDirectory, positive: int, step: int, digest: str) -> Reading:
@@ -165,16 +159,15 @@ def read_reading(run: RunDirectory, positive: int, step: int, digest: str) -> Re
     Raises:
         CheckpointError: a file that is damaged, was changed, or holds what no fit gives.
     """
-    found, ignored = {}, []
-    for kind, path in ((Calibration, run.calibration), (Decision, run.decision)):
-        if not path.exists() or (kind is Decision and positive < 0):
-            continue
-        made = _record(kind, run, path)
-        if made.step == step and made.split_digest == digest:
-            found[kind] = made
-        else:
-            of = f"step {made.step}, and this is step {step}" if made.step != step else "another split"
-            ignored.append(f"{path} is of {of}: it is not used")
-    return Reading(
-        calibration=found.get(Calibration), decision=found.get(Decision), positive=positive, ignored=tuple(ignored)
-    )
+    calibration, decision = read_decided(run)
+    ignored = []
+
+    def own(made, path):
+        if made is None or (made.step == step and made.split_digest == digest):
+            return made
+        of = f"step {made.step}, and this is step {step}" if made.step != step else "another split"
+        ignored.append(f"{path} is of {of}: it is not used")
+        return None
+
+    return Reading(calibration=own(calibration, run.calibration), decision=own(decision, run.decision) if positive >= 0 else None, positive=positive,
+                   ignored=tuple(ignored))  # fmt: skip

@@ -64,9 +64,6 @@ class Readout:
         )
 
 
-PLAIN = Readout()
-
-
 def positive_logit(logits: np.ndarray, positive: int) -> np.ndarray:
     """Returns log p - log(1 - p) of the positive of two classes, float64 [n], clipped to +-745; logits as in `Readout.logits`."""
     z = np.asarray(logits, np.float64)

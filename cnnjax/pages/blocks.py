@@ -30,9 +30,9 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Large numbers: (value, title)."""
+    """Large numbers: (value, title), or (value, title, what stands below the number)."""
 
-    items: Sequence[tuple[str, str]]
+    items: Sequence[tuple[str, ...]]
     kind: str = "tiles"
 
 
@@ -110,10 +110,17 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Blocks under a title. A page leaves out a section without blocks."""
+    """Blocks under a title. A page leaves out a section without blocks.
+
+    Attributes:
+        title: of the section.
+        blocks: what it shows.
+        folded: whether the page shows the title alone, which opens the rest.
+    """
 
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from cnnjax import metrics
-from cnnjax.errors import CheckpointError
+from cnnjax.evidence import Evidence
 from cnnjax.pages.blocks import Block, Charts, Note, Section, Table
 from cnnjax.pages.figures import BLUE, MUTED, figure, styled, svg
 from cnnjax.pages.plots import plain
-from cnnjax.pages.record import Record
+from cnnjax.runs import Evaluation
 
 # name -> (title, what it would be at best)
 ROWS = {
@@ -27,68 +27,27 @@ ROWS = {
 RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "ppv": "PPV", "npv": "NPV"}
 
 
-def calibration_section(numbers: Mapping[str, Any], classes: Sequence[str], positive: str) -> Section:
-    """Returns the section of `metrics.calibration_numbers`, `metrics.reliability` and `metrics.threshold_numbers`.
-
-    Args:
-        numbers: {"calibration", "reliability", "threshold"}; {} without evidence. The threshold is {} for more than two classes.
-        classes: names.
-        positive: the positive class of two; "" for more classes.
-    """
-    if not numbers:
+def calibration_section(evidence: Evidence | None, result: Evaluation) -> Section:
+    """Shows whether probabilities are to be trusted, and what the threshold does, of an evaluation with its evidence."""
+    if evidence is None or not evidence.calibration:
         return Section("Calibration and threshold", [])
-    calibration, bins = numbers["calibration"], numbers["reliability"]
+    classes, positive = result.classes, result.positive
+    calibration, bins, threshold = evidence.calibration, evidence.reliability, evidence.threshold
     used = "calibrated" if calibration["calibrated"] else "raw"
     blocks: list[Block] = []
     if text := calibration["text"]:
         blocks.append(Note(f"{text[0].upper()}{text[1:]}."))
     blocks += _slope(calibration[used])
     of = f"is {positive}" if positive else "is right"
-    blocks += [Charts([svg(diagram(bins, of))]), _numbers(calibration)]
+    blocks += [Charts([svg(diagram(bins, of))]), _numbers(calibration, evidence.unit)]
     if "class_ece" in calibration[used]:
         rows = [(name, f"{value:.4f}") for name, value in zip(classes, calibration[used]["class_ece"], strict=True)]
         blocks.append(
             Table(("class", "calibration error"), rows, folded="Calibration error of each class against the others")
         )
-    if numbers["threshold"]:
-        blocks += _threshold(numbers["threshold"], positive)
+    if threshold:
+        blocks += _threshold(threshold, positive, evidence.unit)
     return Section("Calibration and threshold" if positive else "Calibration", blocks)
-
-
-def numbers_of(record: Record) -> dict[str, Any]:
-    """Returns the numbers of `calibration_section` from the table of the judged split; {} where it has no logits.
-
-    Raises:
-        CheckpointError: a file is damaged.
-    """
-    run, result = record.directory, record.judgement
-    path = run.predictions(record.judged)
-    rows = run.read_rows(path)
-    header = next(rows, [])
-    names = ["label", "group", *(f"z_{name}" for name in result.classes)]
-    if any(name not in header for name in names):
-        return {}
-    try:
-        table = [[row[header.index(name)] for name in names] for row in rows]
-        labels = np.array([result.classes.index(row[0]) for row in table])
-        logits = np.array([row[2:] for row in table], np.float64)
-        if not np.isfinite(logits).all():
-            return {}
-    except (ValueError, KeyError, TypeError, LookupError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); write it anew with --mode=eval --split={record.judged}"
-        ) from None
-    groups, calibration, decision = metrics.Groups.of([row[1] for row in table]), record.calibration, record.decision
-    positive = result.classes.index(result.positive) if result.positive else -1
-    told = {"positive": positive, "calibration": calibration, "level": record.config["evidence.level"]}
-    found = {"calibration": metrics.calibration_numbers(logits, labels, groups, **told),
-             "reliability": metrics.reliability(logits, labels, groups, **told), "threshold": {}}  # fmt: skip
-    if positive >= 0:
-        readout = metrics.readout_of(calibration, decision.threshold if decision else 0.5, positive)
-        prevalence = (decision and decision.prevalence) or record.config["evidence.prevalence"]
-        found["threshold"] = metrics.threshold_numbers(logits, labels, groups, readout=readout, decision=decision, prevalence=prevalence,
-                                                       level=record.config["evidence.level"])  # fmt: skip
-    return found
 
 
 def _shown(score: Mapping[str, Any] | None, digits: int = 3) -> str:
@@ -114,16 +73,16 @@ def _slope(numbers: Mapping[str, Any]) -> list[Block]:
     return [Note(f"Nothing says that the network is too sure of itself, or too careful: {told}, which includes 1.")]
 
 
-def _numbers(calibration: Mapping[str, Any]) -> Table:
+def _numbers(calibration: Mapping[str, Any], unit: str) -> Table:
     raw, used = calibration["raw"], calibration["calibrated"]
     rows = [(title, _shown(raw[name]), *((_shown(used[name]),) if used else ()), best)
             for name, (title, best) in ROWS.items() if name in raw]  # fmt: skip
     header = ("number", "as the network gives it", *(("calibrated",) if used else ()), "at best")
-    return Table(header, rows, "With the interval over groups where there is one. Log loss and Brier score are of all probabilities; the "
+    return Table(header, rows, f"With the interval over {unit}s where there is one. Log loss and Brier score are of all probabilities; the "
                  "calibration error is of 15 bins with equally many images.")  # fmt: skip
 
 
-def _threshold(threshold: Mapping[str, Any], positive: str) -> list[Block]:
+def _threshold(threshold: Mapping[str, Any], positive: str, unit: str) -> list[Block]:
     said = f"{positive} is called from a probability of {threshold['threshold']:.4g}"
     if threshold["reason"]:
         said += f": evidence.threshold={threshold['rule']} is not followed, {threshold['reason']}"
@@ -131,7 +90,7 @@ def _threshold(threshold: Mapping[str, Any], positive: str) -> list[Block]:
         said += f", chosen on validation by {threshold['rule']}"
         if threshold["range"]:
             low, high = threshold["range"]
-            said += f"; with other images of validation it would be between {low:.2f} and {high:.2f} in 95 of 100 cases"
+            said += f"; with other {unit}s of validation it would be between {low:.2f} and {high:.2f} in 95 of 100 cases"
     blocks: list[Block] = [Note(f"{said}.")]
     if missed := metrics.asked_text(threshold, "this set"):
         blocks.append(Note(f"{missed[0].upper()}{missed[1:]}.", warning=True))

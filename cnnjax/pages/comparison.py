@@ -9,6 +9,7 @@ from cnnjax.pages.figures import svg
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import Record, fitting
 from cnnjax.pages.report import text_of
+from cnnjax.pages.sureness import interval_of
 from cnnjax.progress import duration
 
 
@@ -36,8 +37,12 @@ def _numbers(records: Mapping[str, Record]) -> Section:
         results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
         for key, metric in present(results, max(len(record.classes) for record in records.values())).items():
             values = [result.get(key) for result in results]
+            sure = (interval_of(record.evidence.get(split), key) for record in records.values())
             if any(value is not None for value in values):
-                rows.append((f"{split} {metric.title}", *map(metric.text, values)))
+                shown = (
+                    metric.text(value) + (f" ({told})" if told else "") for value, told in zip(values, sure, strict=True)
+                )
+                rows.append((f"{split} {metric.title}", *shown))
         tables.append(rows)
     rows = []
     for key, title in {"parameters": "parameters", "images_per_second": "images per second"}.items():

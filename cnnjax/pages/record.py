@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.errors import CheckpointError
-from cnnjax.metrics import METRICS, Calibration, Decision
+from cnnjax.evidence import Evidence, read_evidence
+from cnnjax.metrics import METRICS
 
 JUDGED = {"test": "test", "val": "validation"}  # the splits that a page shows in detail, the first that there is
 
@@ -32,6 +32,7 @@ class Record:
         splits: rows of `splits.csv`.
         evaluations: split, or data-NAME of another set -> its evaluation at the best step.
         quarantine: (id, reason) of the files that were left out.
+        evidence: likewise, how sure its numbers are; without those of evaluations by an older version.
     """
 
     directory: runs.RunDirectory
@@ -42,6 +43,7 @@ class Record:
     splits: data_lib.Rows
     evaluations: Mapping[str, runs.Evaluation]
     quarantine: Sequence[Sequence[str]]
+    evidence: Mapping[str, Evidence] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -80,21 +82,9 @@ class Record:
         return self.evaluations[self.judged]
 
     @property
-    def calibration(self) -> Calibration | None:
-        """How the probabilities of `judgement` were made; None where none is stored for its checkpoint."""
-        return self._stored(Calibration, self.directory.calibration)
-
-    @property
-    def decision(self) -> Decision | None:
-        """The threshold of `judgement`; None where none is stored for its checkpoint."""
-        return self._stored(Decision, self.directory.decision)
-
-    def _stored(self, kind: type, path: Path):
-        try:
-            made = kind.from_dict(self.directory.read_json(path)) if path.exists() else None
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(runs.damaged_line(path, error)) from None
-        return made if made and self.judged and made.step == self.judgement.step else None
+    def sureness(self) -> Evidence | None:
+        """The evidence of `judged`; None of an older version."""
+        return self.evidence.get(self.judged)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -179,7 +169,9 @@ def read_record(directory: runs.RunDirectory) -> Record:
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
     for path in (directory.splits, directory.summary):
         directory.sealed.check(path)
-    others = sorted(path.stem for path in directory.evaluations.glob("data-*.json"))
+    others = sorted(
+        path.stem for path in directory.evaluations.glob("data-*.json") if directory.predictions(path.stem).exists()
+    )
     read = {name: directory.read_evaluation(name) for name in (*data_lib.SPLITS, *others)}
     return Record(
         directory=directory,
@@ -190,4 +182,7 @@ def read_record(directory: runs.RunDirectory) -> Record:
         splits=data_lib.read_splits(directory.splits) if directory.splits.exists() else data_lib.NO_ROWS,
         evaluations={name: evaluation for name, evaluation in read.items() if evaluation},
         quarantine=[*directory.read_rows(directory.quarantine)][1:],
+        evidence={
+            name: made for name, evaluation in read.items() if evaluation and (made := read_evidence(directory, name))
+        },
     )

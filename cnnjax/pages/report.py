@@ -11,13 +11,19 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
-from cnnjax.metrics import doubts, present, shown
+from cnnjax.metrics import doubts, present
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, halves, write_page
-from cnnjax.pages.calibration import calibration_section, numbers_of
+from cnnjax.pages.calibration import calibration_section
+from cnnjax.pages.classes import classes_table, several_classes
 from cnnjax.pages.figures import svg
+from cnnjax.pages.patients import patients_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
+from cnnjax.pages.robustness import robustness_section
+from cnnjax.pages.subgroups import subgroups_section
+from cnnjax.pages.sureness import below_tile, interval_row, sureness_section
+from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
 SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
@@ -40,12 +46,11 @@ def report_page(record: Record) -> Page:
     with fitting(record.directory):
         sections = [_result(record), _data(record), _network(record), _training(record)]
         if record.judged:
-            numbers = numbers_of(record)
-            sections += [
-                _judged(record),
-                calibration_section(numbers, record.judgement.classes, record.judgement.positive),
-                _looks(record),
-            ]
+            sections += [sureness_section(record.sureness), _judged(record), patients_section(record)]
+            sections += [calibration_section(record.sureness, record.judgement)]
+            sections += [subgroups_section(record.sureness.subgroups if record.sureness else ()), _looks(record)]
+            sections += [robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step)]
+        sections += [unlike_section(runs.read_typical(record.directory))]
         return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
 
 
@@ -82,7 +87,7 @@ def _result(record: Record) -> Section:
         for key, metric in present([numbers], len(record.classes)).items():
             value = numbers.get(key)
             if metric.tile and value is not None:
-                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}"))
+                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}", below_tile(record.sureness, key)))
     if record.best_row:
         tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", f"best epoch, by {record.monitor}"))
     if summary:
@@ -92,7 +97,10 @@ def _result(record: Record) -> Section:
     if record.evaluations:
         results = {name: evaluation.numbers for name, evaluation in record.evaluations.items()}
         columns = present(results.values(), len(record.classes))
-        rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in results.items()]
+        rows = []
+        for name, numbers in results.items():
+            rows.append((name, *(m.text(numbers.get(key)) for key, m in columns.items())))
+            rows += interval_row(record.evidence.get(name), columns)
         caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         blocks += [Note(f"{line[0].upper()}{line[1:]}.", warning=True) for line in doubts(record.evaluations)]
@@ -103,7 +111,7 @@ def _result(record: Record) -> Section:
 
 
 def _threshold(record: Record) -> float:
-    return record.decision.threshold if record.decision else 0.5
+    return record.sureness.threshold.get("threshold", 0.5) if record.sureness else 0.5
 
 
 def _data(record: Record) -> Section:
@@ -191,12 +199,11 @@ def _judged(record: Record) -> Section:
                             "the shade is the share of the row.", shades=shares))  # fmt: skip
     else:
         blocks.append(Charts([svg(plots.matrix(confusion, names))]))
-    rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
-            for name, n in result.per_class.items()]  # fmt: skip
-    blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows, "Numbers of each class."))
+    blocks.append(classes_table(result, record.sureness))
     scores = record.scores()
     if scores:
         blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=_threshold(record))))
+    blocks += several_classes(record)
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 
 

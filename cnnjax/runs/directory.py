@@ -50,6 +50,7 @@ class RunDirectory:
         quarantine: `quarantine.csv`, the files that were left out and why.
         network_table: `network.json`, the layers.
         network_picture: `network.png`, the layers drawn.
+        typical: `typical.json`, a `Typical`: the training images, to know others by.
         curves: `curves.png`, the history drawn.
         report: `report.html`.
         exploration: `explore.html`.
@@ -80,6 +81,7 @@ class RunDirectory:
     quarantine = Place("quarantine.csv")
     network_table = Place("network.json")
     network_picture = Place("network.png")
+    typical = Place("typical.json")
     curves = Place("curves.png")
     report = Place("report.html")
     exploration = Place("explore.html")
@@ -132,6 +134,10 @@ class RunDirectory:
     def properties(self, name: str) -> Path:
         """`eval/<name>-properties.csv`, what each image is like: size, brightness, sharpness."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-properties.csv")
+
+    def robustness(self, name: str) -> Path:
+        """`eval/<name>-robustness.json`, a `Robustness`: scores of images that were changed."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-robustness.json")
 
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""

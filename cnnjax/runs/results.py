@@ -82,6 +82,7 @@ class Evaluation(Record):
         per_class: class -> {"images", "precision", "recall", "f1"}.
         mistakes: the most confident mistakes.
         uncertain: right answers whose two best classes are closest.
+        confused: of more than two classes, the most confident images of the pairs that are confused most.
     """
 
     split: str
@@ -93,6 +94,7 @@ class Evaluation(Record):
     per_class: dict[str, dict[str, float | int | None]]
     mistakes: tuple[Look, ...] = ()
     uncertain: tuple[Look, ...] = ()
+    confused: tuple[Look, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file; the numbers stand beside the rest."""
@@ -106,6 +108,7 @@ class Evaluation(Record):
             "per_class": self.per_class,
             "mistakes": [dataclasses.asdict(look) for look in self.mistakes],
             "uncertain": [dataclasses.asdict(look) for look in self.uncertain],
+            **({"confused": [dataclasses.asdict(look) for look in self.confused]} if self.confused else {}),
         }
 
     @classmethod
@@ -143,6 +146,7 @@ class Summary(Record):
         spent: kind of work -> seconds.
         notes: lines about what was understood, decided and left out of the data; () in files of older versions.
         train, val, test: name of a metric -> value at the best step; None for a split without images.
+        intervals: val or test -> name of a metric -> [low, high], None for an end that is not given; {} in files of older versions.
     """
 
     name: str
@@ -166,11 +170,14 @@ class Summary(Record):
     train: dict[str, float | int | None] | None = None
     val: dict[str, float | int | None] | None = None
     test: dict[str, float | int | None] | None = None
+    intervals: dict[str, dict[str, list[float | None]]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file."""
         tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added = {name for name in ("kernels", "precision", "notes") if not tree[name]}  # since the first files were written
+        added = {
+            name for name in ("kernels", "precision", "notes", "intervals") if not tree[name]
+        }  # since the first files were written
         return {
             name: list(value) if name in ("classes", "notes") else value for name, value in tree.items() if name not in added
         }

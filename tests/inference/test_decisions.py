@@ -212,8 +212,6 @@ def test_a_stranger_s_files_that_no_run_writes_are_one_line(run, name, change):
     with pytest.raises(CheckpointError, match=f"{name} is damaged") as error:
         cnnjax.load(run)
     one_line(error)
-    with pytest.raises(CheckpointError, match=f"{name} is damaged"):
-        cnnjax.write_report(run)
 
 
 def test_a_calibration_of_another_step_or_split_is_not_used_and_that_is_said(run, tmp_path, decided):

@@ -1,6 +1,7 @@
 """The section about calibration and the threshold, from numbers alone."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 from evidence_tools import drawn
@@ -24,7 +25,8 @@ def section(classes=1, method="temperature", decision=None, prevalence=0.0, shar
         numbers["threshold"] = metrics.threshold_numbers(
             logits, labels, groups, readout=readout, decision=decision, prevalence=prevalence
         )
-    return calibration_section(numbers, names, "sick" if classes == 1 else "")
+    result = SimpleNamespace(classes=names, positive="sick" if classes == 1 else "")
+    return calibration_section(SimpleNamespace(**numbers, unit="patient"), result)
 
 
 def texts(made) -> list[str]:
@@ -63,7 +65,7 @@ def test_a_threshold_of_a_rule_stands_beside_one_half_and_the_prevalence_is_mark
     made = section(decision=decision, prevalence=0.035)
     assert tables(made)[1].header == ("called from a probability of", "0.9", "0.5")
     assert "PPV at 3.5 % sick" in [row[0] for row in tables(made)[1].rows]
-    assert any("chosen on validation by sensitivity:0.95; with other images" in text for text in texts(made))
+    assert any("chosen on validation by sensitivity:0.95; with other patients" in text for text in texts(made))
     assert any(text.startswith("Asked for sensitivity 0.95, this set gives") for text in texts(made))
     failed = section(decision=Decision(rule="youden", reason="validation has images of one class only"))
     assert any("evidence.threshold=youden is not followed, validation has" in text for text in texts(failed))
@@ -80,4 +82,4 @@ def test_a_handful_of_images_has_a_section_too(images):
 
 
 def test_without_numbers_there_is_no_section():
-    assert calibration_section({}, [], "").blocks == []
+    assert calibration_section(None, None).blocks == []

@@ -1,0 +1,8 @@
+"""Evidence: how sure the numbers of an evaluation are, from its table alone, without a network and without pixels."""
+
+from cnnjax.evidence.decided import read_decided
+from cnnjax.evidence.records import Evidence, read_evidence
+from cnnjax.evidence.table import Table, read_table, unit_of
+from cnnjax.evidence.writing import evidence_of, write_evidence
+
+__all__ = ["Evidence", "Table", "evidence_of", "read_decided", "read_evidence", "read_table", "unit_of", "write_evidence"]
