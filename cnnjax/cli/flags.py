@@ -58,6 +58,12 @@ flags.DEFINE_string(
     "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
     flag_values=FLAGS,
 )
+flags.DEFINE_float(
+    "prevalence",
+    None,
+    "predict: share of the positive class of two among the images; default: as in training",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "explain", "", "predict: folder for a picture of each image with the places that speak for its class", flag_values=FLAGS
 )
@@ -125,6 +131,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         )
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
+    if FLAGS.prevalence is not None and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
+        )
     for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))

@@ -202,7 +202,7 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, prevalence=FLAGS.prevalence, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
                           trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")

@@ -37,8 +37,9 @@ class Prediction:
 
     Attributes:
         path: the file; "" for an array, and for a PIL image that comes from no file.
-        predicted: name of the most probable class; "" where the file cannot be read.
-        probabilities: class name -> probability; {} where the file cannot be read.
+        predicted: name of the class that is called: the most probable one, or of two by the run's threshold; "" where the file cannot
+            be read.
+        probabilities: class name -> calibrated probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
         unlike: how unlike the training images it is: above 1 is one validation image in a hundred. None where it cannot be read, and
             for runs without `typical.json`.
@@ -62,13 +63,18 @@ class Classifier:
         classes: names in the order of the probabilities.
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
+        calibration: how probabilities are made of logits; None where none is stored for the checkpoint.
+        threshold: probability of the positive class from which that is called, of two classes.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
         typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None):
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None, readout: metrics.Readout | None = None):
         self._restored, self.typical = restored, typical
         self._unlike = unlike(typical) if typical else None
+        self._readout = readout or restored.reading.readout
+        self.calibration: metrics.Calibration | None = restored.reading.calibration
+        self.threshold: float = self._readout.threshold
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -77,6 +83,11 @@ class Classifier:
     def warning(self) -> str:
         """One line where this process makes other pixels than the network was trained on; "" where they are the same."""
         return self.preprocessing.maker_differs(data_lib.preprocessing(self._restored.config.image))
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """A line for each calibration or threshold of the run that is of another checkpoint."""
+        return self._restored.reading.ignored
 
     @property
     def params(self) -> dict[str, Any]:
@@ -121,17 +132,18 @@ class Classifier:
 
         workers = self._restored.config.runtime.workers
         for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
-            p = metrics.probabilities(self._restored.engine.logits(pixels))
+            logits = self._restored.engine.logits(pixels)
             apart = self._unlike(pixels).tolist() if self._unlike else itertools.repeat(None)
-            for q, fact, far in zip(p, facts, apart, strict=False):
+            told = self._readout.probabilities(logits).tolist(), self._readout.called(logits), facts, apart
+            for p, called, fact, far in zip(*told, strict=False):
                 name = names.popleft()
-                yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q, far)
-
-    def _prediction(self, path: str, p: np.ndarray, far: float | None) -> Prediction:
-        return Prediction(path, self.classes[p.argmax()], dict(zip(self.classes, map(float, p), strict=True)), unlike=far)
+                if fact["reason"]:
+                    yield Prediction(name, "", {}, fact["reason"])
+                else:
+                    yield Prediction(name, self.classes[called], dict(zip(self.classes, p, strict=True)), unlike=far)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
+        """Computes calibrated probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
 
         Args:
             images: uint8 [n, height, width, 3], RGB, of any size; resized as in training.
@@ -155,7 +167,7 @@ class Classifier:
             part = images[at : at + step]
             if part.shape[1:3] != shape:
                 part = np.stack([data_lib.resize(image, shape, method) for image in part])
-            parts.append(metrics.probabilities(self._restored.engine.logits(part)))
+            parts.append(self._readout.probabilities(self._restored.engine.logits(part)))
         return np.concatenate(parts)
 
     def explain(self, images: ImageLike | Iterable[ImageLike]) -> list[np.ndarray]:
@@ -220,6 +232,8 @@ class Classifier:
     def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
         """Computes logits; a pure function for `jax.jit`, `jax.grad` and `jax.vmap`, in plain JAX.
 
+        The logits are the network's own: `calibration` is not in them.
+
         Args:
             params: as `self.params`.
             batch: uint8 or floating point [b, height, width, 3] in [0, 255], RGB, where height and width are those of `preprocessing`.
@@ -245,20 +259,26 @@ class Classifier:
         return logits_step(params, batch, network=self._plain)
 
 
-def load(workdir: str | Path, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
+def load(
+    workdir: str | Path, step: str | int = "best", *, prevalence: float | None = None, trust_code: bool = False
+) -> Classifier:
     """Loads the classifier of a run directory onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        prevalence: share of the positive class of two among the images to come; None: as in training. A threshold that was chosen on
+            validation moves along and calls the same images.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
-        ConfigError: code that is not trusted.
+        ConfigError: code that is not trusted, or a prevalence that this run has no use for.
     """
     restored = restore(workdir, step, trust_code=trust_code)
-    return Classifier(restored, read_typical(RunDirectory(workdir)))
+    run = RunDirectory(workdir)
+    readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, run)
+    return Classifier(restored, read_typical(run), readout)
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:

@@ -73,7 +73,7 @@ def _curves(records: Mapping[str, Record]) -> Section:
     scores = {name: record.scores() for name, record in records.items()}
     if all(scores.values()):
         rated = {name: (*scores[name], record.judgement) for name, record in records.items()}
-        charts += rate_curves(rated, mark=False)
+        charts += rate_curves(rated)
     return Section("Curves", [Charts(charts)])
 
 

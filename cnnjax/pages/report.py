@@ -15,6 +15,7 @@ from cnnjax.metrics import present
 from cnnjax.pages import plots
 from cnnjax.pages.answer import answer, shared_groups_text
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, folded, halves, write_page
+from cnnjax.pages.calibration import calibration_section
 from cnnjax.pages.classes import classes_table, several_classes
 from cnnjax.pages.figures import svg
 from cnnjax.pages.patients import patients_section
@@ -53,6 +54,7 @@ def report_page(record: Record) -> Page:
                 patients_section(record),
                 subgroups_section(sure.subgroups if sure else ()),
                 sureness_section(sure),
+                calibration_section(sure, record.judgement),
                 seen_section(record),
                 robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step),
             ])  # fmt: skip
@@ -113,8 +115,12 @@ def _result(record: Record) -> Section:
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
-                               "probability of 0.5."))  # fmt: skip
+                               f"probability of {_threshold(record):.4g}."))  # fmt: skip
     return Section("Result", blocks)
+
+
+def _threshold(record: Record) -> float:
+    return record.sureness.threshold.get("threshold", 0.5) if record.sureness else 0.5
 
 
 def _data(record: Record) -> Section:
@@ -202,7 +208,7 @@ def _judged(record: Record) -> Section:
     blocks.append(classes_table(result, record.sureness))
     scores = record.scores()
     if scores:
-        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=True)))
+        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=_threshold(record))))
     blocks += several_classes(record)
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 

@@ -5,6 +5,7 @@ from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.exclusive import begun
 from cnnjax.runs.files import (
     check_writable,
+    damaged_line,
     read_json,
     replacing,
     short_name,
@@ -24,7 +25,7 @@ from cnnjax.runs.typical import QUANTILE, STATISTICS, Typical, read_typical
 __all__ = [
     "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "Evaluation", "Events", "Explanation", "HeldOutLook",
     "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record", "Robustness", "RunDirectory", "Seen", "Summary",
-    "Typical", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "note_look", "open_events", "read_history",
-    "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell", "write_json",
-    "write_rows", "write_table", "write_text",
+    "Typical", "begun", "check_writable", "damaged_line", "fetch", "is_fetched", "is_remote", "note_look", "open_events",
+    "read_history", "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell",
+    "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip
