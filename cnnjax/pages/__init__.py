@@ -22,7 +22,6 @@ from cnnjax.pages.plots import network as network_figure
 from cnnjax.pages.record import Record, read_record
 from cnnjax.pages.report import report_page, write_report
 from cnnjax.pages.robustness import robustness_text
-from cnnjax.pages.subgroups import subgroups_section
 from cnnjax.pages.tables import (
     details_text,
     history_header,
@@ -39,5 +38,5 @@ __all__ = [
     "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "findings_text",
     "groups_section", "history_figure", "history_header", "history_row", "intervals_text", "network_figure", "network_table",
     "numbers_table", "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page",
-    "robustness_text", "save_figure", "shown_pairs", "subgroups_section", "time_text", "write_page", "write_report",
+    "robustness_text", "save_figure", "shown_pairs", "time_text", "write_page", "write_report",
 ]  # fmt: skip
