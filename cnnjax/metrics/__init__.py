@@ -10,5 +10,8 @@ from cnnjax.metrics.scores import auc, by_rows, called, cross_entropy, probabili
 from cnnjax.metrics.table import METRICS, Metric, detailed, headline, present, shown, summarized
 
 __all__ = [
-    "METRICS", "GroupRow", "Groups", "Metric", "Predictions", "Score", "auc", "auc_without", "by_rows", "called", "cross_entropy", "detailed", "doubts", "effective", "group_auc", "group_rows", "group_scores", "headline", "interval_text", "is_few", "jackknife", "present", "probabilities", "proportion", "resampled", "rogan_gladen", "score", "score_text", "scored", "scored_classes", "shown", "slices", "spread", "summarized", "title_of", "wilson", "without",
+    "METRICS", "GroupRow", "Groups", "Metric", "Predictions", "Score", "auc", "auc_without", "by_rows", "called", "cross_entropy",
+    "detailed", "doubts", "effective", "group_auc", "group_rows", "group_scores", "headline", "interval_text", "is_few", "jackknife",
+    "present", "probabilities", "proportion", "resampled", "rogan_gladen", "score", "score_text", "scored", "scored_classes", "shown",
+    "slices", "spread", "summarized", "title_of", "wilson", "without",
 ]  # fmt: skip

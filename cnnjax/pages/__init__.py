@@ -32,9 +32,8 @@ from cnnjax.pages.tables import (
 )
 
 __all__ = [
-    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable",
-    "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "groups_section",
-    "history_figure", "history_header", "history_row", "intervals_text", "network_figure", "network_table", "numbers_table",
-    "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page", "save_figure", "time_text", "write_page",
-    "write_report",
+    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable", "classes_section", "colours_section",
+    "comparison_page", "details_text", "files_section", "groups_section", "history_figure", "history_header", "history_row", "intervals_text",
+    "network_figure", "network_table", "numbers_table", "photos_section", "positive_text", "processing_section", "range_figure", "read_record",
+    "report_page", "save_figure", "time_text", "write_page", "write_report",
 ]  # fmt: skip
