@@ -15,13 +15,14 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
+MODES = ("train", "explore", "audit", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
     python launch.py --config=configs/malaria.py                 trains a run, or continues it
     python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
     python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
+    python launch.py --mode=audit --config=configs/malaria.py    looks for leaks and shortcuts; --workdir=runs/malaria --labels: and labels
     python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
@@ -63,7 +64,15 @@ flags.DEFINE_float(
     "predict: share of the positive class of two among the images; default: as in training",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
+flags.DEFINE_string(
+    "explain", "", "predict: folder for a picture of each image with the places that speak for its class", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "overwrite", False, "predict: replace the table, and the pictures of --explain, where they exist", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "labels", False, "audit: look for doubtful labels too, which takes a run that is trained", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
     "trust_code",
     False,
@@ -116,6 +125,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         place = "input" if FLAGS.mode == "predict" or not os.path.exists(left[0]) else "config.data.path"
         flag = "mode" if left[0] in MODES else place
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
+    if FLAGS.explain and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--explain={FLAGS.explain} is for --mode=predict; a report shows where the network looks by itself"
+        )
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":

@@ -77,6 +77,23 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     console.message(f"train    {_training_command(place, overrides)}")
 
 
+def audit(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Looks for leaks, shortcuts and doubtful labels, and prints what was found and the next command."""
+    with StopFlag(leave) as stop:
+        from cnnjax import pages
+        from cnnjax.commands.audit import audit as audited
+
+        found = audited(config, workdir, labels=FLAGS.labels, overrides=overrides, progress=console, stop=stop)
+    console.message("")
+    console.message(pages.findings_text(found.findings, found.probes))
+    console.message(f"\nwritten  {found.page} (open it in a browser), and its tables in {found.tables}")
+    place = shlex.quote(FLAGS.workdir or str(workdir))
+    if config is not None:
+        console.message(f"train    {command()} --config={FLAGS.config} --workdir={place}")
+    elif not FLAGS.labels:
+        console.message(f"labels   {command()} --mode=audit --workdir={place} --labels")
+
+
 def lr_find(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Draws the loss over the learning rate and prints the command that trains with the rate to begin with."""
     with StopFlag(leave) as stop:
@@ -109,13 +126,14 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
     if FLAGS.compare:
         with contextlib.ExitStack() as held:
             runs = [held.enter_context(local_workdir(workdir, "", console))[0] for workdir in FLAGS.compare]
-            page = compare_runs(runs, FLAGS.output or None)
+            page = compare_runs(runs, FLAGS.output or None, console)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
             page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
-    console.message(f"written  {page} (open it in a browser)")
+    numbers = f", {page.with_suffix('.json')} (its numbers)" if FLAGS.compare else ""
+    console.message(f"written  {page} (open it in a browser){numbers}")
 
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
@@ -184,10 +202,12 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, prevalence=FLAGS.prevalence, overwrite=FLAGS.overwrite,
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, prevalence=FLAGS.prevalence, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
                           trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
+    if FLAGS.explain:
+        console.message(f"where it looks: {counted(done, 'picture')} in {FLAGS.explain}, each named by its row of the table")
 
 
 def _stop_anywhere() -> None:

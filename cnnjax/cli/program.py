@@ -23,7 +23,7 @@ def main(argv: list[str]) -> None:
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
-    if FLAGS.mode in ("train", "explore", "describe", "lr_find"):
+    if FLAGS.mode in ("train", "explore", "describe", "lr_find") or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
@@ -46,6 +46,8 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
             modes.train(config, workdir, push, console)
         elif FLAGS.mode == "explore":
             modes.explore(config, workdir, overrides, console)
+        elif FLAGS.mode == "audit":
+            modes.audit(config, workdir, {}, console)
         elif FLAGS.mode == "lr_find":
             modes.lr_find(config, workdir, overrides, console)
         else:
@@ -55,8 +57,12 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
 def _with_workdir(overrides: dict[str, str], console: Console) -> None:
     """Runs a mode that starts from a run directory."""
     if not FLAGS.workdir:
-        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
+        other = ", or --config=FILE, such as --config=configs/malaria.py:demo" if FLAGS.mode == "audit" else ""
+        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run{other}")
     with local_workdir(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
+        if FLAGS.mode == "audit":
+            modes.audit(None, workdir, overrides, console)
+            return
         chosen = {
             "eval": modes.evaluate,
             "evidence": modes.evidence,

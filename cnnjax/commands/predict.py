@@ -1,5 +1,6 @@
 """Predicts image files with a trained network, as a table."""
 
+import collections
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from cnnjax.runs import TABLES, Typical, write_table
 
 
 def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, prevalence: float | None = None,
-            overwrite: bool = False, trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
+            overwrite: bool = False, explain: str | Path = "", trust_code: bool = False, progress: Progress | None = None
+            ) -> tuple[int, int]:  # fmt: skip
     """Predicts files and writes a table: `path,predicted`, a probability per class, `unlike`, `error`.
 
     `unlike` is above 1 for an image as one validation image in a hundred is, or less like the training images. Runs of older versions
@@ -23,7 +25,8 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         output: the table, in the format that its name ends in: .csv, .tsv, .parquet or .jsonl.
         step: "best", "latest" or the number of a checkpoint that was kept.
         prevalence: share of the positive class of two among these files; None: as in training.
-        overwrite: replace `output` where it exists.
+        overwrite: replace `output` where it exists, and files in `explain`.
+        explain: folder for a picture of each file with the places that speak for its class, named by its row of the table; "": none.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
         progress: hears how far it is.
 
@@ -32,7 +35,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
-        DataError: no file can be read, or `output` exists, has another ending or cannot be written.
+        DataError: no file can be read, `output` exists, has another ending or cannot be written, or `explain` is there and not empty.
     """
     progress, output = progress or Progress(), Path(output)
     if output.suffix.lower() not in TABLES:
@@ -53,13 +56,22 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         progress.message(
             f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
         )
+    overlays = inference.OverlayFiles(Path(explain), classifier, overwrite=overwrite) if explain else None
+    typical, references = classifier.typical, collections.deque()
     bad = strange = 0
-    typical = classifier.typical
+
+    def files() -> Iterator[tuple[str, data_lib.Reference]]:
+        for name, reference in found.stream():
+            if overlays:
+                references.append(reference)
+            yield name, reference
 
     def rows() -> Iterator[tuple]:
         nonlocal bad, strange
         with progress.task("predict", found.count, "images") as advance:
-            for prediction in classifier.stream_files(found.stream(), found.count):
+            for prediction in classifier.stream_files(files(), found.count):
+                if overlays:
+                    overlays.add(references.popleft(), prediction)
                 bad += bool(prediction.error)
                 p = prediction.probabilities
                 path = data_lib.spelled_out(prediction.path)
@@ -67,6 +79,8 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
                 strange += (prediction.unlike or 0) > 1
                 yield path, prediction.predicted, *(p.get(c) for c in classifier.classes), *far, prediction.error
                 advance(1)
+        if overlays:
+            overlays.finish()
         if bad == found.count:
             raise DataError(f"of {counted(bad, 'file')} none could be read ({path}: {prediction.error}); name images with --input=FILE, a folder "
                             "or a quoted glob; nothing was written")  # fmt: skip

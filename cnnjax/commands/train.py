@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cnnjax import audit, evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -98,10 +98,26 @@ class _Training:
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
             inference.check_classes(config.evidence, len(self.data.classes))
+            self.leaks: tuple[str, ...] = ()
+            if self.main:
+                self._look_for_leaks()
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def _look_for_leaks(self) -> None:
+        """Warns of pictures on several sides of the split and under several labels. Raises DataError for a leak where `audit.stop` is set."""
+        findings, note = audit.look(self.data, turns=self.config.audit.turns)
+        if note:
+            self.progress.message(f"  {note}")
+        told = [finding.text for finding in findings if finding.kind != "groups"]  # of these, preparing has warned
+        for line in told:
+            self.progress.warn(line)
+        leaks = "; ".join(finding.text for finding in findings if finding.is_leak)
+        if leaks and self.config.audit.stop:
+            raise DataError(f"{leaks}; audit.stop refuses to train, --config.audit.stop=False trains nevertheless")
+        self.leaks = tuple(told)
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
@@ -129,7 +145,7 @@ class _Training:
             weights = checkpoints.load(best, {"model": shapes})["model"]
         summary = self._summary(loop, "early" if early else "finished")
         summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
-        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
+        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh, self.plan.network)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
             summary = dataclasses.replace(summary, intervals=self._intervals(summary))
@@ -205,7 +221,7 @@ class _Training:
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
         """Calibrates on validation, then evaluates every split that has images; returns its numbers by its name."""
-        config, found = self.config, {}
+        config, found, judged = self.config, {}, "test" if len(self.data.splits["test"]) else "val"
         known = {"val": inference.split_logits(engine, self.data, "val", config.data.batch_size, self.progress)}
         share = training.supposed_share(config, self.data, self.positive)
         reading = inference.fit_reading(known["val"], self.data, evidence=config.evidence, positive=self.positive, share=share, step=step,
@@ -222,7 +238,7 @@ class _Training:
                     )
                 result = inference.evaluate_split(
                     engine, self.data, name, batch_size=config.data.batch_size, reading=reading, run=self.run, name=name, step=step,
-                    settings=config.evidence, progress=self.progress, logits=known.get(name))  # fmt: skip
+                    settings=config.evidence, progress=self.progress, explain=name == judged, logits=known.get(name))  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)
@@ -234,7 +250,8 @@ class _Training:
         return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
 
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
-        return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        made = training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        return dataclasses.replace(made, leaks=self.leaks)
 
     def _write_stopped(self, loop: training.Loop) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""

@@ -12,8 +12,9 @@ from cnnjax.evidence.properties import read_properties
 from cnnjax.evidence.records import Evidence
 from cnnjax.evidence.table import Table, read_table
 from cnnjax.metrics import Score
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import Evaluation, RunDirectory
 
+MOST = 2**27  # probabilities of a table, a gigabyte; of more there are no intervals
 FEW_GROUPS = 60  # below them, intervals of accuracy and of losses hold less often than they say
 COLUMNS = tuple(field.name for field in dataclasses.fields(metrics.GroupRow))
 
@@ -29,6 +30,17 @@ def write_evidence(run: RunDirectory, name: str, settings: config_lib.Evidence) 
     Raises:
         CheckpointError: the table is missing or damaged.
     """
+    evaluation = run.read_evaluation(name)
+    if evaluation is not None and np.sum(evaluation.confusion) * len(evaluation.classes) > MOST:
+        made = _without_intervals(evaluation, settings)
+    else:
+        made = _of_files(run, name, settings)
+    run.write_json(run.evidence(name), made.to_dict())
+    return made
+
+
+def _of_files(run: RunDirectory, name: str, settings: config_lib.Evidence) -> Evidence:
+    """Returns the evidence of the tables of an evaluation; writes that of groups."""
     table = read_table(run, name)
     made = dataclasses.replace(evidence_of(table, settings), **decided_numbers(run, name, table, settings))
     if columns := read_properties(run, name, table.ids):
@@ -39,8 +51,17 @@ def write_evidence(run: RunDirectory, name: str, settings: config_lib.Evidence) 
         rows = metrics.group_rows(table.predictions(), table.groups, settings.level)
         run.write_rows(run.groups(name), COLUMNS, ([getattr(row, column) for column in COLUMNS] for row in rows))
         made = dataclasses.replace(made, groups_table=run.groups(name).name)
-    run.write_json(run.evidence(name), made.to_dict())
     return made
+
+
+def _without_intervals(evaluation: Evaluation, settings: config_lib.Evidence) -> Evidence:
+    """Returns the values alone, of an evaluation whose table is too large to hold."""
+    images = int(np.sum(evaluation.confusion))
+    note = f"{images:,} images of {len(evaluation.classes):,} classes are too many"
+    scores = {name: Score(value=evaluation.numbers[name], note=note) for name, row in metrics.METRICS.items()
+              if row.link and name in evaluation.numbers}  # fmt: skip
+    return Evidence(level=settings.level, unit="image", groups=images, images=images, effective_groups={}, metrics=scores, checks=(
+        f"no intervals: {note}",))  # fmt: skip
 
 
 def evidence_of(table: Table, settings: config_lib.Evidence) -> Evidence:
@@ -82,6 +103,8 @@ def _checks(table: Table, settings: config_lib.Evidence) -> Iterator[str]:
         if groups.count < FEW_GROUPS:
             yield (f"with fewer than {FEW_GROUPS} {unit}s, intervals of accuracy, log loss and Brier score hold about 88 of 100 times at a "
                    f"level of 95 %: rare {unit}s hold many of the errors, and a small set often has none of them")  # fmt: skip
+    if settings.prevalence and table.positive < 0:
+        yield "evidence.prevalence is of the positive class of two, and has no effect on more classes"
     if table.positive >= 0:
         share, name = (table.labels == table.positive).mean(), table.classes[table.positive]
         yield f"{100 * share:.3g} % of these images are {name}; accuracy, F1, average precision and predictive values are of such a set"

@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from cnnjax import metrics, models, runtime
 from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
 from cnnjax.inference.engine import logits_step
+from cnnjax.inference.explanation import AT_ONCE, Explainer, stretched
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.unlike import unlike
 from cnnjax.kernels import Ops
 from cnnjax.runs import RunDirectory, Typical, read_typical
 
-AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
+BYTES_AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
 
 ImageLike = str | bytes | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -113,8 +114,7 @@ class Classifier:
         Raises:
             DataError: an array that is not an image.
         """
-        images = [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
-        return list(self.stream(images))
+        return list(self.stream(_listed(images)))
 
     def stream(self, images: Sequence[ImageLike]) -> Iterator[Prediction]:
         """Predicts as `predict` does, one result at a time; memory does not grow with the number of files."""
@@ -161,7 +161,7 @@ class Classifier:
         if not len(images):
             return np.empty((0, len(self.classes)))
         shape, method = self.preprocessing.shape, self.preprocessing.resize
-        step = max(AT_ONCE // (3 * math.prod(shape)), 1)
+        step = max(BYTES_AT_ONCE // (3 * math.prod(shape)), 1)
         parts = []
         for at in range(0, len(images), step):
             part = images[at : at + step]
@@ -169,6 +169,65 @@ class Classifier:
                 part = np.stack([data_lib.resize(image, shape, method) for image in part])
             parts.append(self._readout.probabilities(self._restored.engine.logits(part)))
         return np.concatenate(parts)
+
+    def explain(self, images: ImageLike | Iterable[ImageLike]) -> list[np.ndarray]:
+        """Shows where the network looks: which places of each image speak for the class that it is given.
+
+        Args:
+            images: as for `predict`.
+
+        Returns:
+            For each image float32 [h, w] in [0, 1], of its own height and width; see `Explainer`. 0: the place does not speak for the class.
+
+        Raises:
+            DataError: an image that cannot be read, or a network without a map of places.
+        """
+        if self.unexplained:
+            raise DataError(f"explain cannot show where this network looks: {self.unexplained}")
+        images = _listed(images)
+        for number, prediction in enumerate(predictions := self.predict(images), 1):
+            if prediction.error:
+                raise DataError(
+                    f"image {number} ({prediction.path or 'an array'}) cannot be read: {prediction.error}; leave it out"
+                )
+        found: list[np.ndarray] = []
+        for at in range(0, len(images), AT_ONCE):
+            part = slice(at, at + AT_ONCE)
+            names = [prediction.predicted for prediction in predictions[part]]
+            looked = self.look(list(map(_reference, images[part])), names, lambda image: image.shape[:2])
+            found += [stretched(heat, shape) for shape, heat in looked]
+        return found
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self._restored.engine)
+
+    @property
+    def unexplained(self) -> str:
+        """Why `explain` does not work for this network; "" where it does."""
+        return self._explainer.reason
+
+    def look(self, references: Sequence[data_lib.Reference], names: Sequence[str], keep: Callable[[np.ndarray], Any]
+             ) -> list[tuple[Any, np.ndarray]]:  # fmt: skip
+        """Computes maps of a few files.
+
+        Args:
+            references: up to `AT_ONCE` files that can be read.
+            names: for each the class whose places are shown.
+            keep: uint8 [h, w, 3], the image of the file -> what the caller needs of it.
+
+        Returns:
+            (what `keep` returned, float32 map in [0, 1] of the image's part of what the network sees).
+        """
+        how, kept, parts = self.preprocessing, [], []
+        pixels = np.empty((len(references), *how.shape, 3), np.uint8)
+        for reference, out in zip(references, pixels, strict=True):
+            image = data_lib.decode(reference.read(), how.range)
+            data_lib.resize(image, how.shape, how.resize, out)
+            kept.append(keep(image))
+            parts.append(data_lib.shown_part(image.shape[:2], how.shape, how.resize))
+        maps = self._explainer.maps(pixels, [self.classes.index(name) for name in names])
+        return [(own, heat[part]) for own, heat, part in zip(kept, maps, parts, strict=True)]
 
     def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
         """Computes logits; a pure function for `jax.jit`, `jax.grad` and `jax.vmap`, in plain JAX.
@@ -220,6 +279,10 @@ def load(
     run = RunDirectory(workdir)
     readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, run)
     return Classifier(restored, read_typical(run), readout)
+
+
+def _listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    return [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
 
 
 def _is_one(images: Any) -> bool:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from cnnjax.data import Dataset
 from cnnjax.errors import CheckpointError
 from cnnjax.evidence import write_evidence
 from cnnjax.inference.engine import Engine
+from cnnjax.inference.overlays import NOTHING, choose, write_overlays
 from cnnjax.inference.reading import Reading
 from cnnjax.inside import inside
 from cnnjax.progress import Progress
@@ -33,9 +34,10 @@ def split_logits(engine: Engine, data: Dataset, split: str, batch_size: int, pro
 
 
 def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int, reading: Reading, run: RunDirectory, name: str, step: int,
-                   settings: config_lib.Evidence, progress: Progress, logits: np.ndarray | None = None) -> Evaluation:  # fmt: skip
-    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv`, its evidence, and thumbnails to `eval/<name>-images`; of other
-    splits than train `eval/<name>-properties.csv` as well.
+                   settings: config_lib.Evidence, progress: Progress, explain: bool = True, logits: np.ndarray | None = None
+                   ) -> Evaluation:  # fmt: skip
+    """Evaluates a split and writes `eval/<name>.json`, `eval/<name>.csv`, its evidence, thumbnails to `eval/<name>-images`, overlays to
+    `eval/<name>-looks`; of other splits than train `eval/<name>-properties.csv` as well.
 
     Thumbnails show the most confident mistakes and, of the right answers, those whose two best classes are closest, `LOOK_AT`
     each; of more than two classes also the pairs of classes that are confused most. They are made from the files as they are. Only the main process writes.
@@ -51,20 +53,34 @@ def evaluate_split(engine: Engine, data: Dataset, split: str, *, batch_size: int
         step: of the checkpoint.
         settings: of the evidence, such as its level of confidence.
         progress: gets a bar.
+        explain: also show where the network looks, for the mistakes of the thumbnails and for right answers of each class.
         logits: those of `split_logits`, where they are known already.
     """
     rows, readout = data.splits[split], reading.readout
     if logits is None:
         logits = split_logits(engine, data, split, batch_size, progress)
-    numbers = metrics.detailed(logits, data.labels[rows], data.classes, readout.positive, readout.called(logits))
+    called = readout.called(logits)
+    numbers = metrics.detailed(logits, data.labels[rows], data.classes, readout.positive, called)
     evaluation = Evaluation.from_dict({"split": split, "step": step, **numbers})
+    looks = _worth_a_look(data.labels[rows], called, logits, readout)
+    seen = choose(engine, data, rows, called, looks["mistakes"], batch_size) if explain else NOTHING
     if not runtime.is_main():
         return evaluation
     header = ("id", "group", "label", "predicted", *(f"{kind}_{c}" for kind in "zp" for c in data.classes))
     run.write_rows(run.predictions(name), header, _predictions(data, rows, logits, readout))
     if split != "train":
         run.write_rows(run.properties(name), *data_lib.properties(data, rows))
-    evaluation = dataclasses.replace(evaluation, **_thumbnails(data, rows, logits, readout, run.thumbnails(name)))
+    originals = data.originals({int(rows[i]) for some in (*looks.values(), seen.order) for i in some})
+    evaluation = dataclasses.replace(
+        evaluation, **_thumbnails(data, rows, logits, readout, looks, originals, run.thumbnails(name))
+    )
+    _empty(run.overlays(name))
+    if explain:
+        p = readout.probabilities(logits[seen.order])
+        explained = write_overlays(run.overlays(name), seen, data, rows, p, called, originals)
+        evaluation = dataclasses.replace(evaluation, explained=explained)
+        if explained.reason:
+            progress.message(f"{split}: no pictures of where the network looks: {explained.reason}")
     run.write_evaluation(name, evaluation)
     made = write_evidence(run, name, settings)
     if split not in ("train", "val"):
@@ -89,11 +105,10 @@ def _predictions(data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: m
 
 
 def _empty(directory: Path) -> None:
-    """Makes a directory anew. Raises CheckpointError where what is there cannot be removed: links in it could lead elsewhere."""
+    """Removes a directory of pictures. Raises CheckpointError where what is there cannot be removed: links in it could lead elsewhere."""
     try:
         if directory.exists():
             shutil.rmtree(directory)
-        directory.mkdir(parents=True)
     except OSError as error:
         raise CheckpointError(
             f"cannot replace {directory} ({error.strerror}); remove it, or copy the run to a place of your own"
@@ -110,6 +125,21 @@ def _confused(labels: np.ndarray, called: np.ndarray, best: np.ndarray, classes:
     return np.concatenate([np.empty(0, np.int64), *(own[np.argsort(-best[own], kind="stable")][:OF_A_PAIR] for own in rows)])
 
 
+def _worth_a_look(
+    labels: np.ndarray, called: np.ndarray, logits: np.ndarray, readout: metrics.Readout
+) -> dict[str, np.ndarray]:
+    """Returns which images are worth a look: {"mistakes", "uncertain"}, `LOOK_AT` each, and of more than two classes {"confused"}."""
+    best, second = metrics.by_rows(
+        lambda part, own: _best_two(readout.probabilities(part), own), np.empty((len(logits), 2)), logits, called
+    ).T
+    wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
+    return {
+        "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
+        "uncertain": right[np.argsort(np.abs(best[right] - second[right]), kind="stable")][:LOOK_AT],
+        **({"confused": _confused(labels, called, best, logits.shape[1])} if logits.shape[1] > 2 else {}),
+    }
+
+
 def _best_two(p: np.ndarray, called: np.ndarray) -> np.ndarray:
     """Probabilities of the called class and of the best other one, float64 [n, 2]."""
     p, row = p.copy(), np.arange(len(p))
@@ -118,27 +148,16 @@ def _best_two(p: np.ndarray, called: np.ndarray) -> np.ndarray:
     return np.stack([own, p.max(1)], axis=1)
 
 
-def _thumbnails(
-    data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: metrics.Readout, directory: Path
-) -> dict[str, tuple[Look, ...]]:
-    """Writes the images that are worth a look; returns {"mistakes", "uncertain"}, and of more than two classes {"confused"}."""
-    labels, called = data.labels[rows], readout.called(logits)
-    best, second = metrics.by_rows(
-        lambda part, own: _best_two(readout.probabilities(part), own), np.empty((len(rows), 2)), logits, called
-    ).T
-    wrong, right = np.flatnonzero(called != labels), np.flatnonzero(called == labels)
-    chosen = {
-        "mistakes": wrong[np.argsort(-best[wrong], kind="stable")][:LOOK_AT],
-        "uncertain": right[np.argsort(np.abs(best[right] - second[right]), kind="stable")][:LOOK_AT],
-    }
-    if len(data.classes) > 2:
-        chosen["confused"] = _confused(labels, called, best, len(data.classes))
+def _thumbnails(data: Dataset, rows: np.ndarray, logits: np.ndarray, readout: metrics.Readout, chosen: Mapping[str, np.ndarray],
+                originals: Mapping[int, np.ndarray], directory: Path) -> dict[str, tuple[Look, ...]]:  # fmt: skip
+    """Writes the images that are worth a look; returns them by the kinds of `chosen`."""
+    labels = data.labels[rows]
     _empty(directory)
-    originals = data.originals({int(rows[i]) for some in chosen.values() for i in some})
     looks = {}
     for kind, some in chosen.items():
         looks[kind] = []
-        for place, i in enumerate(some):
+        told = some, readout.probabilities(logits[some]), readout.called(logits[some])
+        for place, (i, p, called) in enumerate(zip(*told, strict=True)):
             image = data_lib.thumbnail(originals.get(int(rows[i]), data.images[rows[i]]))
             suffix = ".png" if image.startswith(data_lib.PNG_SIGNATURE) else ".jpg"
             file = inside(directory, f"{kind}-{place + 1:02}{suffix}")
@@ -147,8 +166,8 @@ def _thumbnails(
             looks[kind].append(Look(
                 id=data.ids[rows[i]],
                 label=data.classes[labels[i]],
-                predicted=data.classes[called[i]],
-                probability=float(best[i]),
+                predicted=data.classes[called],
+                probability=float(p[called]),
                 file=f"{directory.name}/{file.name}",
                 sha256=hashlib.sha256(image).hexdigest(),
             ))  # fmt: skip

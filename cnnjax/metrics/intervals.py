@@ -108,7 +108,7 @@ def score_text(of: Score, unit: str) -> str:
     if of.value is None:
         return f"- ({of.note})"
     known = f"{of.groups:,} {unit}{'' if of.groups == 1 else 's'}" + (
-        "" if unit == "image" else f", {of.effective:.0f} count"
+        "" if unit == "image" else f", {of.effective:.{0 if of.effective >= FEW else 1}f} count"
     )
     told = interval_text(of)
     return f"{of.value:.3f} ({f'{told}; {known}' if told else of.note})"

@@ -79,6 +79,7 @@ class Photos:
     items: Sequence[Photo]
     columns: int
     text: str = ""
+    folded: bool = False  # away under the title
     kind: str = "photos"
 
     @property
@@ -121,6 +122,11 @@ class Section:
     title: str
     blocks: Sequence[Block]
     folded: bool = False
+
+
+def folded(section: Section) -> Section:
+    """Returns a section that is folded away under its title."""
+    return dataclasses.replace(section, folded=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,20 +18,18 @@ def classes_table(result: Evaluation, evidence: Evidence | None) -> Table:
     """Returns precision, recall and F1 of each class, with intervals and AUC where there are any."""
     titles = {"precision": "precision", "recall": "recall", "f1": "F1"}
     sure = evidence.per_class if evidence else {}
-    header = ["class", "images", *titles.values()]
     if sure:
-        header = [
-            "class",
-            "images",
-            *(part for title in (*titles.values(), "AUC") for part in (title, f"{100 * evidence.level:g} %")),
-        ]
+        titles["auc"] = "AUC"
+    told = any(interval_text(score) for own in sure.values() for score in own.values())
+    level = f"{100 * evidence.level:g} %" if evidence else ""
+    header = ["class", "images", *(part for title in titles.values() for part in ((title, level) if told else (title,)))]
     rows = []
     for name, numbers in result.per_class.items():
         row = [name, f"{numbers['images']:,}"]
-        for key in (*titles, *(("auc",) if sure else ())):
+        for key in titles:
             score = sure[name][key] if sure else None
-            row.append(shown(numbers[key] if key in titles else score.value))
-            if sure:
+            row.append(shown(score.value if key == "auc" else numbers[key]))
+            if told:
                 row.append(interval_text(score))
         rows.append(row)
     return Table(header, rows, "Numbers of each class, each against all others.")

@@ -70,6 +70,12 @@ def _sentences(result: Robustness) -> list[str]:
     return [*lines, *(f"without an interval: {note}." for note in notes)]
 
 
+def costs(result: Robustness) -> list[str]:
+    """Returns the changes that cost a point of accuracy or more in words, the worst first."""
+    worst = [row for row in result.worst_first if (row.changes["accuracy"].value or 0) <= -LITTLE]
+    return [_sentence(row).rstrip(".") for row in worst]
+
+
 def _sentence(row: Changed) -> str:
     """Returns a line such as "noise of 10 levels costs 22 points of accuracy (19 to 25)."."""
     change = row.changes["accuracy"]

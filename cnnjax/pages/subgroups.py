@@ -38,6 +38,15 @@ def subgroups_section(rows: Sequence[Mapping[str, Any]]) -> Section:
     return Section("Subgroups", blocks)
 
 
+def lower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns the subgroups of `metrics.subgroups` whose accuracy is surely lower in words, the lowest first."""
+    if not rows:
+        return []
+    whole = rows[0]["accuracy"]["value"]
+    apart = [row for row in rows[1:] if "accuracy" in row["differs"] and row["accuracy"]["value"] < whole]
+    return [_note(row, rows[0]).text for row in sorted(apart, key=lambda row: row["accuracy"]["value"])]
+
+
 def _note(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Note:
     name, score = NAMES.get(row["column"], row["column"]), row["accuracy"]
     lower = score["value"] < whole["accuracy"]["value"]

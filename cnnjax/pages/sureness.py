@@ -31,15 +31,23 @@ def sureness_section(evidence: Evidence | None) -> Section:
     if evidence is None:
         return Section(title, [])
     units = f"{evidence.unit}s"
-    rows = [(title_of(key, evidence.prevalence), *_cells(score)) for key, score in evidence.metrics.items()]
+    scores = {
+        title_of(key, evidence.prevalence): score for key, score in evidence.metrics.items() if key != "loss"
+    }  # log loss is there
+    rows = [(name, *_cells(score)) for name, score in scores.items()]
     grouped = evidence.unit != "image"
     count = ", ".join(f"{number:.1f} count for {name}" for name, number in evidence.effective_groups.items())
     told = [f"{evidence.images:,} images of {evidence.groups:,} {units}: {count}. A {evidence.unit} counts less where others hold most of the images."
             if grouped else f"{evidence.images:,} images without groups."]  # fmt: skip
     blocks: list[Block] = [Note(line) for line in told]
-    columns = ("metric", "value", f"{100 * evidence.level:g} % interval", f"{units} that count", "method or reason")
+    columns = ("metric", "value", f"{100 * evidence.level:g} % interval", f"{units} that count", "method")
     caption = f"Jackknife: each interval comes from leaving out one {evidence.unit} at a time, with Student's t."
-    blocks.append(Table(columns, [_without_last(row, grouped) for row in rows], caption, left=1))
+    blocks.append(Table(columns, rows, caption))
+    reasons: dict[str, list[str]] = {}
+    for name, score in scores.items():
+        if not interval_text(score):
+            reasons.setdefault(score.note, []).append(name)
+    blocks += [Note(f"No interval of {', '.join(names)}: {reason}.") for reason, names in reasons.items()]
     if any("!" in row[2] for row in rows):
         blocks.append(Note(f"! Fewer than ten {units} count: the interval is rough.", warning=True))
     if evidence.bootstrap:
@@ -54,8 +62,4 @@ def sureness_section(evidence: Evidence | None) -> Section:
 
 def _cells(score: Score) -> tuple[str, str, str, str]:
     value = "-" if score.value is None else f"{score.value:.4f}"
-    return value, interval_text(score) or "-", f"{score.effective:.1f}", score.note or score.method.capitalize()
-
-
-def _without_last(row: tuple[str, ...], grouped: bool) -> tuple[str, ...]:
-    return row if grouped else (*row[:3], f"{float(row[3]):,.0f}", *row[4:])
+    return value, interval_text(score) or "-", f"{score.effective:,.1f}".removesuffix(".0"), score.method or "-"

@@ -17,15 +17,15 @@ from cnnjax.runs.files import (
 from cnnjax.runs.history import HISTORY, RAW, History, NoHistory, read_history
 from cnnjax.runs.looks import HeldOutLook, note_look, read_looks
 from cnnjax.runs.remote import Mirror, fetch, is_fetched, is_remote
-from cnnjax.runs.results import Evaluation, Layer, Look, Record, Summary
+from cnnjax.runs.results import Evaluation, Explanation, Layer, Look, Record, Seen, Summary
 from cnnjax.runs.robustness import Changed, Robustness, read_robustness
 from cnnjax.runs.tables import TABLES, write_table
 from cnnjax.runs.typical import QUANTILE, STATISTICS, Typical, read_typical
 
 __all__ = [
-    "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "Evaluation", "Events", "HeldOutLook", "History",
-    "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record", "Robustness", "RunDirectory", "Summary", "Typical",
-    "begun", "check_writable", "damaged_line", "fetch", "is_fetched", "is_remote", "note_look", "open_events", "read_history",
+    "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "Evaluation", "Events", "Explanation", "HeldOutLook",
+    "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record", "Robustness", "RunDirectory", "Seen", "Summary",
+    "Typical", "begun", "check_writable", "damaged_line", "fetch", "is_fetched", "is_remote", "note_look", "open_events", "read_history",
     "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell", "write_json",
     "write_rows", "write_table", "write_text",
 ]  # fmt: skip
