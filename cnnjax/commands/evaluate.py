@@ -81,10 +81,10 @@ def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: 
         "probabilities are as the network gives them, and the most probable class is called"
     ]:
         progress.message(line)
-    found = {}
+    found, judged = {}, "test" if len(own.splits["test"]) else "val"
     for name in (name for name in data_lib.SPLITS if len(own.splits[name])):
         known = {"logits": logits} if name == "val" else {}
-        found[name] = _evaluate(run, restored, own, name, name, progress, **known)
+        found[name] = _evaluate(run, restored, own, name, name, progress, explain=name == judged, **known)
     if runtime.is_main() and run.has_ended():
         numbers = {name: metrics.summarized(result) for name, result in found.items()}
         intervals = {name: made.intervals for name in found if name != "train" and (made := read_evidence(run, name))}
