@@ -79,6 +79,7 @@ flags.DEFINE_boolean(
     "eval, predict, robustness: run the Python code of its own that a stranger's run names",
     flag_values=FLAGS,
 )
+flags.DEFINE_boolean("card", False, "report: write card.md, which reviewers ask for, beside the page", flag_values=FLAGS)
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "distributed", None, "train, eval, robustness: join several processes, found from the environment; default: where Slurm, Open MPI or "
@@ -129,6 +130,8 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--explain={FLAGS.explain} is for --mode=predict; a report shows where the network looks by itself"
         )
+    if FLAGS.card and (FLAGS.mode != "report" or FLAGS.compare):
+        raise ConfigError("--card is for --mode=report --workdir=RUN, the card of one run")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":

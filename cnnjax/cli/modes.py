@@ -118,7 +118,7 @@ def _training_command(workdir: str, overrides: Mapping[str, str]) -> str:
 def report(overrides: Mapping[str, str], console: Console) -> None:
     """Writes the page of a run, or of a comparison of several runs."""
     from cnnjax.commands.compare import compare_runs
-    from cnnjax.commands.report import write_report
+    from cnnjax.commands.report import write_card, write_report
 
     _stop_anywhere()
     if overrides:
@@ -129,6 +129,11 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
             page = compare_runs(runs, FLAGS.output or None, console)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
+            if FLAGS.card:
+                card, left = write_card(workdir, FLAGS.output or None)
+                told = f"still to fill in: {', '.join(left)}" if left else "all lines are filled in"
+                console.message(f"written  {card}; {told}")
+                return
             page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")

@@ -2,6 +2,7 @@
 
 from cnnjax.pages.audit import audit_page, findings_text, shown_pairs
 from cnnjax.pages.blocks import Page, Photo, check_replaceable, write_page
+from cnnjax.pages.card import card_text, read_card, unanswered
 from cnnjax.pages.comparison import comparison_page
 from cnnjax.pages.exploration import (
     Augmented,
@@ -34,9 +35,10 @@ from cnnjax.pages.tables import (
 )
 
 __all__ = [
-    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "audit_page", "augmentation_section", "check_replaceable",
-    "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "findings_text",
-    "groups_section", "history_figure", "history_header", "history_row", "intervals_text", "network_figure", "network_table",
-    "numbers_table", "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page",
-    "robustness_text", "save_figure", "shown_pairs", "time_text", "write_page", "write_report",
+    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "audit_page", "augmentation_section", "card_text",
+    "check_replaceable", "classes_section", "colours_section", "comparison_page", "details_text", "files_section",
+    "findings_text", "groups_section", "history_figure", "history_header", "history_row", "intervals_text", "network_figure",
+    "network_table", "numbers_table", "photos_section", "positive_text", "processing_section", "range_figure", "read_card",
+    "read_record", "report_page", "robustness_text", "save_figure", "shown_pairs", "time_text", "unanswered", "write_page",
+    "write_report",
 ]  # fmt: skip

@@ -1,11 +1,24 @@
 """Numbers as plain text, for a terminal and for logs."""
 
+import os
+import re
 from collections.abc import Collection, Sequence
 
 from cnnjax import metrics
 from cnnjax.evidence import Evidence
 from cnnjax.metrics import shown
 from cnnjax.progress import duration
+
+
+def text_of(value) -> str:
+    """Returns a value of a config as text; a list without brackets, and of an absolute path its last name: a page travels."""
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) else text
+
+
+def short_paths(line: str) -> str:
+    """Returns a line with the last name alone of each path in a command."""
+    return re.sub(r"(?<==)/(?:[^/\s;]+/)+", "", line)
 
 
 def network_table(table: Sequence) -> str:

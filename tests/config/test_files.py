@@ -45,7 +45,7 @@ def test_malaria_keeps_patients_apart_and_names_the_positive_class(configs):
     config = config_lib.load_config(configs / "malaria.py")
     assert (config.split.method, config.data.group, config.data.positive) == (
         "grouped",
-        r"^(?P<patient>C\d+)",
+        r"(?P<patient>^C\d+)",
         "Parasitized",
     )
 
