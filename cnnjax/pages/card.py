@@ -108,7 +108,7 @@ def read_card(path: Path) -> str:
 def _data(record: Record) -> Iterator[str]:
     config, rows = record.config, record.splits
     source = text_of(config["data.path"] or config["data.url"] or config["data.tfds"] or config["data.source"])
-    digest = f", SHA-256 of the archive {config['data.sha256']}" if config["data.sha256"] else ""
+    digest = f", SHA-256 of the archive {config['data.sha256']}" if config["data.sha256"] and not config["data.path"] else ""
     yield f"Source: {source}{digest}; SHA-256 of the split {data_lib.splits_digest(record.directory.splits)}"
     left = f"{counted(len(record.quarantine), 'file')} left out as unreadable ({record.directory.quarantine.name})"
     yield f"Flow: {len(rows) + len(record.quarantine):,} images found, {left}, {len(rows):,} used"
@@ -151,7 +151,8 @@ def _judged(record: Record) -> Iterator[str]:
         if text := record.sureness.calibration.get("text"):
             yield f"{text[0].upper()}{text[1:]}"
         if found := record.sureness.threshold:
-            yield f"Threshold {found['threshold']:.4g}, by the rule {found['rule']}, chosen on validation"
+            told = ", given before" if found["range"] is None else f", chosen on validation by the rule {found['rule']}"
+            yield f"Threshold {found['threshold']:.4g}{told}"
     looks = [look for look in runs.read_looks(record.directory) if look.name.startswith("test")]
     yield (
         f"Test was evaluated {counted(len(looks), 'time')}"
