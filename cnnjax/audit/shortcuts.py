@@ -19,7 +19,7 @@ from cnnjax.metrics import Groups, Score, auc_without, effective, jackknife
 MOST, CLASSES = 10_000, 20  # images and classes that are looked at, the largest ones
 FOLDS = 5
 WORTH_NOTING, WORTH_WORRY = 0.65, 0.80  # area under the ROC curve
-SIDE, CORNER = 32, 6  # pixels of the image, and of each of its corners
+SIDE, CORNER = 32, 6  # pixels of the image, and of each of its corners; of smaller images the same share
 # Columns of `shortcuts.csv`.
 SHORTCUTS = ("probe", "features", "balanced_accuracy", "chance", "auc", "low", "high", "severity", "note")
 
@@ -113,8 +113,10 @@ def numbers(data: Dataset, sample: Sample, files: np.ndarray) -> dict[str, np.nd
     area = np.maximum(width * height, 1)
     shape = np.stack([width, height, width / np.maximum(height, 1)], 1)
     ring = np.concatenate([small[:, 0], small[:, -1], small[:, 1:-1, 0], small[:, 1:-1, -1]], 1)
-    ends = (slice(0, CORNER), slice(-CORNER, None))
-    corners = np.stack([small[:, a, b] for a in ends for b in ends], 1)
+    high, wide = (max(side * CORNER // SIDE, 1) for side in small.shape[1:3])
+    corners = np.stack(
+        [small[:, a, b] for a in (slice(high), slice(-high, None)) for b in (slice(wide), slice(-wide, None))], 1
+    )
     found = {
         "bytes of the file": files[:, :1],
         "width, height, aspect": shape,
@@ -122,7 +124,7 @@ def numbers(data: Dataset, sample: Sample, files: np.ndarray) -> dict[str, np.nd
         "mean colour": small.mean((1, 2)),
         "spread of colour": small.std((1, 2)),
         "border of 1 pixel": ring.reshape(len(ring), -1),
-        f"corners of {CORNER}x{CORNER} pixels": corners.reshape(len(corners), -1),
+        f"corners of {high}x{wide} pixels": corners.reshape(len(corners), -1),
     }
     if np.isnan(files[:, 0]).all():  # pixels of a program, not files
         found = {name: values for name, values in found.items() if "bytes" not in name}

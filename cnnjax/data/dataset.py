@@ -226,8 +226,11 @@ def _splits(path: Path, source: Source, usable: np.ndarray, config, progress: Pr
         return _frozen(path, source, good, config, progress)
     examples = source.examples.where(usable)
     same = None
-    if copies is not None and len(copies.same.pairs):
-        same = duplicates.sets(np.searchsorted(good, copies.same.pairs), len(good))
+    if copies is not None:
+        grouped = splits_lib.resolved(config.method, examples) != "stratified" and all(examples.groups)
+        same, line = duplicates.together(copies, good, list(examples.groups) if grouped else ())
+        if line:
+            progress.warn(line)
     assigned = splits_lib.assign(examples, source.classes, config, progress.warn, same)
     if write:
         splits_lib.write(path, examples, assigned, source.classes)

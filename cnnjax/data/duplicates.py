@@ -242,8 +242,35 @@ def joined_groups(groups: Sequence[str], same: np.ndarray) -> list[str]:
     return [str(name) for name in names[first[own]]]
 
 
+def together(copies: Copies, rows: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray | None, str]:
+    """Returns `sets` of `rows` for a split, None where there are none, and a line where they are fewer than was found.
+
+    Pictures that look alike by nature would chain groups, or most images, to one: then exact copies alone are kept together, or none.
+
+    Args:
+        copies: that were found among `rows`.
+        rows: int64 [n], sorted.
+        groups: of `rows`, which are not to be divided; () where the split does not look at groups.
+    """
+    line = ""
+    for kept in (copies.same, copies.where(copies.kind == 0)):
+        if not len(kept.pairs):
+            break
+        same = sets(np.searchsorted(rows, kept.pairs), len(rows))
+        before, after = len(set(groups)), len(set(joined_groups(groups, same))) if len(groups) else 0
+        if 2 * after >= before and np.bincount(same).max() <= max(len(rows) / 10, 2):
+            return same, line
+        many = (
+            f"join {counted(before, 'group')} to {after:,}"
+            if 2 * after < before
+            else "put a tenth of the images on one side"
+        )
+        line = f"copies of pictures are not all kept on one side of the split, which would {many}: the pictures look too much alike"
+    return None, line
+
+
 def kept_together(copies: Copies, splits: Mapping[str, np.ndarray]) -> str:
-    """Returns a line on the pairs of the same picture that a split has kept on one side; "" without any.
+    """Returns a line on the pairs of the same picture that a split has on one side; "" without any.
 
     Args:
         copies: that were found.
