@@ -102,7 +102,7 @@ def compare(runs: Mapping[str, RunDirectory]) -> Comparison:
         compared(joined.labels, joined.sides[a], joined.sides[b], joined.groups, joined.positive, level) for a, b in names
     ]
     pairs = dict(zip(names, _corrected(pairs), strict=True))
-    answers = [answer(a, b, pair, level) for (a, b), pair in pairs.items()]
+    answers = [answer(a, b, pair, level, len(pairs)) for (a, b), pair in pairs.items()]
     return Comparison(answers=answers, pairs=pairs, flips={ab: _flips(joined, *ab) for ab in names}, **known)
 
 
@@ -142,8 +142,8 @@ def shown_p(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def answer(a: str, b: str, pair: Pair, level: float) -> str:
-    """Returns in one line whether a difference in accuracy can be told, and of which size."""
+def answer(a: str, b: str, pair: Pair, level: float, pairs: int = 1) -> str:
+    """Returns in one line whether a difference in accuracy can be told, and of which size; of several pairs, p is Holm's."""
     accuracy = pair.metrics["accuracy"]
     score, unit = (
         accuracy.score,
@@ -155,7 +155,9 @@ def answer(a: str, b: str, pair: Pair, level: float) -> str:
     ends = sorted(sign * end for end in (score.low, score.high)) if score.low is not None else None
     basis = f"{counted(score.groups, unit)}, {differ:,} of them differ"
     interval = f"{ends[0]:.4f} to {ends[1]:.4f}; {basis}" if ends else f"{basis}; no interval: {score.note}"
-    by = f"p = {shown_p(accuracy.p)} by {accuracy.test}".replace("= <", "<")
+    by = f"p = {shown_p(accuracy.p)} by {accuracy.test}".replace("= <", "<") + (
+        f", Holm's of {pairs} pairs" if pairs > 1 else ""
+    )
     if told:
         return f"{b if sign > 0 else a} is better than {a if sign > 0 else b} by {size:.4f} in accuracy ({interval}), {by}"
     few = f"; with fewer than {ENOUGH_DIFFER} {unit}s that differ none could be" if differ < ENOUGH_DIFFER else ""

@@ -101,7 +101,7 @@ def over_seeds(runs: Sequence[Part], link: str, level: float = 0.95, unit: str =
 
     Args:
         runs: the metric of each training, two or more, on the same groups.
-        link: the scale of the intervals, a key of `LINKS`.
+        link: the scale of the intervals, a key of `LINKS`; instead of "log", identity cut off at 0.
         level: of the intervals.
         unit: a group in words.
     """
@@ -115,8 +115,9 @@ def over_seeds(runs: Sequence[Part], link: str, level: float = 0.95, unit: str =
     found = components(count * np.array(values)[:, None] - (count - 1) * without)
     if mean in ENDS[link]:
         return SeedScore(values, mean, note="perfect, or the worst, in all of them: no interval")
-    ends, (to, back, slope) = [], LINKS[link]
+    # On a logarithmic scale two seeds that differ much would give an end beyond all numbers.
+    ends, (to, back, slope) = [], LINKS["identity" if link == "log" else link]
     for se, df in ((found.se_mean, found.df_mean), (found.se_future, found.df_future)):
         reach = float(t.ppf(0.5 + level / 2, df)) * se * slope(mean)
-        ends += [float(back(to(mean) + sign * reach)) for sign in (-1, 1)]
+        ends += [max(float(back(to(mean) + sign * reach)), ENDS[link][0]) for sign in (-1, 1)]
     return SeedScore(values, mean, math.sqrt(found.seed), math.sqrt(found.group), *ends)

@@ -16,7 +16,8 @@ PHOTOS = 6  # of each kind and pair
 def answer_section(comparison: Comparison) -> Section:
     """Returns the section that stands first."""
     blocks: list[Block] = [
-        Note(f"{answer[0].upper()}{answer[1:]}.", warning=bool(comparison.reason)) for answer in comparison.answers
+        Note(f"{f'No {answer[3:]}' if answer.startswith('no ') else answer}.", warning=bool(comparison.reason))
+        for answer in comparison.answers
     ]
     if comparison.reason:
         return Section("Answer", blocks)

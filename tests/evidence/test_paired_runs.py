@@ -65,7 +65,8 @@ def test_several_runs_are_compared_in_pairs_with_holms_probabilities(pair, tmp_p
     worse = {row[0] for k, row in enumerate(A) if k % 3 == 0}
     pair["c"] = write_run(tmp_path / "c", answered(worse), train__epochs=5)
     found = evidence.compare(pair)
-    assert [*found.pairs] == [("a", "b"), ("a", "c"), ("b", "c")] and len(found.answers) == 3
+    assert [*found.pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert len(found.answers) == 3 and all(", Holm's of 3 pairs" in answer for answer in found.answers)
     assert found.pairs["a", "b"].metrics["log_loss"].p >= alone
     assert "p holds for all pairs together (Holm)" in text(cnnjax.compare_runs([run.path for run in pair.values()]))
 

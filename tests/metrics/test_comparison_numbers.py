@@ -181,6 +181,9 @@ def test_intervals_over_seeds_stay_within_the_scale_and_perfect_ones_have_a_reas
     far = [metrics.Part(value, value + np.linspace(-0.02, 0.02, 20), None, 20.0) for value in (0.9, 0.4)]
     found = metrics.over_seeds(far, "logit")
     assert 0 <= found.future_low <= found.mean_low < 0.65 < found.mean_high <= found.future_high <= 1
+    losses = [metrics.Part(value, value + np.linspace(-0.02, 0.02, 20), None, 20.0) for value in (0.1, 40.0)]
+    found = metrics.over_seeds(losses, "log")
+    assert found.mean_low == found.future_low == 0 and np.isfinite(found.future_high)
     assert "perfect" in metrics.over_seeds([metrics.Part(1.0, np.ones(20), None, 20.0)] * 2, "logit").note
 
 
