@@ -29,7 +29,7 @@ def robustness(workdir: str | Path, split: str = "test", step: str | int = "best
 
     Returns:
         Accuracy, and sensitivity and specificity of two classes or balanced accuracy of more, of the images as they are and after each
-        change, and the differences with paired intervals. The predicted class is the most probable one.
+        change, and the differences with paired intervals.
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
