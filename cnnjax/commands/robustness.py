@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax import inference, metrics, runtime
+from cnnjax import evidence, inference, metrics, runtime
 from cnnjax.progress import Progress
 from cnnjax.runs import Changed, Robustness, RunDirectory
 
@@ -40,7 +40,7 @@ def robustness(workdir: str | Path, split: str = "test", step: str | int = "best
     level, batch_size = restored.config.evidence.level, restored.config.data.batch_size
     every = own.splits[split]
     rows = np.sort(np.random.default_rng(0).permutation(every)[:MOST])
-    labels, groups = own.labels[rows], metrics.Groups.of(own.groups.take(rows))
+    labels, groups = own.labels[rows], metrics.Groups.of(own.groups.take(rows), evidence.unit_of(restored.config.data))
     rated = metrics.rated(labels, len(own.classes), restored.positive)
     clean = restored.reading.readout.called(restored.engine.logits_of_rows(own.images, rows, batch_size)) == labels
     found = []
