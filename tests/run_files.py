@@ -9,7 +9,7 @@ from training_tools import settings
 from cnnjax import config as config_lib
 from cnnjax.runs import RunDirectory
 
-TINY = Path(__file__).resolve().parent.parent / "metrics" / "evidence"
+TINY = Path(__file__).resolve().parent / "metrics" / "evidence"
 
 
 def tiny_rows(name: str = "tiny.csv") -> list[list[str]]:
