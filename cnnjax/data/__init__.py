@@ -6,6 +6,7 @@ from cnnjax.data.clutter import is_other, is_system
 from cnnjax.data.columns import mapped
 from cnnjax.data.dataset import Dataset, prepare, preprocessing
 from cnnjax.data.examples import Source
+from cnnjax.data.folds import Folds, check_divides, prepare_folds, read_folds
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, decode, resize, thumbnail
 from cnnjax.data.inputs import Inputs, find_inputs
 from cnnjax.data.limits import ImageError
@@ -27,7 +28,7 @@ from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
     "NO_ROWS", "OTHER_SET", "PIXELS_BY", "PNG_SIGNATURE", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "DataReference", "Dataset", "FileReference",
-    "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_path", "class_names", "decode", "decode_all",
-    "find_inputs", "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "preprocessing", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
+    "Folds", "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_divides", "check_path", "class_names", "decode", "decode_all",
+    "find_inputs", "fit_whitening", "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "prepare", "prepare_folds", "preprocessing", "read_folds", "read_splits", "resize", "shared_groups", "shared_images", "spelled_out", "split_reason", "splits_digest",
     "thumbnail", "unfetched", "upright",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ class Prediction:
 
 
 class Classifier:
-    """A trained network that takes images; made by `load`.
+    """A trained network that takes images; made by `load`, as is the subclass `Ensemble`.
 
     Attributes:
         classes: names in the order of the probabilities.
@@ -103,7 +103,6 @@ class Classifier:
 
     def stream_files(self, files: Iterable[tuple[str, data_lib.Reference]], count: int) -> Iterator[Prediction]:
         """Predicts (name, reference) one at a time, as `stream` does; there are `count` of them."""
-        how = self.preprocessing
         names: collections.deque[str] = collections.deque()
 
         def references() -> Iterator[data_lib.Reference]:
@@ -111,15 +110,30 @@ class Classifier:
                 names.append(name)
                 yield reference
 
-        workers = self._restored.config.runtime.workers
-        for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
-            p = metrics.probabilities(self._restored.engine.logits(pixels))
-            for q, fact in zip(p, facts, strict=True):
+        for p, called, facts in self.chunks(references(), count):
+            for q, label, fact in zip(p.tolist(), called, facts, strict=True):
                 name = names.popleft()
-                yield Prediction(name, "", {}, fact["reason"]) if fact["reason"] else self._prediction(name, q)
+                if fact["reason"]:
+                    yield Prediction(name, "", {}, fact["reason"])
+                else:
+                    yield Prediction(name, self.classes[label], dict(zip(self.classes, q, strict=True)))
 
-    def _prediction(self, path: str, p: np.ndarray) -> Prediction:
-        return Prediction(path, self.classes[p.argmax()], dict(zip(self.classes, map(float, p), strict=True)))
+    def chunks(
+        self, references: Iterable[data_lib.Reference], count: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence]]:
+        """Yields what `read` returns, and facts, of files of which there are `count`, some at a time."""
+        for pixels, facts in self.decoded(references, count):
+            yield *self.read(pixels), facts
+
+    def decoded(self, references: Iterable[data_lib.Reference], count: int) -> Iterator[tuple[np.ndarray, Sequence]]:
+        """Yields the network's input, uint8 [some, height, width, 3], and facts of files, some at a time."""
+        how, workers = self.preprocessing, self._restored.config.runtime.workers
+        return data_lib.decode_all(references, count, how.shape, how.resize, workers, levels=how.range)
+
+    def read(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
+        p = metrics.probabilities(self._restored.engine.logits(pixels))
+        return p, p.argmax(1)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
@@ -146,7 +160,7 @@ class Classifier:
             part = images[at : at + step]
             if part.shape[1:3] != shape:
                 part = np.stack([data_lib.resize(image, shape, method) for image in part])
-            parts.append(metrics.probabilities(self._restored.engine.logits(part)))
+            parts.append(self.read(part)[0])
         return np.concatenate(parts)
 
     def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
@@ -177,8 +191,8 @@ class Classifier:
         return logits_step(params, batch, network=self._plain)
 
 
-def load(workdir: str | Path, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
-    """Loads the classifier of a run directory onto this process's devices.
+def load_one(workdir: str | Path, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
+    """Loads the classifier of one run onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.

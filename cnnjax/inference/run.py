@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from cnnjax.inference.classifier import Classifier, load
+from cnnjax.inference.classifier import Classifier
+from cnnjax.inference.ensemble import load
 from cnnjax.runs import Record, RunDirectory, Summary
 
 Numbers = dict[str, float | int | None]

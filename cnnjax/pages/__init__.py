@@ -2,6 +2,7 @@
 
 from cnnjax.pages.blocks import Page, Photo, check_replaceable, write_page
 from cnnjax.pages.comparison import comparison_page
+from cnnjax.pages.crossvalidation import crossvalidation_page, crossvalidation_text
 from cnnjax.pages.exploration import (
     Augmented,
     Pictures,
@@ -21,6 +22,7 @@ from cnnjax.pages.plots import network as network_figure
 from cnnjax.pages.record import Record, read_record
 from cnnjax.pages.report import report_page, write_report
 from cnnjax.pages.tables import (
+    aligned,
     details_text,
     history_header,
     history_row,
@@ -31,8 +33,8 @@ from cnnjax.pages.tables import (
 )
 
 __all__ = [
-    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable",
-    "classes_section", "colours_section", "comparison_page", "details_text", "files_section", "groups_section",
+    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "aligned", "augmentation_section", "check_replaceable",
+    "classes_section", "colours_section", "comparison_page", "crossvalidation_page", "crossvalidation_text", "details_text", "files_section", "groups_section",
     "history_figure", "history_header", "history_row", "network_figure", "network_table", "numbers_table",
     "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page", "save_figure", "time_text", "write_page",
     "write_report",

@@ -1,5 +1,13 @@
 """A run's directory: the names of its files, how they are written, and its copy at an address."""
 
+from cnnjax.runs.crossvalidation import (
+    CrossValidation,
+    Fold,
+    check_single,
+    fold_runs,
+    is_crossvalidation,
+    read_crossvalidation,
+)
 from cnnjax.runs.directory import RunDirectory
 from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.exclusive import begun
@@ -19,7 +27,7 @@ from cnnjax.runs.results import Evaluation, Layer, Look, Record, Summary
 from cnnjax.runs.tables import TABLES, write_table
 
 __all__ = [
-    "HISTORY", "RAW", "TABLES", "Evaluation", "Events", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
-    "RunDirectory", "Summary", "begun", "check_writable", "fetch", "is_fetched", "is_remote", "open_events", "read_history",
+    "HISTORY", "RAW", "TABLES", "CrossValidation", "Evaluation", "Events", "Fold", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record",
+    "RunDirectory", "Summary", "begun", "check_single", "check_writable", "fetch", "fold_runs", "is_crossvalidation", "is_fetched", "is_remote", "open_events", "read_crossvalidation", "read_history",
     "read_json", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table", "write_text",
 ]  # fmt: skip

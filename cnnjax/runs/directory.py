@@ -63,6 +63,7 @@ class RunDirectory:
         looks: `looks.jsonl`, a line per evaluation.
         folds: `folds/`, a run for each fold of a cross-validation.
         folds_table: `folds.csv`, the fold of every image.
+        crossvalidation: `crossvalidation.json`, a `CrossValidation`.
         checkpoints: `checkpoints/`, a directory per step.
         checksums: `checksums/`, a file per checkpoint, and one per small file.
         damaged: `damaged/`, checkpoints and files that were set aside.
@@ -91,6 +92,7 @@ class RunDirectory:
     looks = Place("looks.jsonl")
     folds = Place("folds")
     folds_table = Place("folds.csv")
+    crossvalidation = Place("crossvalidation.json")
     checkpoints = Place("checkpoints")
     checksums = Place("checksums")
     damaged = Place("damaged")
@@ -136,6 +138,10 @@ class RunDirectory:
     def picture(self, file: str) -> Path:
         """A thumbnail by the name that a `Look` has."""
         return inside(self.evaluations, file)
+
+    def fold(self, repeat: int, fold: int) -> Path:
+        """`folds/r<repeat>k<fold>`, the run of one fold of a cross-validation."""
+        return inside(self.path, f"{RunDirectory.folds.name}/r{repeat}k{fold}")
 
     # Contents. What is written has a checksum, which is compared before it is read.
 
