@@ -169,9 +169,11 @@ def _divided(examples: Examples, classes: Sequence[str], split, repeat: int) -> 
     seed, count = f"{split.seed}/fold {repeat}", split.folds
     grouped = _method(split, examples) == "grouped"
     distinct = len(set(examples.groups) if grouped else examples)
-    if distinct < count:
-        raise DataError(f"{counted(distinct, 'group' if grouped else 'image')} cannot be kept apart in {count} folds; "
-                        f"{_fewer(distinct, count)}")  # fmt: skip
+    if distinct < count and (not grouped or all(examples.groups)):
+        unit, advice = ("group", "check --config.data.group") if grouped else ("image", "add images")
+        raise DataError(
+            f"{counted(distinct, unit)} cannot be kept apart in {count} folds; {_fewer(distinct, count, advice)}"
+        )
     if grouped:
         folds = whole_groups(examples, [1 / count] * count, seed)
     else:
@@ -187,14 +189,14 @@ def _divided(examples: Examples, classes: Sequence[str], split, repeat: int) -> 
         units = len(set(examples.groups.take(own))) if grouped else len(own)
         has = counted(units, "group" if grouped else "image")
         raise DataError(f"fold {fold} of {count} has no image of {classes[label]}, of which there {'is' if units == 1 else 'are'} {has}; "
-                        f"{_fewer(units, count)}")  # fmt: skip
+                        f"{_fewer(units, count, 'add images, or leave the class out with --config.data.classes=A,B')}")  # fmt: skip
     return folds
 
 
-def _fewer(units: int, count: int) -> str:
-    """A line on how many folds there can be, of so many groups or images of the rarest class."""
+def _fewer(units: int, count: int, advice: str) -> str:
+    """A line on how many folds there can be, of so many groups or images of the rarest class; advice where that is too few for three."""
     if units < 3:
-        return "add images, or leave the class out with --config.data.classes=A,B" if units else "check --config.data.group"
+        return advice
     return (
         f"use --config.split.folds={units}, or fewer"
         if units < count

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cnnjax import config as config_lib
 from cnnjax import runs
-from cnnjax.metrics import METRICS, Score
+from cnnjax.metrics import METRICS, Score, present
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Section, Table, Tiles
 from cnnjax.pages.figures import SERIES
 from cnnjax.pages.rates import rate_curves
@@ -27,7 +27,7 @@ COLUMNS = (
 def crossvalidation_text(found: runs.CrossValidation) -> str:
     """Returns the rows of the folds, the numbers of the whole with their intervals, and the notes, as text."""
     header, rows = _rows(found)
-    scores = [(_title(name), *_interval(score)) for name, score in found.scores.items()]
+    scores = [(_title(name), *_interval(score)) for name, score in _shown(found).items()]
     lines = [aligned(header, rows), "", aligned(("all folds", "value", _percent(found.level)), scores), ""]
     return "\n".join([*lines, *(f"  {line}" for line in found.notes)])
 
@@ -54,6 +54,12 @@ def _title(name: str) -> str:
     return TITLES.get(name) or (METRICS[name].title if name in METRICS else name)
 
 
+def _shown(found: runs.CrossValidation) -> dict[str, Score]:
+    """The scores without those that say the same as others where classes are of about equal size."""
+    shown = present((row.numbers for row in found.rows), len(found.classes))
+    return {name: score for name, score in found.scores.items() if name in shown or name not in METRICS}
+
+
 def _percent(level: float) -> str:
     return f"{100 * level:g} % interval"
 
@@ -70,7 +76,8 @@ def _interval(score: Score) -> tuple[str, str]:
 
 def _rows(found: runs.CrossValidation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The header, a row for each fold, and the standard deviation between them."""
-    names = [name for name in COLUMNS if any(row.numbers.get(name) is not None for row in found.rows)]
+    shown = present((row.numbers for row in found.rows), len(found.classes))
+    names = [name for name in COLUMNS if name in shown]
     cooled = any(row.temperature is not None for row in found.rows)
     header = ("fold", *(("groups",) if found.groups else ()), "images", *(_title(name) for name in names), "epochs", "best",
               *(("T",) if cooled else ()))  # fmt: skip
@@ -96,14 +103,14 @@ def _two(value: float | None) -> str:
 def _result(found: runs.CrossValidation) -> Section:
     tiles = []
     for name in ("accuracy", "auc", "sensitivity", "specificity", "balanced_accuracy", "loss"):
-        score = found.scores.get(name)
-        if score is None or score.value is None or (name == "balanced_accuracy" and found.positive):
+        score = _shown(found).get(name)
+        if score is None or score.value is None:
             continue
         between = f", {score.low:.3f} to {score.high:.3f}" if None not in (score.low, score.high) else ""
         tiles.append((f"{score.value:.3f}", f"{_title(name)}{between}"))
     rows = [
         (_title(name), *_interval(score), _four(found.pooled[name]) if name in found.pooled else "")
-        for name, score in found.scores.items()
+        for name, score in _shown(found).items()
     ]
     beside = bool(found.pooled)
     header = ("", "value", _percent(found.level), *(("of all predictions together",) if beside else ()))
