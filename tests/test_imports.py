@@ -20,14 +20,14 @@ FLOORS = {
     "commands": 7,
     "training": 6, "pages": 6,
     "inference": 5,
-    "data": 4,
+    "data": 4, "evidence": 4,
     "models": 3, "runs": 3, "checkpoints": 3,
     "augmentation": 2, "runtime": 2, "config": 2,
     "metrics": 1, "kernels": 1, "inside": 1,
     "errors": 0, "progress": 0, "streams": 0, "typed": 0,
 }  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
-WITHOUT_JAX = ("pages", "data", "runs", "config", "metrics", "errors", "inside", "progress", "streams", "typed")
+WITHOUT_JAX = ("pages", "data", "evidence", "runs", "config", "metrics", "errors", "inside", "progress", "streams", "typed")
 NEVER = {
     **{room: ACCELERATED for room in WITHOUT_JAX},
     "training": {"matplotlib", "jinja2"},

@@ -103,19 +103,20 @@ def effective(counts: np.ndarray) -> float:
 
 
 def jackknife(value: float | None, without: np.ndarray, counting: float, *, link: str, level: float = 0.95, unit: str = "group",
-              least: float = -math.inf, most: float = math.inf) -> Score:  # fmt: skip
+              least: float = -math.inf, most: float = math.inf, count: int = 0) -> Score:  # fmt: skip
     """Returns a metric with its interval.
 
     Args:
         value: of all groups; None or NaN where it is not defined.
-        without: float [groups], the metric without each group; NaN where it is not defined then.
+        without: float [groups], the metric without each group, or without each of some blocks of them; NaN where it is not defined then.
         counting: groups that count, from `effective`.
         link: a key of `LINKS`.
         level: of confidence.
         unit: what a group is, for the note.
         least, most: bounds to which the interval is clipped.
+        count: number of groups, where `without` is of blocks.
     """
-    count = len(without)
+    parts, count = len(without), count or len(without)
     known = {"groups": count, "effective": float(counting)}
     if value is None or not math.isfinite(value):
         return Score(value=None, note="not defined for these images", **known)
@@ -129,9 +130,9 @@ def jackknife(value: float | None, without: np.ndarray, counting: float, *, link
     low_end, high_end = ENDS[link]
     if spread <= 1e-30 or value in (low_end, high_end):
         return _bound(value, counting, level, link, known)
-    se = math.sqrt((count - 1) / count * spread)
-    kurtosis = count * float((away**4).sum()) / spread**2
-    df = max(1.0, min(counting - 1, 2 * count / (kurtosis - 1) if kurtosis > 1 else math.inf))
+    se = math.sqrt((parts - 1) / parts * spread)
+    kurtosis = parts * float((away**4).sum()) / spread**2
+    df = max(1.0, min(counting - 1, 2 * parts / (kurtosis - 1) if kurtosis > 1 else math.inf))
     to, back, slope = LINKS[link]
     reach = float(t.ppf(0.5 + level / 2, df)) * se * slope(value)
     low, high = (float(back(to(value) + side * reach)) for side in (-1, 1))

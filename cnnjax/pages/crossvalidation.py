@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from cnnjax import config as config_lib
 from cnnjax import runs
-from cnnjax.metrics import METRICS, Score, present
+from cnnjax.metrics import METRICS, Score, interval_text, present
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Section, Table, Tiles
 from cnnjax.pages.figures import SERIES
 from cnnjax.pages.rates import rate_curves
@@ -13,7 +13,6 @@ from cnnjax.pages.report import text_of
 from cnnjax.pages.tables import aligned
 from cnnjax.progress import counted
 
-TITLES = {"loss": "log loss", "brier": "Brier score", "average_precision": "average precision"}
 COLUMNS = (
     "accuracy",
     "balanced_accuracy",
@@ -51,7 +50,7 @@ def _many(found: runs.CrossValidation) -> str:
 
 
 def _title(name: str) -> str:
-    return TITLES.get(name) or (METRICS[name].title if name in METRICS else name)
+    return METRICS[name].title if name in METRICS else name
 
 
 def _shown(found: runs.CrossValidation) -> dict[str, Score]:
@@ -66,12 +65,7 @@ def _percent(level: float) -> str:
 
 def _interval(score: Score) -> tuple[str, str]:
     """A value and its interval as text, or the reason why there is none."""
-    value = "-" if score.value is None else f"{score.value:.4f}"
-    if score.low is None and score.high is None:
-        return value, score.note
-    parts = [f"{score.low:.4f}" if score.low is not None else "", f"{score.high:.4f}" if score.high is not None else ""]
-    shown = " to ".join(parts) if all(parts) else f"at least {parts[0]}" if parts[0] else f"at most {parts[1]}"
-    return value, f"{shown}{f' ! {score.note}' if score.note and all(parts) else ''}"
+    return _four(score.value), interval_text(score, ".4f") or score.note
 
 
 def _rows(found: runs.CrossValidation) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -102,7 +96,7 @@ def _two(value: float | None) -> str:
 
 def _result(found: runs.CrossValidation) -> Section:
     tiles = []
-    for name in ("accuracy", "auc", "sensitivity", "specificity", "balanced_accuracy", "loss"):
+    for name in COLUMNS:
         score = _shown(found).get(name)
         if score is None or score.value is None:
             continue

@@ -56,6 +56,8 @@ class RunDirectory:
         exploration_pictures: `explore/`, its pictures.
         rates: `lr_find.png`, the loss over the learning rate.
         tensorboard: `tensorboard/`, event files.
+        calibration: `calibration.json`, how probabilities are made of logits.
+        decision: `decision.json`, from which probability the positive class is called.
         evaluations: `eval/`.
         audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
         audits: `audit/`, their tables and pictures.
@@ -85,6 +87,8 @@ class RunDirectory:
     exploration_pictures = Place("explore")
     rates = Place("lr_find.png")
     tensorboard = Place("tensorboard")
+    calibration = Place("calibration.json")
+    decision = Place("decision.json")
     evaluations = Place("eval")
     audit = Place("audit.html")
     audits = Place("audit")

@@ -26,26 +26,30 @@ def pool(run: runs.RunDirectory, folds: data_lib.Folds, config: config_lib.Confi
     Raises:
         CheckpointError: a file of one of the runs is missing, damaged, or of other images than those of its fold.
     """
-    rows, tables = [], []
+    tables, evaluation = [], None
     for repeat, part in folds.names:
         one = runs.RunDirectory(run.fold(repeat, part))
         evaluation = one.read_evaluation("test")
         if evaluation is None:
             raise CheckpointError(f"{one} has no evaluation of test; write it with --mode=eval --workdir={one} --split=test")
-        header, table = _table(one, np.asarray(folds.ids, object)[folds.parts[repeat] == part])
-        rows.append(_row(one, evaluation, table))
-        tables.append((repeat, part, header, table))
-    header = tables[0][2]
-    if any(other != header for _, _, other, _ in tables):
+        tables.append(_table(one, np.asarray(folds.ids, object)[folds.parts[repeat] == part]))
+    header = tables[0][0]
+    if any(other != header for other, _ in tables):
         raise CheckpointError(f"the runs in {run.folds} have tables with different columns; write {run.fold(0, 0)}/eval/test.csv and the others "
                               "anew with --mode=eval")  # fmt: skip
-    whole = [(repeat, part, row) for repeat, part, _, table in tables for row in table]
+    whole = [row for _, table in tables for row in table]
+    networks = np.repeat(np.arange(len(tables)), [len(table) for _, table in tables])
+    predictions, groups = _predictions(config, evaluation, header, whole)
+    rows = [_row(runs.RunDirectory(run.fold(*name)), predictions.kept(networks == number), table[1])
+            for number, (name, table) in enumerate(zip(folds.names, tables, strict=True))]  # fmt: skip
+    found = _results(config, folds, rows, evaluation, predictions, groups, networks)
     if write:
+        places = (folds.names[number] for number in networks)
         run.write_rows(
-            run.predictions(OUT_OF_FOLD), (*header, "repeat", "fold"), ((*row, repeat, part) for repeat, part, row in whole)
+            run.predictions(OUT_OF_FOLD),
+            (*header, "repeat", "fold"),
+            ((*row, *place) for row, place in zip(whole, places, strict=True)),
         )
-    found = _results(config, folds, rows, evaluation, header, whole)
-    if write:
         run.write_json(run.crossvalidation, found.to_dict())
     return found
 
@@ -62,72 +66,84 @@ def _table(run: runs.RunDirectory, ids: Sequence[str]) -> tuple[list[str], list[
     return header, rows
 
 
-def _row(run: runs.RunDirectory, evaluation: runs.Evaluation, table: Sequence[Sequence[str]]) -> runs.Fold:
+def _row(run: runs.RunDirectory, predictions: metrics.Predictions, table: Sequence[Sequence[str]]) -> runs.Fold:
     summary = run.expect_summary()
     best = next((row["epoch"] for row in run.read_history() if row["step"] == summary.best_step), 0)
-    return runs.Fold(
-        name=run.path.name, images=len(table), groups=len({row[1] for row in table} - {""}), epochs=summary.epochs, best_epoch=int(best),
-        temperature=None, numbers=metrics.summarized(evaluation))  # fmt: skip
+    groups = len({row[1] for row in table} - {""})
+    return runs.Fold(name=run.path.name, images=len(table), groups=groups, epochs=summary.epochs, best_epoch=int(best),
+                     temperature=_temperature(run), numbers=metrics.numbers(predictions))  # fmt: skip
+
+
+def _temperature(run: runs.RunDirectory) -> float | None:
+    """The number that the logits of a run are divided by; None where they are not calibrated."""
+    if not run.calibration.exists():
+        return None
+    stored = run.read_json(run.calibration)
+    scale = stored.get("scale") if isinstance(stored, dict) else None
+    if not isinstance(scale, float) or not 0 < scale < np.inf:
+        raise CheckpointError(f"{run.calibration} is damaged (scale {str(scale)[:20]}); restore it")
+    return 1 / scale
 
 
 def _results(config: config_lib.Config, folds: data_lib.Folds, rows: list[runs.Fold], evaluation: runs.Evaluation,
-             header: Sequence[str], whole: Sequence[tuple[int, int, Sequence[str]]]) -> runs.CrossValidation:  # fmt: skip
+             predictions: metrics.Predictions, groups: metrics.Groups, networks: np.ndarray) -> runs.CrossValidation:  # fmt: skip
     level, repeats = config.evidence.level, len(folds.parts)
-    pooled = _pooled(evaluation, folds.count, header, whole)
-    beside = pooled.orders()
+    together = metrics.numbers(predictions)
+    beside = {name: together[name] for name in metrics.ORDERS if name in together}
     spread = {name: float(np.std(values, ddof=1)) for name, values in _values(rows)}
     if repeats == 1:
-        scores = pooled.scores(level)
+        scores = metrics.pooled(predictions, networks, groups, level=level)
         notes = [f"The interval is {SURE}. --config.split.repeats=5 with the same --workdir adds it."]
     else:
         over = 1 / (folds.count - 2)  # images of the test part for each image of the training part
         scores = {name: metrics.nadeau_bengio(values, over, level) for name, values in _values(rows)}
         notes = [f"Means over {len(rows)} networks, with the corrected interval of Nadeau and Bengio: of a network that is trained on other images "
                  "like these."]  # fmt: skip
-    if beside:
-        notes.append(f"AUC is the mean over folds: the scores of different networks share no scale. Of all predictions together it is "
-                     f"{beside['auc']:.4f}.")  # fmt: skip
-    groups = len(set(folds.groups) - {""})
+    for name, value in beside.items():
+        if name != "average_precision" and value is not None:
+            notes.append(
+                f"AUC is the mean over folds: the scores of different networks share no scale. Of all predictions together it is {value:.4f}."
+            )
     return runs.CrossValidation(
         name=config.name, folds=folds.count, repeats=repeats, classes=evaluation.classes, positive=evaluation.positive, images=len(folds.ids),
-        groups=groups, level=level, rows=tuple(rows), scores=scores, pooled=beside, spread=spread, notes=tuple(notes))  # fmt: skip
+        groups=len(set(folds.groups) - {""}), level=level, rows=tuple(rows), scores=scores, pooled=beside, spread=spread,
+        notes=tuple(notes))  # fmt: skip
 
 
 def _values(rows: Sequence[runs.Fold]) -> Iterator[tuple[str, list[float]]]:
     """The metrics that every fold has, with the value of each fold."""
-    for name in rows[0].numbers:
+    for name, metric in metrics.METRICS.items():
         values = [row.numbers.get(name) for row in rows]
-        directed = name in metrics.METRICS and metrics.METRICS[name].higher_is_better is not None
-        if directed and all(value is not None for value in values):
+        if metric.link and None not in values:
             yield name, values
 
 
-def _pooled(evaluation: runs.Evaluation, count: int, header: Sequence[str], whole: Sequence[tuple[int, int, Sequence[str]]]
-            ) -> metrics.Pooled:  # fmt: skip
+def _predictions(config: config_lib.Config, evaluation: runs.Evaluation, header: Sequence[str], whole: Sequence[Sequence[str]]
+                 ) -> tuple[metrics.Predictions, metrics.Groups]:  # fmt: skip
     classes = evaluation.classes
     place, index = {name: i for i, name in enumerate(header)}, {name: i for i, name in enumerate(classes)}
     positive = index[evaluation.positive] if evaluation.positive else -1
     try:
         p, z = (_numbers(whole, [place.get(f"{kind}_{name}") for name in classes]) for kind in ("p", "z"))
-        labels, called = (np.array([index[row[place[name]]] for _, _, row in whole]) for name in ("label", "predicted"))
-    except (KeyError, ValueError, TypeError) as error:
+        labels, called = (np.array([index[row[place[name]]] for row in whole]) for name in ("label", "predicted"))
+        if p is None:
+            raise ValueError("a probability is missing")
+    except (KeyError, ValueError) as error:
         raise CheckpointError(
             f"a table of predictions is damaged ({error}); restore the cross-validation from a copy"
         ) from None
     if z is None:
         with np.errstate(divide="ignore"):
             z = np.maximum(np.log(p), LOWEST)
-    groups = metrics.Groups.of([row[place["group"]] for _, _, row in whole])
-    networks = np.array([repeat * count + part for repeat, part, _ in whole])
-    margin = z[:, positive] - z[:, 1 - positive] if positive >= 0 else np.zeros(len(z))
-    return metrics.Pooled(p, margin, labels, called, networks, groups, positive)
+    groups = metrics.Groups.of([row[place["group"]] for row in whole])
+    return metrics.Predictions(z, labels, positive, p, called, config.evidence.prevalence), groups
 
 
-def _numbers(whole: Sequence[tuple[int, int, Sequence[str]]], columns: Sequence[int | None]) -> np.ndarray | None:
+def _numbers(whole: Sequence[Sequence[str]], columns: Sequence[int | None]) -> np.ndarray | None:
     """Columns of numbers, float64 [n, columns]; None where one of them is not there."""
     if None in columns:
         return None
-    found = np.array([[float(row[column]) for column in columns] for _, _, row in whole])
+    found = np.array([[float(row[column]) for column in columns] for row in whole])
     if not np.isfinite(found).all():
         raise ValueError("a number is not finite")
     return found

@@ -1,17 +1,14 @@
 """Predictions of all folds together: values and intervals against their definitions."""
 
-import dataclasses
-
 import numpy as np
 import pytest
-from scipy.stats import t
 from sklearn import metrics as reference
 
-from cnnjax.metrics import Groups, Pooled, probabilities, wilson
-from cnnjax.metrics.pooling import BLOCKS
+from cnnjax.metrics import Groups, Predictions, numbers, pooled, scored
 
 
-def drawn(classes=2, patients=30, images=600, folds=3, grouped=True) -> Pooled:
+def drawn(classes=2, patients=30, images=600, grouped=True) -> tuple[Predictions, np.ndarray, Groups]:
+    """Predictions, the fold of each image and the groups, which are patients with a level of their own."""
     rng = np.random.default_rng(0)
     patient = rng.integers(0, patients, images)
     labels = rng.integers(0, classes, images)
@@ -19,75 +16,58 @@ def drawn(classes=2, patients=30, images=600, folds=3, grouped=True) -> Pooled:
         rng.normal(size=(images, classes)) + 1.5 * np.eye(classes)[labels] + rng.normal(size=(patients, classes))[patient]
     )
     groups = Groups.of([f"P{p}" if grouped else "" for p in patient])
-    positive = 1 if classes == 2 else -1
-    return Pooled(
-        probabilities(logits), logits[:, 1] - logits[:, 0], labels, logits.argmax(1), patient % folds, groups, positive
-    )
+    return Predictions(logits, labels, 1 if classes == 2 else -1), patient % 3, groups
 
 
-def without(pooled: Pooled, rows: np.ndarray) -> Pooled:
-    """The same without some rows."""
-    kept = {name: getattr(pooled, name)[~rows] for name in ("probabilities", "margin", "labels", "called", "folds")}
-    return dataclasses.replace(
-        pooled, **kept, groups=Groups.of([pooled.groups.names[i] for i in pooled.groups.index[~rows]])
-    )
+def test_orders_are_judged_within_folds_and_all_else_together():
+    p, folds, groups = drawn()
+    scores, whole = pooled(p, folds, groups), scored(p, groups)
+    score = p.margin
+    for name, of in {"auc": reference.roc_auc_score, "average_precision": reference.average_precision_score}.items():
+        within = [of(p.labels[rows], score[rows]) for rows in (folds == k for k in range(3))]
+        assert scores[name].value == pytest.approx(np.mean(within), rel=1e-12) and scores[name] != whole[name]
+        assert numbers(p)[name] == pytest.approx(of(p.labels, score), rel=1e-12)
+    assert list(scores) == list(whole)
+    assert all(scores[name] == whole[name] for name in scores if name not in ("auc", "average_precision"))
 
 
-def test_values_are_those_of_scikit_learn():
-    pooled = drawn()
-    scores = {name: score.value for name, score in pooled.scores().items()}
-    truth, p = pooled.labels, pooled.probabilities[:, 1]
-    within = [[f(truth[rows], p[rows]) for rows in (pooled.folds == k for k in range(3))]
-              for f in (reference.roc_auc_score, reference.average_precision_score)]  # fmt: skip
-    assert scores == pytest.approx({
-        "balanced_accuracy": reference.balanced_accuracy_score(truth, pooled.called),
-        "accuracy": reference.accuracy_score(truth, pooled.called),
-        "auc": np.mean(within[0]),
-        "average_precision": np.mean(within[1]),
-        "sensitivity": reference.recall_score(truth, pooled.called),
-        "specificity": reference.recall_score(truth, pooled.called, pos_label=0),
-        "loss": reference.log_loss(truth, p),
-        "brier": reference.brier_score_loss(truth, p),
-    })  # fmt: skip
-    assert pooled.orders() == pytest.approx(
-        {"auc": reference.roc_auc_score(truth, p), "average_precision": reference.average_precision_score(truth, p)}
-    )
-
-
-@pytest.mark.parametrize("classes", [2, 4])
-def test_standard_errors_are_those_of_leaving_out_one_group_at_a_time(classes):
-    pooled = drawn(classes)
-    count = pooled.groups.count
-    left = [without(pooled, pooled.groups.index == g).scores() for g in range(count)]
-    for name, score in pooled.scores(level=0.9).items():
+@pytest.mark.parametrize(("classes", "names"), [(2, ("auc", "average_precision")), (4, ("macro_auc",))])
+@pytest.mark.parametrize("spread", [False, True], ids=["groups in one fold", "groups in several folds"])
+def test_standard_errors_are_those_of_leaving_out_one_group_at_a_time(classes, names, spread):
+    p, folds, groups = drawn(classes)
+    if spread:
+        folds = np.arange(600) % 3
+    left = []
+    for g in range(groups.count):
+        rows = groups.index != g
+        left.append(pooled(p.kept(rows), folds[rows], Groups.of([groups.names[i] for i in groups.index[rows]])))
+    for name in names:
         values = np.array([scores[name].value for scores in left])
-        se = np.sqrt((count - 1) / count * ((values - values.mean()) ** 2).sum())
-        assert score.se == pytest.approx(se, rel=1e-9), name
-        assert 0 < score.low < score.value < score.high and score.groups == count
-    loss = pooled.scores(level=0.9)["loss"]
-    assert np.log(loss.high / loss.value) == pytest.approx(t.ppf(0.95, loss.df) * loss.se / loss.value)
+        se = np.sqrt((groups.count - 1) / groups.count * ((values - values.mean()) ** 2).sum())
+        assert pooled(p, folds, groups)[name].se == pytest.approx(se, rel=1e-9), name
 
 
-def test_several_classes_have_no_scores_of_an_order():
-    pooled = drawn(4)
-    assert list(pooled.scores()) == ["balanced_accuracy", "accuracy", "loss", "brier"] and pooled.orders() == {}
-    truth = np.eye(4)[pooled.labels]
-    assert pooled.scores()["brier"].value == pytest.approx(((pooled.probabilities - truth) ** 2).sum(1).mean())
+def test_one_fold_alone_is_an_evaluation():
+    p, folds, groups = drawn()
+    for name, score in pooled(p, np.zeros_like(folds), groups).items():
+        one = scored(p, groups)[name]
+        assert (score.value, score.se, score.low, score.high) == pytest.approx(
+            (one.value, one.se, one.low, one.high), rel=1e-9
+        ), name
 
 
-def test_without_groups_each_image_is_its_own():
-    pooled = drawn(grouped=False)
-    scores = pooled.scores()
-    right = (pooled.called == pooled.labels).sum()
-    assert (scores["accuracy"].low, scores["accuracy"].high) == wilson(right, 600)
-    assert scores["average_precision"].groups == BLOCKS and scores["auc"].groups == 600
-    assert scores["average_precision"].se == pytest.approx(
-        drawn(patients=600, grouped=True).scores()["average_precision"].se, rel=0.5
-    )
+def test_images_without_groups_are_left_out_one_by_one_or_in_blocks_within_a_fold():
+    p, _, groups = drawn(images=3000, grouped=False)
+    scores = pooled(p, np.arange(3000) % 3, groups)
+    alone = pooled(p, np.arange(3000) % 3, Groups.of([f"P{i}" for i in range(3000)]))
+    assert scores["average_precision"].groups == scores["auc"].groups == 3000
+    assert scores["auc"].se == alone["auc"].se
+    assert scores["average_precision"].se == pytest.approx(alone["average_precision"].se, rel=0.2)
 
 
-def test_few_groups_and_a_group_that_decides_are_told():
-    assert "9 groups, of which" in drawn(patients=9).scores()["auc"].note
-    pooled = drawn()
-    alone = dataclasses.replace(pooled, labels=(pooled.groups.index == 0).astype(int), folds=np.zeros(600, int))
-    assert alone.scores()["sensitivity"].low is None and "count: too few" in alone.scores()["auc"].note
+def test_a_fold_without_a_class_has_no_order_and_few_groups_no_interval():
+    p, _, groups = drawn()
+    single = pooled(p, np.where(p.labels == 0, 0, 1), groups)
+    assert single["auc"].value is None and single["auc"].low is None and single["accuracy"].low is not None
+    few = pooled(*drawn(patients=9))
+    assert "9 groups, of which" in few["auc"].note and few["auc"].low is None

@@ -137,8 +137,8 @@ def test_a_new_metric_is_one_row(kappa, classes):
 
 @pytest.mark.parametrize("classes, names", [
     (2, "images loss balanced_accuracy accuracy auc sensitivity specificity classes positive majority confusion per_class"),
-    (3, "images loss balanced_accuracy accuracy classes majority confusion per_class"),
-    (7, "images loss balanced_accuracy accuracy classes majority top5_accuracy confusion per_class"),
+    (3, "images loss balanced_accuracy accuracy classes majority macro_auc confusion per_class"),
+    (7, "images loss balanced_accuracy accuracy classes majority macro_auc top5_accuracy confusion per_class"),
 ])  # fmt: skip
 def test_names_in_files_and_their_order_stay(classes, names):
     result = metrics.detailed(np.zeros((4, classes)), np.array([0, 1, 1, 0]), NAMES[:classes], 1 if classes == 2 else -1)

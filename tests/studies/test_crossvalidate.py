@@ -58,7 +58,8 @@ def test_the_numbers_are_those_of_the_files(done):
     rows = read_rows(done.workdir / "eval" / "oof.csv")
     assert found.scores["accuracy"].value == pytest.approx(np.mean([row["label"] == row["predicted"] for row in rows]))
     own = [json.loads((done.workdir / "folds" / row.name / "eval" / "test.json").read_text()) for row in found.rows]
-    assert [row.numbers["auc"] for row in found.rows] == [numbers["auc"] for numbers in own]
+    for name in ("accuracy", "auc", "sensitivity", "loss"):
+        assert [row.numbers[name] for row in found.rows] == pytest.approx([numbers[name] for numbers in own])
     assert found.scores["auc"].value == pytest.approx(np.mean([numbers["auc"] for numbers in own]))
     assert found.spread["accuracy"] == pytest.approx(np.std([numbers["accuracy"] for numbers in own], ddof=1))
     assert (found.images, found.groups, found.folds, found.repeats) == (96, 12, 3, 1)
@@ -141,7 +142,9 @@ def test_networks_that_read_files_in_different_ways_decode_for_themselves(done, 
     wanted = np.array([[*p.probabilities.values()] for p in whole.predict(files)])
     other = whole.members[1]
     other.preprocessing = cnnjax.config.Preprocessing.from_dict({**other.preprocessing.to_dict(), "range": (0.0, 4095.0)})
-    assert np.array([[*p.probabilities.values()] for p in whole.predict(files)]) == pytest.approx(wanted)  # of files of 8 bits
+    assert np.array([[*p.probabilities.values()] for p in whole.predict(files)]) == pytest.approx(
+        wanted
+    )  # of files of 8 bits
 
 
 def test_wrong_uses_are_one_line(done, make, tmp_path):
