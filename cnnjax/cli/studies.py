@@ -5,8 +5,6 @@ import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
 from cnnjax.cli.modes import leave
@@ -76,7 +74,7 @@ def train_seeds(configs: Mapping[int, object], workdir: str, console: Console) -
     """
     places, results = {seed: f"{workdir.rstrip('/')}-seed{seed}" for seed in configs}, {}
     with StopFlag(leave) as stop:
-        from cnnjax import metrics, pages
+        from cnnjax import pages
         from cnnjax.commands.train import train
 
         _set_up(next(iter(configs.values())))
@@ -89,17 +87,9 @@ def train_seeds(configs: Mapping[int, object], workdir: str, console: Console) -
     if not main:
         return
     split = "test" if all(run.test for run in results.values()) else "val"
-    numbers = {seed: run[split] for seed, run in results.items()}
-    shown = metrics.present(numbers.values(), len(next(iter(results.values()))["classes"]))
-    columns = {name: metric for name, metric in shown.items() if metric.higher_is_better is not None}
-    rows = [(str(seed), *(m.text(numbers[seed].get(name)) for name, m in columns.items())) for seed in numbers]
-    for title, of in {"mean": np.mean, "SD": lambda values: np.std(values, ddof=1)}.items():
-        values = {name: [number[name] for number in numbers.values() if number.get(name) is not None] for name in columns}
-        rows.append(
-            (title, *(m.text(float(of(values[name])) if len(values[name]) > 1 else None) for name, m in columns.items()))
-        )
+    classes = len(next(iter(results.values()))["classes"])
     console.message("")
-    console.message(pages.aligned(("seed", *(f"{split} {m.title}" for m in columns.values())), rows))
+    console.message(pages.seeds_table({seed: run[split] for seed, run in results.items()}, split, classes))
     runs = ",".join(shlex.quote(place) for place in places.values())
     console.message(f"\ncompare  {command()} --mode=report --compare={runs}")
 

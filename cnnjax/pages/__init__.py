@@ -22,20 +22,18 @@ from cnnjax.pages.plots import network as network_figure
 from cnnjax.pages.record import Record, read_record
 from cnnjax.pages.report import report_page, write_report
 from cnnjax.pages.tables import (
-    aligned,
     details_text,
     history_header,
     history_row,
     network_table,
     numbers_table,
     positive_text,
+    seeds_table,
     time_text,
 )
 
 __all__ = [
-    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "aligned", "augmentation_section", "check_replaceable",
-    "classes_section", "colours_section", "comparison_page", "crossvalidation_page", "crossvalidation_text", "details_text", "files_section", "groups_section",
-    "history_figure", "history_header", "history_row", "network_figure", "network_table", "numbers_table",
-    "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page", "save_figure", "time_text", "write_page",
-    "write_report",
+    "Augmented", "Page", "Photo", "Pictures", "Record", "Sample", "augmentation_section", "check_replaceable", "classes_section", "colours_section", "comparison_page",
+    "crossvalidation_page", "crossvalidation_text", "details_text", "files_section", "groups_section", "history_figure", "history_header", "history_row", "network_figure", "network_table",
+    "numbers_table", "photos_section", "positive_text", "processing_section", "range_figure", "read_record", "report_page", "save_figure", "seeds_table", "time_text", "write_page", "write_report",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Numbers as plain text, for a terminal and for logs."""
 
+import statistics
 from collections.abc import Sequence
 
 from cnnjax import metrics
@@ -50,6 +51,16 @@ def _metrics_table(splits: dict[str, dict], classes: int) -> str:
     columns = metrics.present(splits.values(), classes)
     rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in splits.items()]
     return aligned(("split", *(m.title for m in columns.values())), rows)
+
+
+def seeds_table(results: dict[int, dict], split: str, classes: int) -> str:
+    """Returns the metrics of several seeds on a split, a row for each, with their mean and standard deviation, as text."""
+    columns = {name: m for name, m in metrics.present(results.values(), classes).items() if m.higher_is_better is not None}
+    rows = [(str(seed), *(m.text(numbers.get(name)) for name, m in columns.items())) for seed, numbers in results.items()]
+    for title, of in {"mean": statistics.mean, "SD": statistics.stdev}.items():
+        values = {name: [numbers[name] for numbers in results.values() if numbers.get(name) is not None] for name in columns}
+        rows.append((title, *(m.text(of(values[name]) if len(values[name]) > 1 else None) for name, m in columns.items())))
+    return aligned(("seed", *(f"{split} {m.title}" for m in columns.values())), rows)
 
 
 def time_text(summary: dict) -> str:
