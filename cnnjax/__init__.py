@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cnnjax.commands.lr_find import lr_find
     from cnnjax.commands.predict import predict
     from cnnjax.commands.report import write_report
+    from cnnjax.commands.robustness import robustness
     from cnnjax.commands.train import train
     from cnnjax.config import Config, load_config
     from cnnjax.errors import Stopped, UserError
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs", "crossvalidate", "describe",
-    "evaluate", "explore", "load", "load_config", "lr_find", "predict", "train", "write_report",
+    "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs",
+    "crossvalidate", "describe", "evaluate", "explore", "load", "load_config", "lr_find", "predict", "robustness", "train",
+    "write_report",
 ]  # fmt: skip
 
 _FROM = {  # name -> module that has it
@@ -52,6 +54,7 @@ _FROM = {  # name -> module that has it
     "load_config": "config",
     "lr_find": "commands.lr_find",
     "predict": "commands.predict",
+    "robustness": "commands.robustness",
     "train": "commands.train",
     "write_report": "commands.report",
 }

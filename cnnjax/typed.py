@@ -13,6 +13,8 @@ def typed(value: Any, kind: Any, name: str) -> Any:
     Raises:
         TypeError: it is of another type; `name` says where.
     """
+    if kind is Any:
+        return value
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         fitting = [part for part in inner if type(value) is part]

@@ -51,6 +51,13 @@ def test_growth_is_measured_in_a_run_of_its_own(tmp_path):
     assert found["memory"][label]["process"] > found["memory"][label]["allocated"] > 1e8
 
 
+@pytest.mark.slow
+def test_pairs_of_equal_networks_are_counted():
+    done = child(["-m", "benchmarks.chance", "--pairs=2", "--cells=160", "--patients=24"], JAX_NUMPY_RANK_PROMOTION="allow")
+    assert done.returncode == 0, done.stderr
+    assert "2 pairs, 12 patients judge each" in done.stdout and re.search(r"\d+ of 20 .*sign flips of patients", done.stdout)
+
+
 def busy(seconds):
     return {"other_cores": seconds, "others": {"make": seconds}}
 

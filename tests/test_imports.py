@@ -19,7 +19,7 @@ FLOORS = {
     "studies": 8,
     "commands": 7,
     "training": 6, "pages": 6,
-    "inference": 5,
+    "inference": 5, "audit": 5,
     "data": 4, "evidence": 4,
     "models": 3, "runs": 3, "checkpoints": 3,
     "augmentation": 2, "runtime": 2, "config": 2,
@@ -27,7 +27,20 @@ FLOORS = {
     "errors": 0, "progress": 0, "streams": 0, "typed": 0,
 }  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
-WITHOUT_JAX = ("pages", "data", "evidence", "runs", "config", "metrics", "errors", "inside", "progress", "streams", "typed")
+WITHOUT_JAX = (
+    "pages",
+    "audit",
+    "data",
+    "evidence",
+    "runs",
+    "config",
+    "metrics",
+    "errors",
+    "inside",
+    "progress",
+    "streams",
+    "typed",
+)
 NEVER = {
     **{room: ACCELERATED for room in WITHOUT_JAX},
     "training": {"matplotlib", "jinja2"},

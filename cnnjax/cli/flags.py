@@ -15,7 +15,19 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "crossvalidate", "explore", "report", "eval", "predict", "describe", "lr_find")
+MODES = (
+    "train",
+    "crossvalidate",
+    "explore",
+    "audit",
+    "report",
+    "eval",
+    "predict",
+    "describe",
+    "lr_find",
+    "evidence",
+    "robustness",
+)
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
@@ -23,9 +35,12 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=crossvalidate --config=configs/malaria.py   trains a network for each fold of the images
     python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
     python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
+    python launch.py --mode=audit --config=configs/malaria.py    looks for leaks and shortcuts; --workdir=runs/malaria --labels: and labels
     python launch.py --mode=lr_find --config=configs/malaria.py  tries learning rates and draws the loss over them
     python launch.py --mode=report --workdir=runs/malaria        writes a run's page; --compare=runs/a,runs/b: of several
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
+    python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
+    python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
@@ -55,9 +70,11 @@ flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
-flags.DEFINE_string("split", "test", "eval: train, val or test", flag_values=FLAGS)
+flags.DEFINE_string("split", "test", "eval, robustness: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
-flags.DEFINE_string("step", "best", "eval, predict: best, latest or the number of a kept checkpoint", flag_values=FLAGS)
+flags.DEFINE_string(
+    "step", "best", "eval, predict, robustness: best, latest or the number of a kept checkpoint", flag_values=FLAGS
+)
 flags.DEFINE_multi_string(
     "input", [], "predict: image file, folder, archive, table or quoted glob; may be repeated", flag_values=FLAGS
 )
@@ -67,13 +84,24 @@ flags.DEFINE_string(
     "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
     flag_values=FLAGS,
 )
-flags.DEFINE_boolean("overwrite", False, "predict: replace the table where it exists", flag_values=FLAGS)
+flags.DEFINE_string(
+    "explain", "", "predict: folder for a picture of each image with the places that speak for its class", flag_values=FLAGS
+)
 flags.DEFINE_boolean(
-    "trust_code", False, "eval, predict: run the Python code of its own that a stranger's run names", flag_values=FLAGS
+    "overwrite", False, "predict: replace the table, and the pictures of --explain, where they exist", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "labels", False, "audit: look for doubtful labels too, which takes a run that is trained", flag_values=FLAGS
+)
+flags.DEFINE_boolean(
+    "trust_code",
+    False,
+    "eval, predict, robustness: run the Python code of its own that a stranger's run names",
+    flag_values=FLAGS,
 )
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
-    "distributed", None, "train, eval: join several processes, found from the environment; default: where Slurm, Open MPI or "
+    "distributed", None, "train, eval, robustness: join several processes, found from the environment; default: where Slurm, Open MPI or "
     "Cloud TPU names several", flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_string(
@@ -117,13 +145,17 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         place = "input" if FLAGS.mode == "predict" or not os.path.exists(left[0]) else "config.data.path"
         flag = "mode" if left[0] in MODES else place
         raise ConfigError(f"what is {left[0]!r}? every argument is a flag, such as --{flag}={left[0]}")
+    if FLAGS.explain and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--explain={FLAGS.explain} is for --mode=predict; a report shows where the network looks by itself"
+        )
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     if FLAGS.fold is not None and FLAGS.mode != "crossvalidate":
         raise ConfigError(
             f"--fold={FLAGS.fold} is for --mode=crossvalidate, not for --mode={FLAGS.mode}; leave one of them out"
         )
-    for key in ("data.path", "data.root", "data.cache_dir", "split.file", "train.init_from"):
+    for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     return overrides

@@ -22,6 +22,9 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     with StopFlag(leave) as stop:  # before the imports, which take seconds
         from cnnjax import pages, runtime, training
         from cnnjax.commands.train import train as train_run
+        from cnnjax.evidence import read_evidence
+        from cnnjax.metrics import present
+        from cnnjax.runs import RunDirectory
 
         runtime.set_up(config)  # before several processes are joined, which starts threads
         if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
@@ -37,10 +40,12 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
     console.message(pages.numbers_table(summary))
+    split = "test" if summary["test"] else "val"
+    if made := read_evidence(RunDirectory(workdir), split):  # a run of an older version that is finished has none
+        console.message(f"\n{pages.intervals_text(split, made, present([summary[split]], len(summary['classes'])))}")
     if len(summary["classes"]) == 2:
         console.message(f"  {pages.positive_text(config.data.positive or summary['classes'][1])}")
     console.message("")
-    split = "test" if summary["test"] else "val"
     console.message(f"time     {pages.time_text(summary)}")
     console.message(f"run      {shown}: report.html (open it in a browser), curves.png, history.csv, eval/{split}.csv")
     named = shlex.quote(str(shown))
@@ -70,6 +75,23 @@ def explore(config, workdir: Path, overrides: Mapping[str, str], console: Consol
     )
     place = (FLAGS.workdir or str(workdir)) + ("-explored" if page.parent != workdir else "")
     console.message(f"train    {_training_command(place, overrides)}")
+
+
+def audit(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Looks for leaks, shortcuts and doubtful labels, and prints what was found and the next command."""
+    with StopFlag(leave) as stop:
+        from cnnjax import pages
+        from cnnjax.commands.audit import audit as audited
+
+        found = audited(config, workdir, labels=FLAGS.labels, overrides=overrides, progress=console, stop=stop)
+    console.message("")
+    console.message(pages.findings_text(found.findings, found.probes))
+    console.message(f"\nwritten  {found.page} (open it in a browser), and its tables in {found.tables}")
+    place = shlex.quote(FLAGS.workdir or str(workdir))
+    if config is not None:
+        console.message(f"train    {command()} --config={FLAGS.config} --workdir={place}")
+    elif not FLAGS.labels:
+        console.message(f"labels   {command()} --mode=audit --workdir={place} --labels")
 
 
 def lr_find(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
@@ -104,20 +126,23 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
     if FLAGS.compare:
         with contextlib.ExitStack() as held:
             runs = [held.enter_context(local_workdir(workdir, "", console))[0] for workdir in FLAGS.compare]
-            page = compare_runs(runs, FLAGS.output or None)
+            page = compare_runs(runs, FLAGS.output or None, console)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
             page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
-    console.message(f"written  {page} (open it in a browser)")
+    numbers = f", {page.with_suffix('.json')} (its numbers)" if FLAGS.compare else ""
+    console.message(f"written  {page} (open it in a browser){numbers}")
 
 
 def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Evaluates a checkpoint on a split and prints the numbers."""
     from cnnjax import pages
     from cnnjax.commands.evaluate import evaluate as evaluated
-    from cnnjax.runs import short_name
+    from cnnjax.evidence import read_evidence
+    from cnnjax.metrics import present
+    from cnnjax.runs import RunDirectory, short_name
 
     _stop_anywhere()
     with joined_processes() as main:
@@ -126,11 +151,45 @@ def evaluate(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
                            progress=told)  # fmt: skip
     if not main:
         return
-    console.message(f"{workdir}, step {result['step']}")
-    console.message(pages.details_text(result))
     kind = f"data-{short_name(FLAGS.data)}" if FLAGS.data else FLAGS.split
     name = kind if FLAGS.step == "best" else f"{kind}-{result['step']}"
+    console.message(f"{workdir}, step {result['step']}")
+    console.message(pages.details_text(result))
+    if made := read_evidence(RunDirectory(workdir), name):
+        console.message(f"\n{pages.intervals_text(name, made, present([result], len(result['classes'])))}")
     console.message(f"\nwritten  {workdir}/eval/{name}.json, {workdir}/eval/{name}.csv (one row per image)")
+
+
+def robustness(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Evaluates a checkpoint on changed images and prints what each change costs."""
+    from cnnjax import pages
+    from cnnjax.commands.robustness import robustness as measured
+
+    _stop_anywhere()
+    with joined_processes() as main:
+        result = measured(workdir, FLAGS.split, FLAGS.step, overrides=overrides, trust_code=FLAGS.trust_code,
+                          progress=console if main else Progress())  # fmt: skip
+    if not main:
+        return
+    console.message(f"{workdir}, step {result.step}: {counted(result.images, 'image')} of {result.of:,} of {result.split}")
+    console.message(pages.robustness_text(result))
+    name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result.step}"
+    console.message(f"\nwritten  {workdir}/eval/{name}-robustness.json")
+    console.message(f"report   {command()} --mode=report --workdir={shlex.quote(str(workdir))}")
+
+
+def evidence(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Computes the evidence of every evaluation of a run anew and prints the intervals."""
+    from cnnjax import pages
+    from cnnjax.commands.evidence import evidence as computed
+
+    _stop_anywhere()
+    found = computed(workdir, overrides)
+    for name, made in found.items():
+        console.message(f"{pages.intervals_text(name, made)}\n")
+    console.message(
+        f"written  {workdir}/eval/NAME-evidence.json of {', '.join(found)}; the page: --mode=report --workdir={workdir}"
+    )
 
 
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
@@ -143,10 +202,12 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, trust_code=FLAGS.trust_code,
-                          progress=console)  # fmt: skip
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
+                          trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
+    if FLAGS.explain:
+        console.message(f"where it looks: {counted(done, 'picture')} in {FLAGS.explain}, each named by its row of the table")
 
 
 def _stop_anywhere() -> None:

@@ -24,7 +24,8 @@ def main(argv: list[str]) -> None:
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
-    if FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find"):
+    configured = FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find")
+    if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
@@ -54,6 +55,8 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
             modes.train(config, workdir, push, console)
         elif FLAGS.mode == "explore":
             modes.explore(config, workdir, overrides, console)
+        elif FLAGS.mode == "audit":
+            modes.audit(config, workdir, {}, console)
         elif FLAGS.mode == "lr_find":
             modes.lr_find(config, workdir, overrides, console)
         else:
@@ -63,9 +66,19 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
 def _with_workdir(overrides: dict[str, str], console: Console) -> None:
     """Runs a mode that starts from a run directory."""
     if not FLAGS.workdir:
-        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run")
+        other = ", or --config=FILE, such as --config=configs/malaria.py:demo" if FLAGS.mode == "audit" else ""
+        raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run{other}")
     with local_workdir(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
-        (modes.evaluate if FLAGS.mode == "eval" else modes.predict)(workdir, overrides, console)
+        if FLAGS.mode == "audit":
+            modes.audit(None, workdir, overrides, console)
+            return
+        chosen = {
+            "eval": modes.evaluate,
+            "evidence": modes.evidence,
+            "predict": modes.predict,
+            "robustness": modes.robustness,
+        }
+        chosen[FLAGS.mode](workdir, overrides, console)
 
 
 def run(argv: list[str]) -> int:

@@ -1,21 +1,28 @@
-"""One verb: write a page with several runs side by side."""
+"""One verb: compare several runs, as a page and as numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnnjax import pages, runs
+from cnnjax import evidence, pages, runs
 from cnnjax.errors import CheckpointError
+from cnnjax.progress import Progress
+
+SHOWN = 6  # answers on the screen; the page has all
 
 
-def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Writes a page with several runs side by side; returns its path.
+def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = None, progress: Progress | None = None) -> Path:
+    """Writes a page with several runs side by side, and its numbers as JSON beside it; returns the path of the page.
+
+    Runs that were judged on the same images are compared in pairs, group by group; runs of one config that differ in the seed alone
+    as trainings of one kind.
 
     Args:
         workdirs: two or more run directories.
         output: the page; default `compare-<names>.html` beside the first of them.
+        progress: is told the answer.
 
     Raises:
-        CheckpointError: fewer than two, one of them holds no run, or the page cannot be written.
+        CheckpointError: fewer than two, one of them holds no run, an image has two labels, or the page cannot be written.
     """
     paths = [Path(workdir) for workdir in workdirs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
@@ -23,8 +30,21 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    records = {name: pages.read_record(runs.RunDirectory(path)) for name, path in zip(names, paths, strict=True)}
+    directories = {name: runs.RunDirectory(path) for name, path in zip(names, paths, strict=True)}
+    records = {name: pages.read_record(directory) for name, directory in directories.items()}
     output = Path(output) if output else paths[0].parent / f"compare-{'-'.join(path.name for path in paths)}.html"
+    numbers = output.with_suffix(".json")
+    if numbers == output or (numbers.exists() and not output.exists()):
+        raise CheckpointError(
+            f"the numbers go to {numbers}, which is something else; name a page that ends in .html with --output=FILE"
+        )
     runs.check_writable(output.parent, "name another place with --output=FILE")
-    pages.write_page(output, pages.comparison_page(records))
+    comparison = evidence.compare(directories)
+    pages.write_page(output, pages.comparison_page(records, comparison))
+    runs.write_json(numbers, comparison.to_dict())
+    progress = progress or Progress()
+    for answer in comparison.answers[:SHOWN]:
+        progress.message(answer)
+    if len(comparison.answers) > SHOWN:
+        progress.message(f"and {len(comparison.answers) - SHOWN} more on the page")
     return output

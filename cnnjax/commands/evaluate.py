@@ -39,28 +39,11 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     progress, run = progress or Progress(), RunDirectory(workdir)
     if data:
         return _evaluate_other(run, str(data), step, overrides or {}, trust_code, progress)
-    if split not in data_lib.SPLITS:
-        raise DataError(f"no split {split!r}; use one of {', '.join(data_lib.SPLITS)}")
-    restored = inference.restore(workdir, step, overrides, trust_code=trust_code)
-    if not run.splits.exists():
-        raise DataError(f"{run} has no {run.splits.name}, without which a test image cannot be told from a training image")
-    _say_maker(restored, progress)
-    if restored.splits_sha256 != data_lib.splits_digest(run.splits):
-        raise DataError(f"{run.splits} is not the split of the checkpoint at step {restored.step}: a test image may be one that it was "
-                        "trained on; restore the file")  # fmt: skip
-    if not run.has_ended():
-        progress.warn(f"{run} has not come to its end; these are its numbers at step {restored.step}")
-    with runtime.all_or_none():
-        own = _own_data(run, restored, overrides or {}, progress)
-    if not len(own.splits[split]):
-        has = ", ".join(name for name in data_lib.SPLITS if len(own.splits[name]))
-        raise DataError(
-            f"this run has no {split} split (split.method={restored.config.split.method}); use --split=one of {has}"
-        )
+    restored, own = inference.open_split(run, split, step, overrides or {}, trust_code=trust_code, progress=progress)
     name = split if step == "best" else f"{split}-{restored.step}"
     evaluation = inference.evaluate_split(
         restored.engine, own, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
-        name=name, step=restored.step, progress=progress)  # fmt: skip
+        name=name, step=restored.step, settings=restored.config.evidence, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
     return evaluation
 
@@ -69,12 +52,20 @@ def _evaluate_other(
     run: RunDirectory, data: str, step: str | int, overrides: Mapping[str, Any], trust_code: bool, progress: Progress
 ) -> Evaluation:
     restored = inference.restore(run.path, step, overrides, trust_code=trust_code)
-    _say_maker(restored, progress)
+    inference.say_maker(restored, progress)
     config = restored.config
     kind, _, name = data.partition(":")
     path = data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
     new = {"source": "tfds", "tfds": name} if kind == "tfds" else {"source": "files", "path": path}
-    fresh = {"path": "", "url": "", "root": "", "columns": (), "label": "", "names": ""}  # not those of the run's own set
+    fresh = {
+        "path": "",
+        "url": "",
+        "root": "",
+        "columns": (),
+        "label": "",
+        "names": "",
+        "metadata": "",
+    }  # not those of the run's own set
     kept = {key: value for key, value in fresh.items() if f"data.{key}" not in overrides}
     section = dataclasses.replace(config.data, **{**kept, **new})
     data_lib.check_path(section)
@@ -86,20 +77,9 @@ def _evaluate_other(
     name = f"data-{short_name(data)}" + ("" if step == "best" else f"-{restored.step}")
     evaluation = inference.evaluate_split(
         restored.engine, other, data_lib.OTHER_SET, batch_size=config.data.batch_size, positive=restored.positive, run=run, name=name,
-        step=restored.step, progress=progress)  # fmt: skip
+        step=restored.step, settings=config.evidence, progress=progress)  # fmt: skip
     runtime.wait_for_all("evaluated")
     return evaluation
-
-
-def _own_data(
-    run: RunDirectory, restored: inference.RestoredNetwork, overrides: Mapping[str, Any], progress: Progress
-) -> data_lib.Dataset:
-    """Returns the data set of a run. What the run alone says is not fetched from an address: the run may be a stranger's."""
-    key, address = data_lib.unfetched(restored.config.data)
-    if address and key not in overrides:
-        raise DataError(f"{run} names {address} as its data, which is not in this machine's cache, and is not fetched for a run alone; name it "
-                        f"with --config.{key}={address}")  # fmt: skip
-    return data_lib.prepare(restored.config, run.path, progress, freeze=False, classes=restored.classes)
 
 
 def _warn_of_shared_images(
@@ -107,7 +87,7 @@ def _warn_of_shared_images(
 ) -> None:
     """Warns of images that the network was trained on, where the run's own set is still there."""
     try:
-        own = _own_data(run, restored, {}, Progress())
+        own = inference.own_data(run, restored, {}, Progress())
     except DataError as error:
         progress.warn(f"not compared with the training images, which cannot be read ({error})")
         return
@@ -116,8 +96,3 @@ def _warn_of_shared_images(
     if count:
         progress.warn(f"{counted(count, 'image')} of {len(rows):,} {'is' if count == 1 else 'are'} among the training images, pixel for pixel: "
                       "the numbers are better than on new images")  # fmt: skip
-
-
-def _say_maker(restored: inference.RestoredNetwork, progress: Progress) -> None:
-    if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
-        progress.warn(warning)

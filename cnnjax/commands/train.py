@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cnnjax import audit, evidence, inference, metrics, models, pages, runs, runtime, training
 from cnnjax import checkpoints as checkpoints_lib
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import inference, metrics, models, pages, runs, runtime, training
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
@@ -96,10 +96,26 @@ class _Training:
             )
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
+            self.leaks: tuple[str, ...] = ()
+            if self.main:
+                self._look_for_leaks()
         runtime.check_same("images or splits", self.data.labels, *self.data.splits.values())
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def _look_for_leaks(self) -> None:
+        """Warns of pictures on several sides of the split and under several labels. Raises DataError for a leak where `audit.stop` is set."""
+        findings, note = audit.look(self.data, turns=self.config.audit.turns)
+        if note:
+            self.progress.message(f"  {note}")
+        told = [finding.text for finding in findings if finding.kind != "groups"]  # of these, preparing has warned
+        for line in told:
+            self.progress.warn(line)
+        leaks = "; ".join(finding.text for finding in findings if finding.is_leak)
+        if leaks and self.config.audit.stop:
+            raise DataError(f"{leaks}; audit.stop refuses to train, --config.audit.stop=False trains nevertheless")
+        self.leaks = tuple(told)
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
@@ -127,10 +143,12 @@ class _Training:
             weights = checkpoints.load(best, {"model": shapes})["model"]
         summary = self._summary(loop, "early" if early else "finished")
         summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
-        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh)
+        engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh, self.plan.network)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
+            summary = dataclasses.replace(summary, intervals=self._intervals(summary))
             pages.save_figure(pages.history_figure(run.read_history(), best, config.name), run.curves)
+            inference.write_typical(run, self.data, self.progress)
             run.write_summary(summary)
             pages.write_report(run.path)
         runtime.wait_for_all("trained")
@@ -201,7 +219,7 @@ class _Training:
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
         """Evaluates every split that has images; returns its numbers by its name."""
-        found = {}
+        found, judged = {}, "test" if len(self.data.splits["test"]) else "val"
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 if self.stop() and not runtime.is_distributed():
@@ -211,14 +229,20 @@ class _Training:
                     )
                 result = inference.evaluate_split(
                     engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
-                    name=name, step=step, progress=self.progress)  # fmt: skip
+                    name=name, step=step, settings=self.config.evidence, progress=self.progress, explain=name == judged)  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)
         return {name: metrics.summarized(result) for name, result in found.items()}
 
+    def _intervals(self, summary: runs.Summary) -> dict[str, dict[str, list[float | None]]]:
+        """Returns the intervals of the splits that people judge a run by."""
+        judged = [name for name in ("val", "test") if getattr(summary, name)]
+        return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
+
     def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
-        return training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        made = training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
+        return dataclasses.replace(made, leaks=self.leaks)
 
     def _write_stopped(self, loop: training.Loop) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""

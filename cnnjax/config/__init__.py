@@ -10,6 +10,7 @@ from cnnjax.config.sections import (
     Augment,
     Config,
     Data,
+    Evidence,
     Image,
     Log,
     Mesh,
@@ -26,7 +27,7 @@ from cnnjax.config.trust import remember, unknown
 from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
-    "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Image", "Log", "Mesh", "Model", "Optimizer",
+    "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer",
     "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
     "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "split_own", "to_json",
     "unknown", "unknown_variant", "validate", "without_effect",

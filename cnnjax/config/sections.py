@@ -53,7 +53,7 @@ class Data(Section):
     label: str = key("", "regular expression; what it matches in a file's path is the class, as '^[a-z]+' in cat.1.jpg; \"\": the class folder")
     class_level: int = key(0, "level of the class folders below data.path, 1 being the first; folders above are the group; 0: it is found",
                            least=0)
-    group: str = key("", "regular expression; what it matches in a file's name is the group (patient); \"\": no groups")
+    group: str = key("", "regular expression; what it matches in a file's name is the group; (?P<patient>...) is the word for one in reports; \"\": no groups")
     max_bad_fraction: float = key(0.01, "fraction of unreadable files, but more than one file, above which a run is refused; 0: any", least=0, most=1)
     partial: bool = key(False, "use the whole files of a .tar that ends early or is damaged; else it is refused")
     sampling: str = key("shuffled", "of the training images: shuffled, each once in an epoch; balanced, each class as often as any other",

@@ -7,7 +7,7 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,15 @@ import numpy as np
 from cnnjax import runs
 from cnnjax.config import Image, Preprocessing
 from cnnjax.data import cache as cache_lib
+from cnnjax.data import duplicates, sources
 from cnnjax.data import images as images_lib
-from cnnjax.data import sources
 from cnnjax.data import splits as splits_lib
 from cnnjax.data.columns import Column
+from cnnjax.data.duplicates import Copies, kept_together
 from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
+from cnnjax.data.metadata import read_metadata
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 
@@ -42,6 +44,8 @@ class Dataset:
         quarantine: (id, reason) of what was left out.
         stream: see `Source`.
         notes: lines about what was understood, decided and left out.
+        sizes: int64 rows -> bytes of their files; None where no listing tells.
+        metadata: name of a column of `data.metadata` -> a text for each image.
     """
 
     images: np.ndarray
@@ -55,6 +59,9 @@ class Dataset:
     stream: Callable[[], Iterator[tuple[int, Reference]]]
     notes: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None  # that made `images`
+    sizes: Callable[[np.ndarray], Sequence[int]] | None = None
+    metadata: Mapping[str, Column] = dataclasses.field(default_factory=dict)
+    copies: Copies | None = None  # pictures that are there more than once, where the split has asked for them
 
     @property
     def used(self) -> np.ndarray:
@@ -118,6 +125,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         progress.message(f"  {line}")
     for line in source.warnings:
         progress.warn(line)
+    metadata = read_metadata(config.data.metadata, source.examples.ids, progress)
     run = runs.RunDirectory(workdir)
     path = run.splits
 
@@ -144,9 +152,12 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
         reasons = ", ".join(f"{n} {r}" for r, n in kinds.most_common())
         progress.warn(f"{counted(len(quarantine), 'file')} left out ({reasons}){where}")
     _check_quarantine(quarantine, len(source.examples) + len(source.rejected), config.data.max_bad_fraction)
-    made = not path.exists()
-    splits = _splits(path, source, usable, config.split, progress, write=freeze)
-    notes = [*source.notes, *source.warnings]
+    made, notes = not path.exists(), [*source.notes, *source.warnings]
+    copies = _copies(source, usable, cache.images, config) if made else None
+    splits = _splits(path, source, usable, config.split, progress, write=freeze, copies=copies)
+    if copies is not None and (line := kept_together(copies, splits)):
+        notes.append(line)
+        progress.message(f"  {line}")
     if made:
         notes.append(splits_lib.reason(config.split, source.examples, [name for name in splits if len(splits[name])]))
         progress.message(f"  {notes[-1]}")
@@ -163,7 +174,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if shared := _shared_groups(source, splits):  # not a note: the report finds it in `splits.csv`
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
-                   cache.facts, quarantine, source.stream, tuple(notes), made_by)  # fmt: skip
+                   cache.facts, quarantine, source.stream, tuple(notes), made_by, source.sizes, metadata, copies)  # fmt: skip
 
 
 def _check_quarantine(quarantine: Sequence[tuple[str, str]], files: int, most: float) -> None:
@@ -199,14 +210,25 @@ def _shared_groups(source: Source, splits: dict[str, np.ndarray]) -> str:
             "better than on new groups; --config.split.method=grouped keeps groups apart")  # fmt: skip
 
 
-def _splits(path: Path, source: Source, usable: np.ndarray, config, progress: Progress, *, write: bool
+def _copies(source: Source, usable: np.ndarray, images: np.ndarray, config) -> Copies | None:
+    """Pictures that are there more than once, where a new split is to keep them together."""
+    method = splits_lib.resolved(config.split.method, source.examples)
+    if not config.split.keep_duplicates_together or config.split.file or method.startswith("tutorial"):
+        return None
+    return duplicates.find(images, np.flatnonzero(usable), most=duplicates.QUICK, turns=config.audit.turns)
+
+
+def _splits(path: Path, source: Source, usable: np.ndarray, config, progress: Progress, *, write: bool, copies: Copies | None = None
             ) -> dict[str, np.ndarray]:  # fmt: skip
     """Rows of each split, by the file at `path` or made anew; `usable` is bool [examples]."""
     good = np.flatnonzero(usable)
     if path.exists():
         return _frozen(path, source, good, config, progress)
     examples = source.examples.where(usable)
-    assigned = splits_lib.assign(examples, source.classes, config, progress.warn)
+    same = None
+    if copies is not None and len(copies.same.pairs):
+        same = duplicates.sets(np.searchsorted(good, copies.same.pairs), len(good))
+    assigned = splits_lib.assign(examples, source.classes, config, progress.warn, same)
     if write:
         splits_lib.write(path, examples, assigned, source.classes)
     return splits_lib.by_split(good, assigned)

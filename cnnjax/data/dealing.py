@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from cnnjax.data.columns import table
+from cnnjax.data.duplicates import joined_groups
 from cnnjax.data.examples import Example
 from cnnjax.errors import DataError
 from cnnjax.progress import counted
@@ -20,13 +21,16 @@ def order_of(seed: int | str, names: Iterable[str]) -> np.ndarray:
     return digests.order()
 
 
-def whole_groups(examples: Sequence[Example], fractions: Sequence[float], seed: int | str) -> np.ndarray:
+def whole_groups(
+    examples: Sequence[Example], fractions: Sequence[float], seed: int | str, same: np.ndarray | None = None
+) -> np.ndarray:
     """Deals whole groups in the seed's order, then moves and swaps them while that brings every part nearer to its share of every class.
 
     Args:
         examples: each with a group.
         fractions: of the images, for each part.
         seed: of the order.
+        same: int64 [n], the first example with the same picture: their groups are dealt as one.
 
     Returns:
         int [n], the part of each example.
@@ -38,6 +42,9 @@ def whole_groups(examples: Sequence[Example], fractions: Sequence[float], seed: 
     if without:
         raise DataError(f"no group for {counted(len(without), 'image')}, such as {without[0]!r}; set --config.data.group to a "
                         "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
+    if same is not None:
+        together = joined_groups([example.group for example in examples], same)
+        examples = [example._replace(group=group) for example, group in zip(examples, together, strict=True)]
     groups = sorted({example.group for example in examples})
     groups = [groups[i] for i in order_of(seed, groups)]
     if len(groups) < len(fractions):

@@ -81,6 +81,9 @@ class Source:
     rejected: tuple[tuple[str, str], ...] = ()  # (id, reason) of files that are never read
     notes: tuple[str, ...] = ()  # what was understood, one line each
     warnings: tuple[str, ...] = ()  # what was left out, one line each
+    sizes: Callable[[np.ndarray], Sequence[int]] | None = (
+        None  # int64 indices -> bytes of their files, where a listing has them
+    )
 
     def labels(self) -> np.ndarray:
         """int32 [examples]."""

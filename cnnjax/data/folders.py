@@ -67,6 +67,7 @@ def labelled(config, place: str, files: Files) -> Source:
         rejected,
         layout_lib.parts_line(layout),
         warnings,
+        _sizes(files, numbers),
     )
 
 
@@ -139,7 +140,12 @@ def source_of(config, files: Files, classes: tuple[str, ...], labels: Mapping[in
     listed = Examples.of(examples())
     numbers = np.asarray(kept)
     facts = ((e.id, e.label, files.facts(place)) for e, place in zip(listed, placed(numbers, files.places), strict=True))
-    return Source(classes, listed, digest(facts), references(files, "", listed.ids, numbers))
+    return Source(classes, listed, digest(facts), references(files, "", listed.ids, numbers), sizes=_sizes(files, numbers))
+
+
+def _sizes(files: Files, numbers: np.ndarray) -> Callable[[np.ndarray], Sequence[int]] | None:
+    """Returns what tells the bytes of examples, by the number of each one's file; None where the listing is without."""
+    return (lambda rows: files.places[0].take(numbers[rows])) if files.sized else None
 
 
 def _bare(layout: Layout, files: Files, others: np.ndarray) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnjax import runs
 from cnnjax.data import cache as cache_lib
-from cnnjax.data import sources
+from cnnjax.data import duplicates, sources
 from cnnjax.data.columns import table
 from cnnjax.data.dataset import preprocessing
 from cnnjax.data.dealing import order_of, whole_groups
@@ -88,7 +88,7 @@ def prepare_folds(config, workdir, progress: Progress, *, freeze: bool, stop: Ca
     cache = cache_lib.build(source, preprocessing(config.image), directory=config.data.cache_dir, progress=progress,
                             workers=config.runtime.workers, stop=stop)  # fmt: skip
     reasons = cache.facts["reason"]
-    examples = source.examples.where(np.fromiter((not reason for reason in reasons), bool, len(reasons)))
+    usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
     run, split = runs.RunDirectory(workdir), config.split
     held = read_folds(run) if run.folds_table.exists() else None
     if held and (held.count != split.folds or len(held.parts) > split.repeats):
@@ -96,11 +96,13 @@ def prepare_folds(config, workdir, progress: Progress, *, freeze: bool, stop: Ca
                         f"{split.repeats}; use another --workdir, or --config.split.folds={held.count} "
                         f"--config.split.repeats={len(held.parts)}")  # fmt: skip
     if held:
-        examples = _held(run, held, examples, progress)
-    else:
+        usable = _held(run, held, source.examples, usable, progress)
+    examples = source.examples.where(usable)
+    if not held:
         progress.message(f"  {_reason(split, examples)}")
     begun = len(held.parts) if held else 0
-    made = [_divided(examples, source.classes, split, repeat) for repeat in range(begun, split.repeats)]
+    same = _same(cache.images, np.flatnonzero(usable), config, progress) if begun < split.repeats else None
+    made = [_divided(examples, source.classes, split, repeat, same) for repeat in range(begun, split.repeats)]
     parts = np.stack([*(held.parts if held else ()), *made]).astype(np.int32)
     labels = [source.classes[label] for label in examples.labels]
     folds = Folds(examples.ids, labels, examples.groups, parts, split.folds)
@@ -134,17 +136,18 @@ def read_folds(run: runs.RunDirectory) -> Folds:
     return Folds(ids.array[:size].to_pylist(), (), groups.array[:size].to_pylist(), parts, int(parts.max()) + 1)
 
 
-def _held(run: runs.RunDirectory, held: Folds, examples: Examples, progress: Progress) -> Examples:
-    """The examples of `folds.csv`. Raises DataError where the data is without one of them."""
+def _held(run: runs.RunDirectory, held: Folds, examples: Examples, usable: np.ndarray, progress: Progress) -> np.ndarray:
+    """Marks the examples of `folds.csv`, bool [examples]. Raises DataError where the data is without one of them."""
     own = set(held.ids)
-    found = examples.where(np.fromiter((id in own for id in examples.ids), bool, len(examples)))
-    if len(found) < len(held.ids) or list(found.ids) != held.ids:
-        missing = own - set(found.ids)
+    known = usable & np.fromiter((id in own for id in examples.ids), bool, len(examples))
+    found = list(examples.where(known).ids)
+    if found != held.ids:
+        missing = own - set(found)
         raise DataError(f"the data is without {counted(len(missing), 'image')} of {run.folds_table}, such as {min(missing, default='')!r}; name the "
                         "data of this cross-validation with --config.data.path=PATH, or start another with --workdir=DIR")  # fmt: skip
-    if left := len(examples) - len(found):
+    if left := int(usable.sum() - known.sum()):
         progress.warn(f"{counted(left, 'image')} left out, not in {run.folds_table}")
-    return found
+    return known
 
 
 def _reason(split, examples: Examples) -> str:
@@ -164,7 +167,18 @@ def _method(split, examples: Examples) -> str:
     return "grouped" if any(examples.groups) else "stratified"
 
 
-def _divided(examples: Examples, classes: Sequence[str], split, repeat: int) -> np.ndarray:
+def _same(images: np.ndarray, rows: np.ndarray, config, progress: Progress) -> np.ndarray:
+    """The first of `rows` with the same picture, int64 [rows], where these stay together; else each is its own."""
+    if not config.split.keep_duplicates_together:
+        return np.arange(len(rows))
+    pairs = duplicates.find(images, rows, most=duplicates.QUICK, turns=config.audit.turns).same.pairs
+    if len(pairs):
+        progress.message(f"  {counted(len(pairs), 'pair')} of the same picture {'is' if len(pairs) == 1 else 'are'} kept in one fold "
+                         "(split.keep_duplicates_together)")  # fmt: skip
+    return duplicates.sets(np.searchsorted(rows, pairs), len(rows))
+
+
+def _divided(examples: Examples, classes: Sequence[str], split, repeat: int, same: np.ndarray) -> np.ndarray:
     """The fold of each example, int [n]."""
     seed, count = f"{split.seed}/fold {repeat}", split.folds
     grouped = _method(split, examples) == "grouped"
@@ -175,12 +189,14 @@ def _divided(examples: Examples, classes: Sequence[str], split, repeat: int) -> 
             f"{counted(distinct, unit)} cannot be kept apart in {count} folds; {_fewer(distinct, count, advice)}"
         )
     if grouped:
-        folds = whole_groups(examples, [1 / count] * count, seed)
+        folds = whole_groups(examples, [1 / count] * count, seed, same)
     else:
         order = order_of(seed, examples.ids)
+        order = order[same[order] == order]  # copies go where the first of them goes
         order = order[np.argsort(examples.labels[order], kind="stable")]
-        folds = np.empty(len(examples), np.int64)
-        folds[order] = np.arange(len(examples)) % count
+        folds = np.zeros(len(examples), np.int64)
+        folds[order] = np.arange(len(order)) % count
+        folds = folds[same]
     present = np.zeros((count, len(classes)), bool)
     present[folds, examples.labels] = True
     if not present.all():

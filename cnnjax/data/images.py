@@ -188,11 +188,25 @@ def _nearest(pixels: np.ndarray, out: np.ndarray) -> None:
 
 def _pad(pixels: np.ndarray, out: np.ndarray) -> None:
     """Bilinear with the aspect kept, centred on black."""
-    scale = min(out.shape[0] / pixels.shape[0], out.shape[1] / pixels.shape[1])
-    height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
-    top, left = (out.shape[0] - height) // 2, (out.shape[1] - width) // 2
     out[:] = 0
-    _bilinear(pixels, out[top : top + height, left : left + width])
+    _bilinear(pixels, out[_centred(pixels.shape[:2], out.shape[:2])])
+
+
+def _centred(own: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
+    scale = min(shape[0] / own[0], shape[1] / own[1])
+    sides = [max(round(side * scale), 1) for side in own]
+    return tuple(slice((whole - side) // 2, (whole - side) // 2 + side) for whole, side in zip(shape, sides, strict=True))
+
+
+def shown_part(own: tuple[int, int], shape: tuple[int, int], method: str) -> tuple[slice, slice]:
+    """Returns the rows and columns of a resized image that show something of the file: for `pad` those without the black.
+
+    Args:
+        own: height and width of the file's image.
+        shape: height and width of the resized image.
+        method: as in `decode_resized`.
+    """
+    return _centred(own, shape) if method == "pad" else (slice(0, shape[0]), slice(0, shape[1]))
 
 
 RESIZES = {"bilinear": _bilinear, "nearest": _nearest, "pad": _pad}  # uint8 [h, w, 3] -> all of uint8 [height, width, 3]

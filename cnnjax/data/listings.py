@@ -98,6 +98,7 @@ class Files:
     stream: Callable[[], Iterator[tuple[int, Reference]]] | None = None
     warnings: list[str] = dataclasses.field(default_factory=list)
     ending: str = ""
+    sized: bool = True  # the first of `places` is the bytes of a file
 
 
 def list_files(path: Path, page: str = "", *, partial: bool = False) -> Files:

@@ -9,6 +9,7 @@ import numpy as np
 from cnnjax.config import Data, Preprocessing
 from cnnjax.data import cache, sources
 from cnnjax.data.dataset import Dataset
+from cnnjax.data.metadata import read_metadata
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 
@@ -30,6 +31,7 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
         DataError: no class or no image in common, and what `sources.open_source` and `cache.build` raise.
     """
     source = sources.open_source(dataclasses.replace(section, classes=()), progress)
+    metadata = read_metadata(section.metadata, source.examples.ids, progress)
     for line in source.notes:
         progress.message(f"  {line}")
     for line in source.warnings:
@@ -55,7 +57,7 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
     if not len(rows):
         raise DataError(f"no image of {section.path} can be used")
     return Dataset(found.images, labels, source.examples.ids, source.examples.groups, classes, {NAME: rows}, found.facts, quarantine,
-                   source.stream, preprocessing=preprocessing)  # fmt: skip
+                   source.stream, preprocessing=preprocessing, sizes=source.sizes, metadata=metadata)  # fmt: skip
 
 
 def shared_images(one: Dataset, rows: np.ndarray, other: Dataset, other_rows: np.ndarray) -> int:

@@ -24,9 +24,8 @@ from cnnjax.errors import DataError
 NAMES = ("train", "val", "test")
 
 
-def assign(
-    examples: Sequence[Example], classes: Sequence[str], config, warn: Callable[[str], None] = lambda line: None
-) -> list[str]:
+def assign(examples: Sequence[Example], classes: Sequence[str], config, warn: Callable[[str], None] = lambda line: None,
+           same: np.ndarray | None = None) -> list[str]:  # fmt: skip
     """The split of each example, by the `split` section of the config; "" of those that `split.file` leaves out.
 
     Args:
@@ -34,6 +33,8 @@ def assign(
         classes: names in label order.
         config: the `split` section.
         warn: hears what of `split.file` does not match.
+        same: int64 [examples], the first example with the same picture, from `duplicates.sets`: they go to one split, where the method
+            is stratified or grouped.
 
     Raises:
         DataError: a split without a single example of some class, or what a method or a file needs is missing.
@@ -43,7 +44,7 @@ def assign(
         for line in lines:
             warn(line)
     else:
-        splits = METHODS[config.method](examples, config)
+        splits = METHODS[config.method](examples, config, same)
     present = set(zip((example.label for example in examples), splits, strict=True))
     for split in NAMES:
         wanted = split == "train" or split in splits or (getattr(config, split) > 0 and not config.file)
@@ -104,30 +105,35 @@ def _labels(examples: Sequence[Example]) -> np.ndarray:
     return np.fromiter((example.label for example in examples), np.int32, len(examples))
 
 
-def _stratified(examples: Sequence[Example], config) -> list[str]:
+def _stratified(examples: Sequence[Example], config, same: np.ndarray | None = None) -> list[str]:
     ids = (example.id for example in examples)
-    return _cut(ids, _labels(examples), config.seed, val=config.val, test=config.test)
+    return _cut(ids, _labels(examples), config.seed, same, val=config.val, test=config.test)
 
 
-def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, **fractions: float) -> list[str]:
-    """Each class is divided on its own, by rounded fractions of `val` and `test`."""
+def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, same: np.ndarray | None, **fractions: float) -> list[str]:
+    """Each class is divided on its own, by rounded fractions of `val` and `test`; a picture goes where the first of `same` goes."""
     splits = ["train"] * len(labels)
+    same = np.arange(len(labels)) if same is None else same
+    sizes = np.bincount(same, minlength=len(labels))
     order = order_of(seed, ids)
+    order = order[sizes[order] > 0]
     ordered = labels[order]
     for label in np.unique(labels):
         own = order[ordered == label]
-        val, test = (round(fractions[name] * len(own)) for name in ("val", "test"))
-        for i in own[:test]:
+        seen = sizes[own].cumsum()
+        val, test = (round(fractions[name] * sizes[own].sum()) for name in ("val", "test"))
+        first, last = np.searchsorted(seen - sizes[own], (test, test + val))
+        for i in own[:first]:
             splits[i] = "test"
-        for i in own[test : test + val]:
+        for i in own[first:last]:
             splits[i] = "val"
-    return splits
+    return [splits[i] for i in same]
 
 
-def _grouped(examples: Sequence[Example], config) -> list[str]:
+def _grouped(examples: Sequence[Example], config, same: np.ndarray | None = None) -> list[str]:
     """Whole groups, by the fractions of the splits that have one."""
     used = [name for name in NAMES if config[name] > 0]
-    parts = whole_groups(examples, [config[name] for name in used], config.seed)
+    parts = whole_groups(examples, [config[name] for name in used], config.seed, same)
     return [used[part] for part in parts]
 
 
@@ -137,7 +143,7 @@ def _by_id(examples: Sequence[Example]) -> np.ndarray:
     return ids.order()
 
 
-def _tutorial(examples: Sequence[Example], config) -> list[str]:
+def _tutorial(examples: Sequence[Example], config, same=None) -> list[str]:
     """Keras' `ImageDataGenerator(validation_split)`: the first names of each class, sorted, are validation."""
     counts = Counter(example.label for example in examples)
     left = {label: int(config.val * count) for label, count in counts.items()}
@@ -149,7 +155,7 @@ def _tutorial(examples: Sequence[Example], config) -> list[str]:
     return splits
 
 
-def _tutorial_shuffled(examples: Sequence[Example], config) -> list[str]:
+def _tutorial_shuffled(examples: Sequence[Example], config, same=None) -> list[str]:
     """Keras' `image_dataset_from_directory(validation_split, seed)`: all names shuffled, the last are validation."""
     order = _by_id(examples)
     order = order[np.argsort(_labels(examples)[order], kind="stable")]
@@ -173,7 +179,7 @@ class _Shares:
         return getattr(self, name)
 
 
-def _official(examples: Sequence[Example], config) -> list[str]:
+def _official(examples: Sequence[Example], config, same: np.ndarray | None = None) -> list[str]:
     """Returns the split of the data set itself. A missing part is cut from train, in whole groups where all have one, else by class."""
     given = Counter(example.split for example in examples)
     if given[""] or not given["train"]:
@@ -183,17 +189,20 @@ def _official(examples: Sequence[Example], config) -> list[str]:
     cut = {name: 0.0 if given[name] else config[name] for name in ("val", "test")}
     inside = np.flatnonzero([name == "train" for name in splits])
     own = [examples[i] for i in inside]
+    if same is not None:
+        _, first, which = np.unique(same[inside], return_index=True, return_inverse=True)
+        same = first[which]
     if any(cut.values()) and all(example.group for example in own):
-        parts = _grouped(own, _Shares(1 - cut["val"] - cut["test"], **cut, seed=config.seed))
+        parts = _grouped(own, _Shares(1 - cut["val"] - cut["test"], **cut, seed=config.seed), same)
     else:
-        parts = _cut((example.id for example in own), _labels(own), config.seed, **cut)
+        parts = _cut((example.id for example in own), _labels(own), config.seed, same, **cut)
     for i, part in zip(inside, parts, strict=True):
         splits[i] = part
     return splits
 
 
-def _auto(examples: Sequence[Example], config) -> list[str]:
-    return METHODS[resolved("auto", examples)](examples, config)
+def _auto(examples: Sequence[Example], config, same: np.ndarray | None = None) -> list[str]:
+    return METHODS[resolved("auto", examples)](examples, config, same)
 
 
 METHODS = {"auto": _auto, "stratified": _stratified, "grouped": _grouped, "tutorial": _tutorial,

@@ -174,7 +174,13 @@ def cell_files(tables: Sequence[Table], column: str) -> Files:
     names, *places = in_columns(rows(), "string", "int32", "int64")
     facts = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     return Files(
-        names, places, lambda place: (*facts[place[0]], place[1]), [], _no_reference, stream=lambda: _stream(tables, column)
+        names,
+        places,
+        lambda place: (*facts[place[0]], place[1]),
+        [],
+        _no_reference,
+        stream=lambda: _stream(tables, column),
+        sized=False,
     )
 
 

@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,26 +66,40 @@ def read_table(run: RunDirectory, name: str) -> Table:
     if evaluation is None or not path.exists():
         raise CheckpointError(f"{run} has no evaluation {name!r}; write it with --mode=eval --workdir={run}")
     run.sealed.check(path)
+    unit = unit_of(run.read_config()["data"])
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            header, *rows = csv.reader(file)
-        return _table(
-            [text_of_cell(cell) for cell in header],
-            rows,
-            evaluation.classes,
-            evaluation.positive,
-            unit_of(run.read_config()["data"]),
-        )
+        return _table(_columns(path), evaluation.classes, evaluation.positive, unit)
     except (ValueError, LookupError, csv.Error, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} is damaged ({reason}); write it anew with --mode=eval --workdir={run}") from None
 
 
-def _table(header: Sequence[str], rows: list[list[str]], classes: Sequence[str], positive: str, unit: str) -> Table:
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True))  # a row of another length is a ValueError
+def _columns(path: Path) -> dict[str, Any]:
+    """Returns the columns of a table by name: texts, as Arrow arrays, and numbers, float64 [n]."""
+    from pyarrow import csv as arrow  # holds a column in its own bytes; a million rows of the csv module are a gigabyte
+
+    with open(path, newline="", encoding="utf-8") as file:
+        header = next(csv.reader(file), [])
+    names = [text_of_cell(cell) for cell in header]
+    if len(set(names)) < len(names):
+        raise ValueError("two columns have one name")
+    numbers = {cell for cell, name in zip(header, names, strict=True) if name.startswith(("p_", "z_"))}
+    options = arrow.ConvertOptions(
+        column_types={cell: "float64" if cell in numbers else "string" for cell in header}, strings_can_be_null=False
+    )
+    table = arrow.read_csv(path, parse_options=arrow.ParseOptions(newlines_in_values=True), convert_options=options)
+    if table.column_names != header:
+        raise ValueError("the header is not that of a table")
+    read = (column.to_numpy() if cell in numbers else column for cell, column in zip(header, table.columns, strict=True))
+    return dict(zip(names, read, strict=True))
+
+
+def _table(columns: Mapping[str, Any], classes: Sequence[str], positive: str, unit: str) -> Table:
     missing = [name for name in ("id", "group", "label", "predicted", *(f"p_{c}" for c in classes)) if name not in columns]
     if missing:
         raise ValueError(f"the column {missing[0]} is missing")
+    if not len(columns["id"]):
+        raise ValueError("no row")
     index = {name: i for i, name in enumerate(classes)}
     labels, predicted = (_of_names(columns[name], index) for name in ("label", "predicted"))
     p = _numbers(columns, [f"p_{c}" for c in classes])
@@ -108,26 +123,26 @@ def _table(header: Sequence[str], rows: list[list[str]], classes: Sequence[str],
     )
 
 
-def _texts(column: Sequence[str]) -> list[str]:
-    # The pattern is searched where its first letter is: most names hold no apostrophe.
-    return [text_of_cell(text) if "'" in text else text for text in column]
+def _texts(column: Any) -> list[str]:
+    return [text_of_cell(text) if "'" in text else text for text in column.to_pylist()]
 
 
-def _of_names(column: Sequence[str], index: dict[str, int]) -> np.ndarray:
-    codes = {cell: index[text_of_cell(cell)] for cell in set(column)}  # KeyError: not a class
-    return np.fromiter((codes[cell] for cell in column), np.int64, len(column))
+def _of_names(column: Any, index: Mapping[str, int]) -> np.ndarray:
+    coded = column.combine_chunks().dictionary_encode()
+    places = np.array(
+        [index[text_of_cell(text)] for text in coded.dictionary.to_pylist()], np.int64
+    )  # KeyError: not a class
+    return places[coded.indices.to_numpy()]
 
 
-def _numbers(columns: dict[str, Sequence[str]], names: Sequence[str]) -> np.ndarray:
-    values = np.empty((len(columns[names[0]]), len(names)))
-    for i, name in enumerate(names):
-        values[:, i] = np.array(columns[name], np.float64)
+def _numbers(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+    values = np.stack([columns[name] for name in names], axis=1)
     if not np.isfinite(values).all():
         raise ValueError("a number is not finite")
     return values
 
 
-def unit_of(data: dict[str, Any]) -> str:
+def unit_of(data: Mapping[str, Any]) -> str:
     """Returns what a group of images is called: the name of a named group in `data.group`, as in `(?P<patient>C\\d+)`, else "group".
 
     Of a table, "patient" where the column that `data.columns` names for groups says so.

@@ -2,27 +2,19 @@
 
 from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
 from cnnjax.inference.classifier import Classifier, Prediction
+from cnnjax.inference.corruptions import CHANGES, corrupted
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
 from cnnjax.inference.ensemble import Ensemble, load
 from cnnjax.inference.evaluation import evaluate_split
+from cnnjax.inference.explanation import Explainer
+from cnnjax.inference.opened import open_split, own_data, say_maker
+from cnnjax.inference.overlays import OverlayFiles
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.run import Run
+from cnnjax.inference.unlike import write_typical
 
 __all__ = [
-    "Classifier",
-    "Engine",
-    "Ensemble",
-    "EvalBatches",
-    "Prediction",
-    "RestoredNetwork",
-    "Run",
-    "compile_logits",
-    "evaluate_split",
-    "evaluated",
-    "iterate",
-    "load",
-    "logits_step",
-    "own_part",
-    "put",
-    "restore",
-]
+    "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "OverlayFiles", "Prediction",
+    "RestoredNetwork", "Run", "compile_logits", "corrupted", "evaluate_split", "evaluated", "iterate", "load", "logits_step",
+    "open_split", "own_data", "own_part", "put", "restore", "say_maker", "write_typical",
+]  # fmt: skip

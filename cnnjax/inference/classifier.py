@@ -6,7 +6,7 @@ import functools
 import io
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from cnnjax import metrics, models, runtime
 from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
 from cnnjax.inference.engine import logits_step
+from cnnjax.inference.explanation import AT_ONCE, Explainer, stretched
 from cnnjax.inference.restoring import RestoredNetwork, restore
+from cnnjax.inference.unlike import unlike
 from cnnjax.kernels import Ops
+from cnnjax.runs import RunDirectory, Typical, read_typical
 
-AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
+BYTES_AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
 
 ImageLike = str | bytes | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -36,12 +39,15 @@ class Prediction:
         predicted: name of the most probable class; "" where the file cannot be read.
         probabilities: class name -> probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
+        unlike: how unlike the training images it is: above 1 is one validation image in a hundred. None where it cannot be read, and
+            for runs without `typical.json`.
     """
 
     path: str
     predicted: str
     probabilities: dict[str, float]
     error: str = ""
+    unlike: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON holds them."""
@@ -56,10 +62,12 @@ class Classifier:
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
+        typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork):
-        self._restored = restored
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None):
+        self._restored, self.typical = restored, typical
+        self._unlike = unlike(typical) if typical else None
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -94,8 +102,7 @@ class Classifier:
         Raises:
             DataError: an array that is not an image.
         """
-        images = [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
-        return list(self.stream(images))
+        return list(self.stream(_listed(images)))
 
     def stream(self, images: Sequence[ImageLike]) -> Iterator[Prediction]:
         """Predicts as `predict` does, one result at a time; memory does not grow with the number of files."""
@@ -110,20 +117,20 @@ class Classifier:
                 names.append(name)
                 yield reference
 
-        for p, called, facts in self.chunks(references(), count):
-            for q, label, fact in zip(p.tolist(), called, facts, strict=True):
+        for p, called, apart, facts in self.chunks(references(), count):
+            for q, label, far, fact in zip(p.tolist(), called, apart, facts, strict=True):
                 name = names.popleft()
                 if fact["reason"]:
                     yield Prediction(name, "", {}, fact["reason"])
                 else:
-                    yield Prediction(name, self.classes[label], dict(zip(self.classes, q, strict=True)))
+                    yield Prediction(name, self.classes[label], dict(zip(self.classes, q, strict=True)), unlike=far)
 
     def chunks(
         self, references: Iterable[data_lib.Reference], count: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence]]:
-        """Yields what `read` returns, and facts, of files of which there are `count`, some at a time."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, list, Sequence]]:
+        """Yields what `read` and `apart` return, and facts, of files of which there are `count`, some at a time."""
         for pixels, facts in self.decoded(references, count):
-            yield *self.read(pixels), facts
+            yield *self.read(pixels), self.apart(pixels), facts
 
     def decoded(self, references: Iterable[data_lib.Reference], count: int) -> Iterator[tuple[np.ndarray, Sequence]]:
         """Yields the network's input, uint8 [some, height, width, 3], and facts of files, some at a time."""
@@ -134,6 +141,10 @@ class Classifier:
         """Returns probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
         p = metrics.probabilities(self._restored.engine.logits(pixels))
         return p, p.argmax(1)
+
+    def apart(self, pixels: np.ndarray) -> list[float | None]:
+        """Returns how unlike the training images each of uint8 [n, height, width, 3] is; None for runs without `typical.json`."""
+        return self._unlike(pixels).tolist() if self._unlike else [None] * len(pixels)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
@@ -154,7 +165,7 @@ class Classifier:
         if not len(images):
             return np.empty((0, len(self.classes)))
         shape, method = self.preprocessing.shape, self.preprocessing.resize
-        step = max(AT_ONCE // (3 * math.prod(shape)), 1)
+        step = max(BYTES_AT_ONCE // (3 * math.prod(shape)), 1)
         parts = []
         for at in range(0, len(images), step):
             part = images[at : at + step]
@@ -162,6 +173,65 @@ class Classifier:
                 part = np.stack([data_lib.resize(image, shape, method) for image in part])
             parts.append(self.read(part)[0])
         return np.concatenate(parts)
+
+    def explain(self, images: ImageLike | Iterable[ImageLike]) -> list[np.ndarray]:
+        """Shows where the network looks: which places of each image speak for the class that it is given.
+
+        Args:
+            images: as for `predict`.
+
+        Returns:
+            For each image float32 [h, w] in [0, 1], of its own height and width; see `Explainer`. 0: the place does not speak for the class.
+
+        Raises:
+            DataError: an image that cannot be read, or a network without a map of places.
+        """
+        if self.unexplained:
+            raise DataError(f"explain cannot show where this network looks: {self.unexplained}")
+        images = _listed(images)
+        for number, prediction in enumerate(predictions := self.predict(images), 1):
+            if prediction.error:
+                raise DataError(
+                    f"image {number} ({prediction.path or 'an array'}) cannot be read: {prediction.error}; leave it out"
+                )
+        found: list[np.ndarray] = []
+        for at in range(0, len(images), AT_ONCE):
+            part = slice(at, at + AT_ONCE)
+            names = [prediction.predicted for prediction in predictions[part]]
+            looked = self.look(list(map(_reference, images[part])), names, lambda image: image.shape[:2])
+            found += [stretched(heat, shape) for shape, heat in looked]
+        return found
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        return Explainer(self._restored.engine)
+
+    @property
+    def unexplained(self) -> str:
+        """Why `explain` does not work for this network; "" where it does."""
+        return self._explainer.reason
+
+    def look(self, references: Sequence[data_lib.Reference], names: Sequence[str], keep: Callable[[np.ndarray], Any]
+             ) -> list[tuple[Any, np.ndarray]]:  # fmt: skip
+        """Computes maps of a few files.
+
+        Args:
+            references: up to `AT_ONCE` files that can be read.
+            names: for each the class whose places are shown.
+            keep: uint8 [h, w, 3], the image of the file -> what the caller needs of it.
+
+        Returns:
+            (what `keep` returned, float32 map in [0, 1] of the image's part of what the network sees).
+        """
+        how, kept, parts = self.preprocessing, [], []
+        pixels = np.empty((len(references), *how.shape, 3), np.uint8)
+        for reference, out in zip(references, pixels, strict=True):
+            image = data_lib.decode(reference.read(), how.range)
+            data_lib.resize(image, how.shape, how.resize, out)
+            kept.append(keep(image))
+            parts.append(data_lib.shown_part(image.shape[:2], how.shape, how.resize))
+        maps = self._explainer.maps(pixels, [self.classes.index(name) for name in names])
+        return [(own, heat[part]) for own, heat, part in zip(kept, maps, parts, strict=True)]
 
     def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
         """Computes logits; a pure function for `jax.jit`, `jax.grad` and `jax.vmap`, in plain JAX.
@@ -203,7 +273,12 @@ def load_one(workdir: str | Path, step: str | int = "best", *, trust_code: bool 
         CheckpointError: no such run or checkpoint, or a damaged one.
         ConfigError: code that is not trusted.
     """
-    return Classifier(restore(workdir, step, trust_code=trust_code))
+    restored = restore(workdir, step, trust_code=trust_code)
+    return Classifier(restored, read_typical(RunDirectory(workdir)))
+
+
+def _listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    return [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
 
 
 def _is_one(images: Any) -> bool:

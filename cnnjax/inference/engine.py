@@ -52,11 +52,13 @@ class Engine:
         run: logits function from `compile_logits`.
         model: {"params", "stats"} on the mesh.
         mesh: its devices.
+        network: its structure, for maps of where it looks; None where there is not one.
     """
 
     run: Callable
     model: dict
     mesh: jax.sharding.Mesh
+    network: Network | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8 [n, size, size, 3] -> float32 [n, outputs]; padded to a power of two that the devices divide."""

@@ -20,6 +20,7 @@ class Ensemble(Classifier):
         classes: names in the order of the probabilities.
         preprocessing: that of the first member. Each has its own, which differ in the range of files with more than 8 bits only.
         step: 0; each member has its own.
+        typical: that of the first member, for its words; an image is unlike the training images where it is so for every member.
     """
 
     def __init__(self, members: Sequence[Classifier]):
@@ -27,6 +28,8 @@ class Ensemble(Classifier):
         self.classes = self.members[0].classes
         self.preprocessing = self.members[0].preprocessing
         self.step = 0
+        told = all(member.typical for member in self.members)
+        self.typical = self.members[0].typical if told else None
         if other := next((member for member in self.members if member.classes != self.classes), None):
             raise CheckpointError(f"the networks have different classes, {', '.join(self.classes)} and {', '.join(other.classes)}; restore the "
                                   "cross-validation from a copy")  # fmt: skip
@@ -35,6 +38,11 @@ class Ensemble(Classifier):
     def warning(self) -> str:
         """One line where this process makes other pixels than a network was trained on; "" where they are the same."""
         return next((member.warning for member in self.members if member.warning), "")
+
+    @property
+    def unexplained(self) -> str:
+        """Why `explain` does not work: each member looks at places of its own."""
+        return "several networks look at places of their own; use one of them: .members[0], or --workdir of one fold"
 
     @property
     def params(self) -> NoReturn:
@@ -51,8 +59,8 @@ class Ensemble(Classifier):
 
     def chunks(
         self, references: Iterable[data_lib.Reference], count: int
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, Sequence]]:
-        """Yields mean probabilities, called classes and facts of files, which are decoded once for each preprocessing."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, list, Sequence]]:
+        """Yields mean probabilities, called classes, how unlike they are and facts of files, decoded once for each preprocessing."""
         alike: dict[tuple, list[Classifier]] = {}
         for member in self.members:
             how = member.preprocessing
@@ -62,7 +70,8 @@ class Ensemble(Classifier):
         for parts in zip(*decoded, strict=True):
             inputs = [(member, pixels) for some, (pixels, _) in zip(alike.values(), parts, strict=True) for member in some]
             p = np.mean([member.read(pixels)[0] for member, pixels in inputs], axis=0)
-            yield p, p.argmax(1), parts[0][1]
+            far = [member.apart(pixels) for member, pixels in inputs] if self.typical else [[None] * len(p)]
+            yield p, p.argmax(1), [min(of) if self.typical else None for of in zip(*far, strict=True)], parts[0][1]
 
 
 def load(workdir, step: str | int = "best", *, trust_code: bool = False) -> Classifier:

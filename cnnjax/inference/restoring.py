@@ -93,7 +93,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
                 f"the network of checkpoint {number} in {run} cannot be made ({reason}); restore the run"
             ) from error
         model = evaluated(**saved.load(number, {"model": shapes})["model"])
-    engine = Engine(compile_logits(network, mesh), model, mesh)
+    engine = Engine(compile_logits(network, mesh), model, mesh, network)
     return RestoredNetwork(engine, config, preprocessing, facts.classes, facts.positive, number, facts.splits_sha256)
 
 

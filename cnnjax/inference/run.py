@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from cnnjax.errors import CheckpointError
+from cnnjax.evidence import Evidence, read_evidence
 from cnnjax.inference.classifier import Classifier
 from cnnjax.inference.ensemble import load
 from cnnjax.runs import Record, RunDirectory, Summary
@@ -52,6 +54,19 @@ class Run(Record):
     def test(self) -> Numbers | None:
         """Name of a metric -> value on the test images at the best step; None for a split without test images."""
         return self.summary.test
+
+    def evidence(self, split: str = "test") -> Evidence:
+        """Returns how sure the numbers of a split are: `run.evidence("test").metrics["auc"].low`.
+
+        Raises:
+            CheckpointError: there is none, or its file is damaged.
+        """
+        found = read_evidence(RunDirectory(self.workdir), split)
+        if found is None:
+            raise CheckpointError(
+                f"{self.workdir} has no evidence of {split}; write it with --mode=evidence --workdir={self.workdir}"
+            )
+        return found
 
     def classifier(self, step: str | int = "best") -> Classifier:
         """Loads the network of a checkpoint: "best", "latest" or a number."""

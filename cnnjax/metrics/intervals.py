@@ -81,9 +81,21 @@ def scored_classes(p: Predictions, groups: Groups, *, level: float = 0.95) -> li
     return found
 
 
+def is_few(of: Score) -> bool:
+    """Tells whether an interval is of so few groups that readers should beware."""
+    return of.method == "jackknife" and of.effective < FEW
+
+
+def title_of(name: str, prevalence: float = 0.0) -> str:
+    """Returns what people read for a metric; of one at a stated prevalence, with that: "PPV at 3.5 %"."""
+    if name not in METRICS:
+        return name
+    return METRICS[name].title + (f" at {100 * prevalence:.3g} %" if METRICS[name].stated else "")
+
+
 def interval_text(of: Score, form: str = ".3f") -> str:
     """Returns an interval as text: "0.931 to 0.969", with "!" where few groups count; "at least 0.95"; "" where there is none."""
-    low, high, few = of.low, of.high, " !" if of.method == "jackknife" and of.effective < FEW else ""
+    low, high, few = of.low, of.high, " !" if is_few(of) else ""
     if low is None and high is None:
         return ""
     if high is None:
@@ -96,7 +108,7 @@ def score_text(of: Score, unit: str) -> str:
     if of.value is None:
         return f"- ({of.note})"
     known = f"{of.groups:,} {unit}{'' if of.groups == 1 else 's'}" + (
-        "" if unit == "image" else f", {of.effective:.0f} count"
+        "" if unit == "image" else f", {of.effective:.{0 if of.effective >= FEW else 1}f} count"
     )
     told = interval_text(of)
     return f"{of.value:.3f} ({f'{told}; {known}' if told else of.note})"

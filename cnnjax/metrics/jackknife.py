@@ -39,7 +39,7 @@ class Score:
         df: degrees of freedom of t; None where there is none.
         groups: number of groups.
         effective: groups that count: fewer, where few groups hold most of the images.
-        method: "jackknife", "wilson", "bound" or "".
+        method: "jackknife", "wilson", "bound", "nadeau-bengio" or "".
         note: why there is no interval, or what to beware of; "".
     """
 

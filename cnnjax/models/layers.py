@@ -94,6 +94,9 @@ class Layer:
     window: tuple[int, ...] = ()  # of a pool: window, stride and padding of `Ops.max_pool`
 
 
+NO_MAPS = ("whiten", "pool", "dropout", "average", "flatten", "dense")  # kinds of layers that no convolution is part of
+
+
 class Layered(nnx.Module):
     """A network as a list of named layers. The same list gives the table and the picture of `describe`.
 
@@ -151,17 +154,40 @@ class Layered(nnx.Module):
             float32 [b, outputs].
         """
         layers = list(self.layers)
+        return self._through(self._entered(images, layers), layers, rngs).astype(jnp.float32)
+
+    @property
+    def seen(self) -> int:
+        """Number of layers up to the last map that a convolution makes, its norm included; 0 where no such map is known."""
+        if type(self).__call__ is not Layered.__call__:
+            return 0
+        maps = [i for i, layer in enumerate(self.layers, 1) if layer.kind not in NO_MAPS]
+        return maps[-1] if maps else 0
+
+    def features(self, images: jax.Array) -> jax.Array:
+        """Computes the map after the first `seen` layers: images as in `__call__` -> [b, h, w, channels]."""
+        layers = list(self.layers[: self.seen])
+        return self._through(self._entered(images, layers), layers)
+
+    def head(self, features: jax.Array) -> jax.Array:
+        """Computes the logits of a map from `features`: float32 [b, outputs]."""
+        return self._through(features, list(self.layers[self.seen :])).astype(jnp.float32)
+
+    def _entered(self, images: jax.Array, layers: list[Layer]) -> jax.Array:
+        """Scales images; takes the convolutions that scale them themselves off the front of `layers`, and applies these."""
         scale = 1.0 if self.preprocessing.is_standardized else self.preprocessing.scale
         if scale != 1 and (blocks := self._take_blocks(layers)):
-            x = self.ops.conv_blocks(images, blocks, dtype=self.dtype, scale=scale, input_grad=False)
-        else:
-            x = self._prepared(images, jnp.float32 if layers[0].kind == "whiten" else self.dtype)
+            return self.ops.conv_blocks(images, blocks, dtype=self.dtype, scale=scale, input_grad=False)
+        return self._prepared(images, jnp.float32 if layers[0].kind == "whiten" else self.dtype)
+
+    def _through(self, x: jax.Array, layers: list[Layer], rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Applies layers in turn."""
         while layers:
             if blocks := self._take_blocks(layers):
                 x = self.ops.conv_blocks(x, blocks, dtype=self.dtype)
             else:
                 x = self.apply(layers.pop(0), x, rngs)
-        return x.astype(jnp.float32)
+        return x
 
     def _prepared(self, images: jax.Array, dtype) -> jax.Array:
         """Returns scaled images, standardized where the preprocessing says so; computed in float32, then rounded once."""

@@ -30,9 +30,9 @@ class Note:
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-    """Large numbers: (value, title)."""
+    """Large numbers: (value, title), or (value, title, what stands below the number)."""
 
-    items: Sequence[tuple[str, str]]
+    items: Sequence[tuple[str, ...]]
     kind: str = "tiles"
 
 
@@ -79,6 +79,7 @@ class Photos:
     items: Sequence[Photo]
     columns: int
     text: str = ""
+    folded: bool = False  # away under the title
     kind: str = "photos"
 
     @property
@@ -110,10 +111,22 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """Blocks under a title. A page leaves out a section without blocks."""
+    """Blocks under a title. A page leaves out a section without blocks.
+
+    Attributes:
+        title: of the section.
+        blocks: what it shows.
+        folded: whether the page shows the title alone, which opens the rest.
+    """
 
     title: str
     blocks: Sequence[Block]
+    folded: bool = False
+
+
+def folded(section: Section) -> Section:
+    """Returns a section that is folded away under its title."""
+    return dataclasses.replace(section, folded=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,23 +1,32 @@
-"""The page of several runs side by side. All numbers come from their files; nothing is computed anew."""
+"""The page of several runs side by side: the answer of their comparison, then the numbers of their files."""
 
 from collections.abc import Mapping
 
+from cnnjax.evidence import Comparison
 from cnnjax.metrics import present
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Charts, Note, Page, Section, Table, halves
 from cnnjax.pages.figures import svg
+from cnnjax.pages.paired import answer_section, flips_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import Record, fitting
 from cnnjax.pages.report import text_of
+from cnnjax.pages.sureness import interval_of
 from cnnjax.progress import duration
 
 
-def comparison_page(records: Mapping[str, Record]) -> Page:
+def comparison_page(records: Mapping[str, Record], comparison: Comparison) -> Page:
     """Returns the page of two or more runs, by name. Raises CheckpointError for numbers that no run has."""
     title = " against ".join(records) if len(records) < 4 else f"{len(records)} runs"
     *others, last = (record.called(name) for name, record in records.items())
     with fitting(*(record.directory for record in records.values())):
-        sections = [_numbers(records), _curves(records), _difference(records)]
+        sections = [
+            answer_section(comparison),
+            flips_section(comparison, records),
+            _numbers(records),
+            _curves(records),
+            _difference(records),
+        ]
     return Page(title, f"Runs {', '.join(others)} and {last} side by side.", sections)
 
 
@@ -36,8 +45,14 @@ def _numbers(records: Mapping[str, Record]) -> Section:
         results = [record.evaluations[split].numbers if split in record.evaluations else {} for record in records.values()]
         for key, metric in present(results, max(len(record.classes) for record in records.values())).items():
             values = [result.get(key) for result in results]
+            sure = (
+                interval_of(record.evidence.get(split) if split != "train" else None, key) for record in records.values()
+            )
             if any(value is not None for value in values):
-                rows.append((f"{split} {metric.title}", *map(metric.text, values)))
+                shown = (
+                    metric.text(value) + (f" ({told})" if told else "") for value, told in zip(values, sure, strict=True)
+                )
+                rows.append((f"{split} {metric.title}", *shown))
         tables.append(rows)
     rows = []
     for key, title in {"parameters": "parameters", "images_per_second": "images per second"}.items():

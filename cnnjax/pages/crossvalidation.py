@@ -140,7 +140,7 @@ def _of_fold(run: runs.RunDirectory, name: str) -> runs.Evaluation | None:
 
 def _directory(run: runs.RunDirectory, name: str) -> runs.RunDirectory:
     repeat, _, fold = name.removeprefix("r").partition("k")
-    return runs.RunDirectory(run.fold(int(repeat), int(fold)))
+    return runs.fold_run(run, int(repeat), int(fold))
 
 
 def _curves(run: runs.RunDirectory, found: runs.CrossValidation) -> Section:

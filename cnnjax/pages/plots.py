@@ -200,7 +200,8 @@ def _colours(title: str, counts: np.ndarray):
 
 
 @styled
-def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None):
+def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None, *,
+          bold: str | None = None, title: str = ""):  # fmt: skip
     """Draws ROC or precision-recall curves.
 
     Args:
@@ -208,16 +209,23 @@ def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], ba
         lines: name -> (x, y, text for the legend).
         base: share of positives, which a classifier without knowledge reaches as precision.
         mark: (x, y) of the threshold that is used.
+        bold: name of the line that stands out.
+        title: in place of that of the kind.
     """
     drawn = figure(height=3.6)
     axes = drawn.subplots()
-    for (x, y, label), colour in zip(lines.values(), SERIES * len(lines), strict=False):
-        axes.plot(x, y, color=colour, label=label, drawstyle="steps-post" if kind == "pr" else "default")
+    for i, (name, (x, y, label)) in enumerate(lines.items()):
+        colour, style = (
+            SERIES[i % len(SERIES)],
+            ("-", "--", ":")[i // len(SERIES) % 3],
+        )  # told apart where colours come again
+        stands_out = {"color": INK, "linewidth": 2.6} if name == bold else {"color": colour, "linestyle": style}
+        axes.plot(x, y, label=label, drawstyle="steps-post" if kind == "pr" else "default", **stands_out)
     chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [base, base])
     axes.plot(*chance, color=MUTED, linewidth=0.8, linestyle=":", label="chance")
     if mark:
         axes.plot(*mark, "o", color=ORANGE, label="probability 0.5")
-    axes.set_title("ROC" if kind == "roc" else "Precision and recall")
+    axes.set_title(title or ("ROC" if kind == "roc" else "Precision and recall"))
     axes.set_xlabel("1 - specificity" if kind == "roc" else "recall (sensitivity)")
     axes.set_ylabel("sensitivity" if kind == "roc" else "precision")
     axes.set_xlim(-0.01, 1.01)

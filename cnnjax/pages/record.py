@@ -13,6 +13,7 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
 from cnnjax.errors import CheckpointError
+from cnnjax.evidence import Evidence, read_evidence
 from cnnjax.metrics import METRICS
 
 JUDGED = {"test": "test", "val": "validation"}  # the splits that a page shows in detail, the first that there is
@@ -31,6 +32,7 @@ class Record:
         splits: rows of `splits.csv`.
         evaluations: split, or data-NAME of another set -> its evaluation at the best step.
         quarantine: (id, reason) of the files that were left out.
+        evidence: likewise, how sure its numbers are; without those of evaluations by an older version.
     """
 
     directory: runs.RunDirectory
@@ -41,6 +43,7 @@ class Record:
     splits: data_lib.Rows
     evaluations: Mapping[str, runs.Evaluation]
     quarantine: Sequence[Sequence[str]]
+    evidence: Mapping[str, Evidence] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -77,6 +80,11 @@ class Record:
     def judgement(self) -> runs.Evaluation:
         """The evaluation of `judged`."""
         return self.evaluations[self.judged]
+
+    @property
+    def sureness(self) -> Evidence | None:
+        """The evidence of `judged`; None of an older version."""
+        return self.evidence.get(self.judged)
 
     @property
     def sides(self) -> tuple[int, int]:
@@ -162,7 +170,9 @@ def read_record(directory: runs.RunDirectory) -> Record:
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
     for path in (directory.splits, directory.summary):
         directory.sealed.check(path)
-    others = sorted(path.stem for path in directory.evaluations.glob("data-*.json"))
+    others = sorted(
+        path.stem for path in directory.evaluations.glob("data-*.json") if directory.predictions(path.stem).exists()
+    )
     read = {name: directory.read_evaluation(name) for name in (*data_lib.SPLITS, *others)}
     return Record(
         directory=directory,
@@ -173,4 +183,7 @@ def read_record(directory: runs.RunDirectory) -> Record:
         splits=data_lib.read_splits(directory.splits) if directory.splits.exists() else data_lib.NO_ROWS,
         evaluations={name: evaluation for name, evaluation in read.items() if evaluation},
         quarantine=[*directory.read_rows(directory.quarantine)][1:],
+        evidence={
+            name: made for name, evaluation in read.items() if evaluation and (made := read_evidence(directory, name))
+        },
     )

@@ -11,12 +11,20 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import runs
-from cnnjax.metrics import doubts, present, shown
+from cnnjax.metrics import present
 from cnnjax.pages import plots
-from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, halves, write_page
+from cnnjax.pages.answer import answer, shared_groups_text
+from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, folded, halves, write_page
+from cnnjax.pages.classes import classes_table, several_classes
 from cnnjax.pages.figures import svg
+from cnnjax.pages.patients import patients_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import JUDGED, Record, fitting, read_record
+from cnnjax.pages.robustness import robustness_section
+from cnnjax.pages.seen import seen_section
+from cnnjax.pages.subgroups import subgroups_section
+from cnnjax.pages.sureness import interval_of, interval_row, sureness_section
+from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
 SPENT = {"step": "training steps", "input": "waiting for input", "compile": "compiling", "evaluation": "validation",
@@ -37,10 +45,20 @@ def write_report(workdir: "str | Path | runs.RunDirectory") -> None:
 def report_page(record: Record) -> Page:
     """Returns the page of a run; sections of what is missing are empty. Raises CheckpointError for numbers that no run has."""
     with fitting(record.directory):
-        sections = [_result(record), _data(record), _network(record), _training(record)]
+        sections = [_result(record)]
         if record.judged:
+            sure = record.sureness
             sections += [_judged(record), _looks(record)]
-        return Page(record.title, _subtitle(record), [*sections, _time(record), _config(record)])
+            sections += map(folded, [
+                patients_section(record),
+                subgroups_section(sure.subgroups if sure else ()),
+                sureness_section(sure),
+                seen_section(record),
+                robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step),
+            ])  # fmt: skip
+        sections += map(folded, [unlike_section(runs.read_typical(record.directory)), _data(record), _training(record), _network(record),
+                                 _time(record), _config(record)])  # fmt: skip
+        return Page(record.title, _subtitle(record), sections)
 
 
 def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:
@@ -76,20 +94,23 @@ def _result(record: Record) -> Section:
         for key, metric in present([numbers], len(record.classes)).items():
             value = numbers.get(key)
             if metric.tile and value is not None:
-                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}"))
+                tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}", interval_of(record.sureness, key)))
     if record.best_row:
         tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", f"best epoch, by {record.monitor}"))
     if summary:
         tiles += [(f"{summary.parameters:,}", "parameters"), (duration(summary.seconds), "training time"),
                   (f"{summary.images_per_second:,.0f}", "images per second in training")]  # fmt: skip
-    blocks.append(Tiles(tiles))
+    blocks += [Tiles(tiles), *answer(record)]
     if record.evaluations:
         results = {name: evaluation.numbers for name, evaluation in record.evaluations.items()}
         columns = present(results.values(), len(record.classes))
-        rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in results.items()]
+        rows = []
+        for name, numbers in results.items():
+            rows.append((name, *(m.text(numbers.get(key)) for key, m in columns.items())))
+            if name != "train":  # known images say nothing of new ones
+                rows += interval_row(record.evidence.get(name), columns)
         caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
-        blocks += [Note(f"{line[0].upper()}{line[1:]}.", warning=True) for line in doubts(record.evaluations)]
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
                                "probability of 0.5."))  # fmt: skip
@@ -117,13 +138,10 @@ def _data(record: Record) -> Section:
     for line in record.summary.notes if record.summary else ():
         line = re.sub(r"(?<==)/(?:[^/\s;]+/)+", "", line)  # of a path in a command the last name
         blocks.append(Note(f"{line[0].upper()}{line[1:]}."))
-    both = data_lib.shared_groups(record.splits.groups, record.splits.splits)
-    if both:
-        group, sides = min(both.items())
-        blocks.append(Note(f"{counted(len(both), 'group')} in more than one split, such as {group} in {' and '.join(sorted(sides))}: "
-                           "the numbers are better than they will be on new groups. --config.split.method=grouped keeps "
-                           "groups apart.", warning=True))  # fmt: skip
-    elif grouped:
+    shared = shared_groups_text(record)
+    if shared and not record.judged:  # else it stands at the top
+        blocks.append(Note(shared, warning=True))
+    elif grouped and not shared:
         blocks.append(Note(f"No group is in two splits; {counted(sum(map(len, groups.values())), 'group')} in all."))
     blocks += left_out(record.quarantine)
     return Section("Data", blocks)
@@ -181,12 +199,11 @@ def _judged(record: Record) -> Section:
                             "the shade is the share of the row.", shades=shares))  # fmt: skip
     else:
         blocks.append(Charts([svg(plots.matrix(confusion, names))]))
-    rows = [(name, f"{n['images']:,}", shown(n["precision"]), shown(n["recall"]), shown(n["f1"]))
-            for name, n in result.per_class.items()]  # fmt: skip
-    blocks.append(Table(("class", "images", "precision", "recall", "F1"), rows, "Numbers of each class."))
+    blocks.append(classes_table(result, record.sureness))
     scores = record.scores()
     if scores:
         blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=True)))
+    blocks += several_classes(record)
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from cnnjax.errors import CheckpointError
+from cnnjax.inside import inside
 from cnnjax.metrics import Score
 from cnnjax.runs.directory import RunDirectory
 from cnnjax.runs.files import damaged_line
@@ -89,10 +90,15 @@ def read_crossvalidation(run: RunDirectory) -> CrossValidation:
         raise CheckpointError(damaged_line(run.crossvalidation, error)) from None
 
 
+def fold_run(run: RunDirectory, repeat: int, fold: int) -> RunDirectory:
+    """Returns the run of one fold of a cross-validation, `folds/r<repeat>k<fold>`."""
+    return RunDirectory(inside(run.folds, f"r{repeat}k{fold}"))
+
+
 def fold_runs(run: RunDirectory) -> list[RunDirectory]:
     """Returns the runs of all folds. Raises CheckpointError where the cross-validation has not come to its end."""
     found = read_crossvalidation(run)
-    return [RunDirectory(run.fold(repeat, fold)) for repeat in range(found.repeats) for fold in range(found.folds)]
+    return [fold_run(run, repeat, fold) for repeat in range(found.repeats) for fold in range(found.folds)]
 
 
 def is_crossvalidation(run: RunDirectory) -> bool:
@@ -104,4 +110,4 @@ def check_single(run: RunDirectory) -> None:
     """Raises CheckpointError for the directory of a cross-validation, where one run is needed."""
     if is_crossvalidation(run):
         raise CheckpointError(f"{run} is a cross-validation, not one run: continue it with --mode=crossvalidate, see its numbers with --mode=report, "
-                              f"use all of its networks with --mode=predict, or name one of them: --workdir={run.fold(0, 0)}")  # fmt: skip
+                              f"use all of its networks with --mode=predict, or name one of them: --workdir={fold_run(run, 0, 0)}")  # fmt: skip

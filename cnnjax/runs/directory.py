@@ -50,6 +50,7 @@ class RunDirectory:
         quarantine: `quarantine.csv`, the files that were left out and why.
         network_table: `network.json`, the layers.
         network_picture: `network.png`, the layers drawn.
+        typical: `typical.json`, a `Typical`: the training images, to know others by.
         curves: `curves.png`, the history drawn.
         report: `report.html`.
         exploration: `explore.html`.
@@ -60,7 +61,7 @@ class RunDirectory:
         decision: `decision.json`, from which probability the positive class is called.
         evaluations: `eval/`.
         audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
-        audits: `audit/`, their tables and pictures.
+        audits: `audit/`, their tables.
         card: `card.md`, the run for reviewers, with lines to fill in.
         looks: `looks.jsonl`, a line per evaluation.
         folds: `folds/`, a run for each fold of a cross-validation.
@@ -81,6 +82,7 @@ class RunDirectory:
     quarantine = Place("quarantine.csv")
     network_table = Place("network.json")
     network_picture = Place("network.png")
+    typical = Place("typical.json")
     curves = Place("curves.png")
     report = Place("report.html")
     exploration = Place("explore.html")
@@ -109,8 +111,7 @@ class RunDirectory:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def __str__(self) -> str:
-        return str(self.path)
+    __str__ = __fspath__
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"
@@ -135,17 +136,25 @@ class RunDirectory:
         """`eval/<name>-properties.csv`, what each image is like: size, brightness, sharpness."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-properties.csv")
 
+    def robustness(self, name: str) -> Path:
+        """`eval/<name>-robustness.json`, a `Robustness`: scores of images that were changed."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-robustness.json")
+
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""
         return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-images")
 
-    def picture(self, file: str) -> Path:
-        """A thumbnail by the name that a `Look` has."""
-        return inside(self.evaluations, file)
+    def overlays(self, name: str) -> Path:
+        """`eval/<name>-looks/`, some images with the places that the network looks at."""
+        return inside(self.path, f"{RunDirectory.evaluations.name}/{name}-looks")
 
-    def fold(self, repeat: int, fold: int) -> Path:
-        """`folds/r<repeat>k<fold>`, the run of one fold of a cross-validation."""
-        return inside(self.path, f"{RunDirectory.folds.name}/r{repeat}k{fold}")
+    def audit_table(self, name: str) -> Path:
+        """`audit/<name>.csv`, a table of an audit."""
+        return inside(self.path, f"{RunDirectory.audits.name}/{name}.csv")
+
+    def picture(self, file: str) -> Path:
+        """A thumbnail, or an overlay, by the name that a `Look` has."""
+        return inside(self.evaluations, file)
 
     # Contents. What is written has a checksum, which is compared before it is read.
 

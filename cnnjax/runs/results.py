@@ -68,6 +68,33 @@ class Look:
     sha256: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen(Look):
+    """One image with the places that speak for the class called drawn over it.
+
+    Attributes:
+        agreement: correlation of its map with the drop of the class's log-odds where places are covered, from -1 to 1; None where that
+            was not computed, or one of the two is the same everywhere.
+    """
+
+    agreement: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Where the network looks, in some images of an evaluation.
+
+    Attributes:
+        places: rows and columns of the network's last map; (0, 0) without one.
+        reason: why there are no pictures; "" where there are.
+        pictures: the most confident mistakes, then right answers of each class.
+    """
+
+    places: tuple[int, ...] = (0, 0)
+    reason: str = ""
+    pictures: tuple[Seen, ...] = ()
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation(Record):
     """One checkpoint evaluated on one split: `eval/<name>.json`.
@@ -82,6 +109,8 @@ class Evaluation(Record):
         per_class: class -> {"images", "precision", "recall", "f1"}.
         mistakes: the most confident mistakes.
         uncertain: right answers whose two best classes are closest.
+        confused: of more than two classes, the most confident images of the pairs that are confused most.
+        explained: where the network looks; None where that was not asked for.
     """
 
     split: str
@@ -93,6 +122,8 @@ class Evaluation(Record):
     per_class: dict[str, dict[str, float | int | None]]
     mistakes: tuple[Look, ...] = ()
     uncertain: tuple[Look, ...] = ()
+    confused: tuple[Look, ...] = ()
+    explained: Explanation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file; the numbers stand beside the rest."""
@@ -106,6 +137,8 @@ class Evaluation(Record):
             "per_class": self.per_class,
             "mistakes": [dataclasses.asdict(look) for look in self.mistakes],
             "uncertain": [dataclasses.asdict(look) for look in self.uncertain],
+            **({"confused": [dataclasses.asdict(look) for look in self.confused]} if self.confused else {}),
+            **({"explained": dataclasses.asdict(self.explained)} if self.explained else {}),
         }
 
     @classmethod
@@ -142,7 +175,9 @@ class Summary(Record):
         revision: git commit of this package, or "".
         spent: kind of work -> seconds.
         notes: lines about what was understood, decided and left out of the data; () in files of older versions.
+        leaks: lines about pictures that are on several sides of the split, or under several labels; () in files of older versions.
         train, val, test: name of a metric -> value at the best step; None for a split without images.
+        intervals: val or test -> name of a metric -> [low, high], None for an end that is not given; {} in files of older versions.
     """
 
     name: str
@@ -163,16 +198,22 @@ class Summary(Record):
     revision: str = ""
     spent: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    leaks: tuple[str, ...] = ()
     train: dict[str, float | int | None] | None = None
     val: dict[str, float | int | None] | None = None
     test: dict[str, float | int | None] | None = None
+    intervals: dict[str, dict[str, list[float | None]]] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file."""
         tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added = {name for name in ("kernels", "precision", "notes") if not tree[name]}  # since the first files were written
+        added = {
+            name for name in ("kernels", "precision", "notes", "leaks", "intervals") if not tree[name]
+        }  # since the first files were written
         return {
-            name: list(value) if name in ("classes", "notes") else value for name, value in tree.items() if name not in added
+            name: list(value) if name in ("classes", "notes", "leaks") else value
+            for name, value in tree.items()
+            if name not in added
         }
 
     @classmethod

@@ -51,17 +51,17 @@ def crossvalidate(config: config_lib.Config, workdir: str | Path, fold: int | No
     once = _Once(progress)
     for number in range(len(names)) if fold is None else [fold]:
         repeat, part = names[number]
-        directory = run.fold(repeat, part)
+        directory = runs.fold_run(run, repeat, part)
         if _is_done(directory, own):
             continue
         if stop() and not runtime.is_distributed():
             raise Stopped("stopped between two folds, everything is saved; the same command continues")
-        progress.message(f"\n{directory.name}, {number + 1} of {len(names)}: test {folds.describe(repeat, part)}")
-        train(own, directory, progress=once, stop=stop, saved=saved)
-    waiting = [number for number, name in enumerate(names) if not _is_done(run.fold(*name), own)]
+        progress.message(f"\n{directory.path.name}, {number + 1} of {len(names)}: test {folds.describe(repeat, part)}")
+        train(own, directory.path, progress=once, stop=stop, saved=saved)
+    waiting = [number for number, name in enumerate(names) if not _is_done(runs.fold_run(run, *name), own)]
     if waiting:
         progress.message(
-            f"\n{counted(len(names) - len(waiting), 'fold')} of {len(names)} done; still to be trained: --fold={', '.join(map(str, waiting))}"
+            f"\n{counted(len(names) - len(waiting), 'fold')} of {len(names)} done; still to be trained: {', '.join(map(str, waiting))}"
         )
         return None
     found = pool(run, folds, config, write=main)
@@ -101,10 +101,10 @@ def _frozen(config: config_lib.Config, own: config_lib.Config, run: runs.RunDire
         run.finished(config)  # raises for another config
     folds = data_lib.read_folds(run) if runs.is_crossvalidation(run) else None
     wanted = [(config.split.repeats, config.split.folds)] == [(len(folds.parts), folds.count)] if folds else False
-    if not wanted or not all(_is_done(run.fold(*name), own) for name in folds.names):
+    if not wanted or not all(_is_done(runs.fold_run(run, *name), own) for name in folds.names):
         folds = data_lib.prepare_folds(config, run, progress, freeze=main, stop=stop)
         for number, name in enumerate(folds.names):
-            fresh = runs.RunDirectory(run.fold(*name))
+            fresh = runs.fold_run(run, *name)
             if main and fold in (None, number) and not fresh.splits.exists():
                 fresh.write_rows(fresh.splits, ("id", "label", "group", "split"), folds.split(*name))
     if main and (not held or held["train"]["epochs"] < config.train.epochs):
@@ -112,9 +112,9 @@ def _frozen(config: config_lib.Config, own: config_lib.Config, run: runs.RunDire
     return folds
 
 
-def _is_done(directory: Path, config: config_lib.Config) -> bool:
+def _is_done(run: runs.RunDirectory, config: config_lib.Config) -> bool:
     """Returns whether the run of a fold has come to its end. Raises CheckpointError for one of another config."""
-    return runs.RunDirectory(directory).finished(config) is not None
+    return run.finished(config) is not None
 
 
 class _Once(Progress):

@@ -28,19 +28,19 @@ def pool(run: runs.RunDirectory, folds: data_lib.Folds, config: config_lib.Confi
     """
     tables, evaluation = [], None
     for repeat, part in folds.names:
-        one = runs.RunDirectory(run.fold(repeat, part))
+        one = runs.fold_run(run, repeat, part)
         evaluation = one.read_evaluation("test")
         if evaluation is None:
             raise CheckpointError(f"{one} has no evaluation of test; write it with --mode=eval --workdir={one} --split=test")
         tables.append(_table(one, np.asarray(folds.ids, object)[folds.parts[repeat] == part]))
     header = tables[0][0]
     if any(other != header for other, _ in tables):
-        raise CheckpointError(f"the runs in {run.folds} have tables with different columns; write {run.fold(0, 0)}/eval/test.csv and the others "
+        raise CheckpointError(f"the runs in {run.folds} have tables with different columns; write {runs.fold_run(run, 0, 0)}/eval/test.csv and the others "
                               "anew with --mode=eval")  # fmt: skip
     whole = [row for _, table in tables for row in table]
     networks = np.repeat(np.arange(len(tables)), [len(table) for _, table in tables])
     predictions, groups = _predictions(config, evaluation, header, whole)
-    rows = [_row(runs.RunDirectory(run.fold(*name)), predictions.kept(networks == number), table[1])
+    rows = [_row(runs.fold_run(run, *name), predictions.kept(networks == number), table[1])
             for number, (name, table) in enumerate(zip(folds.names, tables, strict=True))]  # fmt: skip
     found = _results(config, folds, rows, evaluation, predictions, groups, networks)
     if write:

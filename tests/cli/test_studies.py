@@ -77,7 +77,7 @@ def test_a_fold_alone_and_all_of_them_from_the_command_line(cache, tmp_path):
     arguments = ("--mode=crossvalidate", "--config.split.folds=3", f"--workdir={tmp_path / 'cv'}")
     one = launch(cache, *arguments, "--fold=1")
     assert one.returncode == 0, one.stderr
-    assert "1 fold of 3 done; still to be trained: --fold=0,2" in one.stdout
+    assert "1 fold of 3 done; still to be trained: 0, 2" in one.stdout
     done = launch(cache, *arguments)
     assert done.returncode == 0, done.stderr
     assert "r0k1, 2 of 3" not in done.stdout and re.search(r"^  r0k1 +\d", done.stdout, re.MULTILINE)

@@ -130,6 +130,7 @@ def test_evaluation_neither_writes_nor_deletes_through_a_link(run, plain, tmp_pa
 WRITERS = {
     "runs/files.py": "a file is replaced by a hidden one beside it, which is new",
     "runs/sealed.py": "joins names by `inside`",
+    "runs/looks.py": "a place of the run directory",
     "runs/exclusive.py": "the lock of a run; folders that were made for work that failed",
     "runs/directory.py": "its places are joined by `inside`",
     "runs/history.py": "two places of the run directory",
@@ -137,6 +138,7 @@ WRITERS = {
     "checkpoints/seals.py": "steps below a place of the run directory",
     "checkpoints/store.py": "steps below a place of the run directory, joined by `inside`",
     "inference/evaluation.py": "its own names below a place of the run directory",
+    "inference/overlays.py": "its own names below a place of the run directory, or below the folder that the caller names",
     "runs/tables.py": "a file that the caller names",
     "pages/figures.py": "a file that the caller names",
     "pages/blocks.py": "a file that the caller names",

@@ -99,7 +99,7 @@ def test_jobs_of_one_fold_of_which_one_is_stopped_give_the_same_bytes(done, tmp_
     assert json.loads((workdir / "folds" / "r0k0" / "summary.json").read_text())["stopped"] == "signal"
     said = Said()
     assert cnnjax.crossvalidate(done.config, workdir, fold=0, progress=said) is None
-    assert said.lines[-1].endswith("2 folds of 3 done; still to be trained: --fold=1")
+    assert said.lines[-1].endswith("2 folds of 3 done; still to be trained: 1")
     found = cnnjax.crossvalidate(done.config, workdir)
     assert found == done.found
     for name in ("folds.csv", "eval/oof.csv", "crossvalidation.json"):
