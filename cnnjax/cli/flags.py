@@ -84,6 +84,12 @@ flags.DEFINE_string(
     "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
     flag_values=FLAGS,
 )
+flags.DEFINE_float(
+    "prevalence",
+    None,
+    "predict: share of the positive class of two among the images; default: as in training",
+    flag_values=FLAGS,
+)
 flags.DEFINE_string(
     "explain", "", "predict: folder for a picture of each image with the places that speak for its class", flag_values=FLAGS
 )
@@ -99,6 +105,7 @@ flags.DEFINE_boolean(
     "eval, predict, robustness: run the Python code of its own that a stranger's run names",
     flag_values=FLAGS,
 )
+flags.DEFINE_boolean("card", False, "report: write card.md, which reviewers ask for, beside the page", flag_values=FLAGS)
 flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "distributed", None, "train, eval, robustness: join several processes, found from the environment; default: where Slurm, Open MPI or "
@@ -149,11 +156,17 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--explain={FLAGS.explain} is for --mode=predict; a report shows where the network looks by itself"
         )
+    if FLAGS.card and (FLAGS.mode != "report" or FLAGS.compare):
+        raise ConfigError("--card is for --mode=report --workdir=RUN, the card of one run")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
     if FLAGS.fold is not None and FLAGS.mode != "crossvalidate":
         raise ConfigError(
             f"--fold={FLAGS.fold} is for --mode=crossvalidate, not for --mode={FLAGS.mode}; leave one of them out"
+        )
+    if FLAGS.prevalence is not None and FLAGS.mode != "predict":
+        raise ConfigError(
+            f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
         )
     for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
         if overrides.get(key) and not is_remote(overrides[key]):

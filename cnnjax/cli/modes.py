@@ -118,7 +118,7 @@ def _training_command(workdir: str, overrides: Mapping[str, str]) -> str:
 def report(overrides: Mapping[str, str], console: Console) -> None:
     """Writes the page of a run, or of a comparison of several runs."""
     from cnnjax.commands.compare import compare_runs
-    from cnnjax.commands.report import write_report
+    from cnnjax.commands.report import write_card, write_report
 
     _stop_anywhere()
     if overrides:
@@ -129,6 +129,11 @@ def report(overrides: Mapping[str, str], console: Console) -> None:
             page = compare_runs(runs, FLAGS.output or None, console)
     elif FLAGS.workdir:
         with local_workdir(FLAGS.workdir, "", console) as (workdir, _):
+            if FLAGS.card:
+                card, left = write_card(workdir, FLAGS.output or None)
+                told = f"still to fill in: {', '.join(left)}" if left else "all lines are filled in"
+                console.message(f"written  {card}; {told}")
+                return
             page = write_report(workdir, FLAGS.output or None)
     else:
         raise ConfigError("--mode=report needs --workdir=DIR, a run directory, or --compare=runs/a,runs/b")
@@ -202,7 +207,7 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     if not FLAGS.input:
         raise ConfigError("--mode=predict needs --input=FILE, a folder or a quoted glob, such as --input='cells/*.png'")
     output = FLAGS.output or "predictions.csv"
-    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
+    done, bad = predicted(workdir, FLAGS.input, output, FLAGS.step, prevalence=FLAGS.prevalence, overwrite=FLAGS.overwrite, explain=FLAGS.explain,
                           trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     unread = f", {counted(bad, 'file')} could not be read" if bad else ""
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")

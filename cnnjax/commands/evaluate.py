@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import data as data_lib
-from cnnjax import inference, runtime
-from cnnjax.errors import DataError
+from cnnjax import inference, metrics, pages, runtime
+from cnnjax.config import Evidence
+from cnnjax.errors import ConfigError, DataError
+from cnnjax.evidence import read_evidence, unit_of
 from cnnjax.progress import Progress, counted
 from cnnjax.runs import Evaluation, RunDirectory, is_remote, short_name
 
@@ -17,7 +19,8 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
              overrides: Mapping[str, Any] | None = None, trust_code: bool = False, progress: Progress | None = None) -> Evaluation:  # fmt: skip
     """Evaluates a checkpoint on a split of its run, or on another labelled set; every image counts once.
 
-    Writes `eval/<split>.json` and `eval/<split>.csv`, of another set `eval/data-<name>.*`; for a step other than the best
+    With evidence.calibration or evidence.threshold among the overrides, these are chosen anew on validation and stored, and every
+    split is evaluated with them. Writes `eval/<split>.json` and `eval/<split>.csv`, of another set `eval/data-<name>.*`; for a step other than the best
     `eval/<split>-<step>.*`.
 
     Args:
@@ -40,12 +43,56 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     if data:
         return _evaluate_other(run, str(data), step, overrides or {}, trust_code, progress)
     restored, own = inference.open_split(run, split, step, overrides or {}, trust_code=trust_code, progress=progress)
+    if evidence := inference.refit(restored.config, restored.reading, overrides or {}):
+        if step != "best":
+            raise ConfigError(
+                "calibration and threshold are chosen at the best step; leave out --step, or --config.evidence.*"
+            )
+        return _evaluate_anew(run, restored, own, evidence, progress)[split]
     name = split if step == "best" else f"{split}-{restored.step}"
-    evaluation = inference.evaluate_split(
-        restored.engine, own, split, batch_size=restored.config.data.batch_size, positive=restored.positive, run=run,
-        name=name, step=restored.step, settings=restored.config.evidence, progress=progress)  # fmt: skip
+    evaluation = _evaluate(run, restored, own, split, name, progress)
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
     return evaluation
+
+
+def _evaluate(run: RunDirectory, restored: inference.RestoredNetwork, data: data_lib.Dataset, split: str, name: str, progress: Progress,
+              **known) -> Evaluation:  # fmt: skip
+    config = restored.config
+    return inference.evaluate_split(restored.engine, data, split, batch_size=config.data.batch_size, reading=restored.reading, run=run,
+                                    name=name, step=restored.step, settings=config.evidence, progress=progress, **known)  # fmt: skip
+
+
+def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: data_lib.Dataset, evidence: Evidence,
+                   progress: Progress) -> dict[str, Evaluation]:  # fmt: skip
+    """Chooses calibration and threshold on validation, stores them, and evaluates every split; the summary and the page follow."""
+    inference.check_classes(evidence, len(restored.classes))
+    if not len(own.splits["val"]):
+        raise DataError(f"{run} has no validation images, on which alone calibration and threshold are chosen")
+    from cnnjax import training  # Optax, which an evaluation has no other use for
+
+    logits = inference.split_logits(restored.engine, own, "val", restored.config.data.batch_size, progress)
+    share = training.supposed_share(restored.config, own, restored.positive)
+    reading = inference.fit_reading(logits, own, evidence=evidence, positive=restored.positive, share=share, step=restored.step,
+                                    digest=restored.splits_sha256, unit=unit_of(restored.config.data))  # fmt: skip
+    inference.write_reading(run, reading)
+    config = dataclasses.replace(restored.config, evidence=evidence)
+    restored = dataclasses.replace(restored, reading=reading, config=config)
+    for line in reading.lines(restored.classes) or [
+        "probabilities are as the network gives them, and the most probable class is called"
+    ]:
+        progress.message(line)
+    found, judged = {}, "test" if len(own.splits["test"]) else "val"
+    for name in (name for name in data_lib.SPLITS if len(own.splits[name])):
+        known = {"logits": logits} if name == "val" else {}
+        found[name] = _evaluate(run, restored, own, name, name, progress, explain=name == judged, **known)
+    if runtime.is_main() and run.has_ended():
+        numbers = {name: metrics.summarized(result) for name, result in found.items()}
+        intervals = {name: made.intervals for name in found if name != "train" and (made := read_evidence(run, name))}
+        run.write_summary(dataclasses.replace(run.expect_summary(), **numbers, intervals=intervals))
+        pages.write_report(run.path)
+    runtime.wait_for_all("evaluated")
+    progress.message(f"all numbers in {run.evaluations.name}/, {run.summary.name} and {run.report.name} are with these now")
+    return found
 
 
 def _evaluate_other(
@@ -54,6 +101,9 @@ def _evaluate_other(
     restored = inference.restore(run.path, step, overrides, trust_code=trust_code)
     inference.say_maker(restored, progress)
     config = restored.config
+    if inference.refit(config, restored.reading, overrides):
+        raise ConfigError(f"calibration and threshold are chosen on the run's own validation, not on {data}; first --mode=eval --workdir={run} with "
+                          "--config.evidence.*, then --data without")  # fmt: skip
     kind, _, name = data.partition(":")
     path = data if is_remote(data) else os.path.abspath(os.path.expanduser(data))
     new = {"source": "tfds", "tfds": name} if kind == "tfds" else {"source": "files", "path": path}
@@ -75,9 +125,7 @@ def _evaluate_other(
         )
         _warn_of_shared_images(run, restored, other, progress)
     name = f"data-{short_name(data)}" + ("" if step == "best" else f"-{restored.step}")
-    evaluation = inference.evaluate_split(
-        restored.engine, other, data_lib.OTHER_SET, batch_size=config.data.batch_size, positive=restored.positive, run=run, name=name,
-        step=restored.step, settings=config.evidence, progress=progress)  # fmt: skip
+    evaluation = _evaluate(run, restored, other, data_lib.OTHER_SET, name, progress)
     runtime.wait_for_all("evaluated")
     return evaluation
 

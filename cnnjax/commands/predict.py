@@ -11,8 +11,9 @@ from cnnjax.progress import Progress, counted
 from cnnjax.runs import TABLES, Typical, write_table
 
 
-def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, overwrite: bool = False,
-            explain: str | Path = "", trust_code: bool = False, progress: Progress | None = None) -> tuple[int, int]:  # fmt: skip
+def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step: str | int = "best", *, prevalence: float | None = None,
+            overwrite: bool = False, explain: str | Path = "", trust_code: bool = False, progress: Progress | None = None
+            ) -> tuple[int, int]:  # fmt: skip
     """Predicts files and writes a table: `path,predicted`, a probability per class, `unlike`, `error`.
 
     `unlike` is above 1 for an image as one validation image in a hundred is, or less like the training images. Runs of older versions
@@ -23,6 +24,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         inputs: files, folders, globs, archives, and tables (.csv, .tsv, .parquet) with a column of files.
         output: the table, in the format that its name ends in: .csv, .tsv, .parquet or .jsonl.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        prevalence: share of the positive class of two among these files; None: as in training.
         overwrite: replace `output` where it exists, and files in `explain`.
         explain: folder for a picture of each file with the places that speak for its class, named by its row of the table; "": none.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
@@ -46,9 +48,14 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
         progress.warn(line)
     if output.exists() and not overwrite:
         raise DataError(f"{output} exists; replace it with --overwrite, or name another --output=FILE")
-    classifier = inference.load(workdir, step, trust_code=trust_code)
-    if warning := classifier.warning:
-        progress.warn(warning)
+    classifier = inference.load(workdir, step, prevalence=prevalence, trust_code=trust_code)
+    for warning in (classifier.warning, *classifier.ignored):
+        if warning:
+            progress.warn(warning)
+    if prevalence is not None:
+        progress.message(
+            f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
+        )
     overlays = inference.OverlayFiles(Path(explain), classifier, overwrite=overwrite) if explain else None
     typical, references = classifier.typical, collections.deque()
     bad = strange = 0

@@ -1,4 +1,4 @@
-"""One verb: write the page of a run."""
+"""One verb: write the page of a run, and its card."""
 
 from pathlib import Path
 
@@ -24,3 +24,28 @@ def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
     runs.check_writable(path.parent, "name another place with --output=FILE")
     pages.write_page(path, page)
     return path
+
+
+def write_card(workdir: str | Path, output: str | Path | None = None) -> tuple[Path, list[str]]:
+    """Writes the card of a run for reviewers, as Markdown, and its page anew.
+
+    What was filled in in the card that is there stays.
+
+    Args:
+        workdir: the run directory.
+        output: the card; default `card.md` in the run directory.
+
+    Returns:
+        The card, and the lines that are still to fill in.
+
+    Raises:
+        CheckpointError: the directory holds no run, the run was not evaluated, a file of it is damaged, or the card is another file.
+    """
+    run = runs.RunDirectory(workdir)
+    path = Path(output) if output else run.card
+    runs.check_writable(path.parent, "name another place with --output=FILE")
+    text = pages.card_text(pages.read_record(run), pages.read_card(path))
+    runs.write_text(path, text)
+    if not output:
+        write_report(workdir)
+    return path, pages.unanswered(path)

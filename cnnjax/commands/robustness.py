@@ -42,11 +42,11 @@ def robustness(workdir: str | Path, split: str = "test", step: str | int = "best
     rows = np.sort(np.random.default_rng(0).permutation(every)[:MOST])
     labels, groups = own.labels[rows], metrics.Groups.of(own.groups.take(rows))
     rated = metrics.rated(labels, len(own.classes), restored.positive)
-    clean = metrics.called(restored.engine.logits_of_rows(own.images, rows, batch_size)) == labels
+    clean = restored.reading.readout.called(restored.engine.logits_of_rows(own.images, rows, batch_size)) == labels
     found = []
     with progress.task(f"change {split}", inference.CHANGES, "changes") as advance:
         for name, logits in inference.corrupted(own.images, rows, restored.engine, batch_size):
-            right = metrics.called(logits) == labels
+            right = restored.reading.readout.called(logits) == labels
             scores = {key: metrics.rate(right, parts, groups, level) for key, parts in rated.items()}
             changes = {key: metrics.change(clean, right, parts, groups, level) for key, parts in rated.items()}
             found.append(Changed(name=name, scores=scores, changes=changes))

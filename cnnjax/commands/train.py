@@ -63,6 +63,8 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
         pages.write_report(run.path)
     summary, epochs = ended[0], counted(ended[0].epochs, "epoch")
     progress.message(f"{run} is finished ({epochs}, best step {summary.best_step}); nothing to train")
+    if line := inference.unapplied(run, config.evidence):
+        progress.warn(line)
     return inference.Run(run.path, summary)
 
 
@@ -96,6 +98,7 @@ class _Training:
             )
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
+            inference.check_classes(config.evidence, len(self.data.classes))
             self.leaks: tuple[str, ...] = ()
             if self.main:
                 self._look_for_leaks()
@@ -218,8 +221,15 @@ class _Training:
         }
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
-        """Evaluates every split that has images; returns its numbers by its name."""
-        found, judged = {}, "test" if len(self.data.splits["test"]) else "val"
+        """Calibrates on validation, then evaluates every split that has images; returns its numbers by its name."""
+        config, found, judged = self.config, {}, "test" if len(self.data.splits["test"]) else "val"
+        known = {"val": inference.split_logits(engine, self.data, "val", config.data.batch_size, self.progress)}
+        share = training.supposed_share(config, self.data, self.positive)
+        reading = inference.fit_reading(known["val"], self.data, evidence=config.evidence, positive=self.positive, share=share, step=step,
+                                        digest=data_lib.splits_digest(self.run.splits), unit=evidence.unit_of(config.data))  # fmt: skip
+        inference.write_reading(self.run, reading)
+        for line in reading.lines(self.data.classes):
+            self.progress.message(f"  {line}")
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 if self.stop() and not runtime.is_distributed():
@@ -228,8 +238,8 @@ class _Training:
                         "stopped while the best checkpoint was evaluated, everything is saved; the same command continues"
                     )
                 result = inference.evaluate_split(
-                    engine, self.data, name, batch_size=self.config.data.batch_size, positive=self.positive, run=self.run,
-                    name=name, step=step, settings=self.config.evidence, progress=self.progress, explain=name == judged)  # fmt: skip
+                    engine, self.data, name, batch_size=config.data.batch_size, reading=reading, run=self.run, name=name, step=step,
+                    settings=config.evidence, progress=self.progress, logits=known.get(name), explain=name == judged)  # fmt: skip
                 found[name] = result
         for line in metrics.doubts(found):
             self.progress.warn(line)

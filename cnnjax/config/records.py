@@ -1,6 +1,7 @@
 """Configs as JSON in a run's directory: written, read back, compared."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,7 +66,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     A key that is missing, as in a run of an older version, has its default.
     """
     standard = dict(flatten(json.loads(to_json(Config()))))
-    old, new = {**standard, **dict(flatten(old))}, {**standard, **dict(flatten(new))}
+    old, new = ({**standard, **dict(flatten(tree))} for tree in (old, new))
+    for values in (old, new):
+        values["data.group"] = re.sub(r"^\(\?P<\w+>(.*)\)$", r"\1", values["data.group"])  # a name alone changes no group
     return [
         f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
         for key in {**old, **new}

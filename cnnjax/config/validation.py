@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from cnnjax.config import keys
-from cnnjax.config.sections import KEYS, Config, Data, Model, Split, flatten
+from cnnjax.config.sections import KEYS, Config, Data, Evidence, Model, Split, flatten
 from cnnjax.errors import ConfigError
 
 
@@ -25,7 +25,8 @@ def find_problems(config: Config, given: Collection[str] = ()) -> list[str]:
     found = [(name, key.problem(values[name])) for name, key in KEYS.items()]
     if not any(problem for name, problem in found if name == "model.name"):
         found += _network(config.model, given)
-    found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config)]
+    found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config),
+              *_evidence(config.evidence)]  # fmt: skip
     said: dict[str, str] = {}  # the first problem of each key
     for name, problem in found:
         if problem:
@@ -156,3 +157,16 @@ def _augmentation(config: Config) -> Problems:
         yield "image.range", "write the level of black and that of white, such as 0,4095"
     if config.image.zca and max(sides) > 48:
         yield "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels"
+
+
+def _evidence(evidence: Evidence) -> Problems:
+    if evidence.threshold != KEYS["evidence.threshold"].default:
+        from cnnjax.metrics import RULES, threshold_rule  # SciPy, which takes half a second
+
+        rule = threshold_rule(evidence.threshold)
+        yield "evidence.threshold", "" if rule else f"write {RULES}"
+        if rule and rule.kind == "cost" and not evidence.prevalence:
+            yield (
+                "evidence.threshold",
+                "needs the share of positives where the network will be used, as --config.evidence.prevalence=0.035",
+            )

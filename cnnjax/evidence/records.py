@@ -26,7 +26,7 @@ class Evidence(Record):
         bootstrap: name of a metric -> low and high from groups drawn again; {} where nobody asked.
         calibration: how probabilities were calibrated and how far they are to be trusted.
         threshold: the threshold of two classes, and how sure it is.
-        reliability: a row for each bin of probabilities.
+        reliability: the diagram of probabilities, before and after calibration.
         groups_table: name of the table with a row for each group; "" without groups.
         spread: how the numbers differ between groups, of `metrics.spread`; {} without groups.
         group_auc: area under the ROC curve of whole groups; None without groups, and of more than two classes.
@@ -45,7 +45,7 @@ class Evidence(Record):
     bootstrap: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     calibration: dict[str, Any] = dataclasses.field(default_factory=dict)
     threshold: dict[str, Any] = dataclasses.field(default_factory=dict)
-    reliability: tuple[dict[str, Any], ...] = ()
+    reliability: dict[str, Any] = dataclasses.field(default_factory=dict)
     groups_table: str = ""
     spread: dict[str, float | int | None] = dataclasses.field(default_factory=dict)
     group_auc: Score | None = None

@@ -143,7 +143,7 @@ def _numbers(columns: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
 
 
 def unit_of(data: Mapping[str, Any]) -> str:
-    """Returns what a group of images is called: the name of a named group in `data.group`, as in `(?P<patient>C\\d+)`, else "group".
+    """Returns what a group of images is called: the name of a named group in `data.group`, as in `(?P<patient>^C\\d+)`, else "group".
 
     Of a table, "patient" where the column that `data.columns` names for groups says so.
 

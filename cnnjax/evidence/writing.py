@@ -7,6 +7,7 @@ import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import metrics
+from cnnjax.evidence.decided import decided_numbers
 from cnnjax.evidence.properties import read_properties
 from cnnjax.evidence.records import Evidence
 from cnnjax.evidence.table import Table, read_table
@@ -41,7 +42,7 @@ def write_evidence(run: RunDirectory, name: str, settings: config_lib.Evidence) 
 def _of_files(run: RunDirectory, name: str, settings: config_lib.Evidence) -> Evidence:
     """Returns the evidence of the tables of an evaluation; writes that of groups."""
     table = read_table(run, name)
-    made = evidence_of(table, settings)
+    made = dataclasses.replace(evidence_of(table, settings), **decided_numbers(run, name, table, settings))
     if columns := read_properties(run, name, table.ids):
         positive = table.labels == table.positive if table.positive >= 0 else None
         rows = metrics.subgroups(table.predicted == table.labels, positive, columns, table.groups, settings.level)

@@ -36,8 +36,9 @@ class Prediction:
 
     Attributes:
         path: the file; "" for an array, and for a PIL image that comes from no file.
-        predicted: name of the most probable class; "" where the file cannot be read.
-        probabilities: class name -> probability; {} where the file cannot be read.
+        predicted: name of the class that is called: the most probable one, or of two by the run's threshold; "" where the file cannot
+            be read.
+        probabilities: class name -> calibrated probability; {} where the file cannot be read.
         error: why it cannot be read, else "".
         unlike: how unlike the training images it is: above 1 is one validation image in a hundred. None where it cannot be read, and
             for runs without `typical.json`.
@@ -61,13 +62,20 @@ class Classifier:
         classes: names in the order of the probabilities.
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
+        calibration: how probabilities are made of logits; None where none is stored for the checkpoint.
+        positive: index of the positive class of two; -1 for more classes.
+        threshold: probability of the positive class from which that is called, of two classes.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
         typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None):
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None, readout: metrics.Readout | None = None):
         self._restored, self.typical = restored, typical
         self._unlike = unlike(typical) if typical else None
+        self._readout = readout or restored.reading.readout
+        self.calibration: metrics.Calibration | None = restored.reading.calibration
+        self.threshold: float = self._readout.threshold
+        self.positive: int = self._readout.positive
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -76,6 +84,11 @@ class Classifier:
     def warning(self) -> str:
         """One line where this process makes other pixels than the network was trained on; "" where they are the same."""
         return self.preprocessing.maker_differs(data_lib.preprocessing(self._restored.config.image))
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """A line for each calibration or threshold of the run that is of another checkpoint."""
+        return self._restored.reading.ignored
 
     @property
     def params(self) -> dict[str, Any]:
@@ -138,16 +151,16 @@ class Classifier:
         return data_lib.decode_all(references, count, how.shape, how.resize, workers, levels=how.range)
 
     def read(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
-        p = metrics.probabilities(self._restored.engine.logits(pixels))
-        return p, p.argmax(1)
+        """Returns calibrated probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
+        logits = self._restored.engine.logits(pixels)
+        return self._readout.probabilities(logits), self._readout.called(logits)
 
     def apart(self, pixels: np.ndarray) -> list[float | None]:
         """Returns how unlike the training images each of uint8 [n, height, width, 3] is; None for runs without `typical.json`."""
         return self._unlike(pixels).tolist() if self._unlike else [None] * len(pixels)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
-        """Computes probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
+        """Computes calibrated probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
 
         Args:
             images: uint8 [n, height, width, 3], RGB, of any size; resized as in training.
@@ -236,6 +249,8 @@ class Classifier:
     def apply(self, params: dict[str, Any], batch: Any) -> jax.Array:
         """Computes logits; a pure function for `jax.jit`, `jax.grad` and `jax.vmap`, in plain JAX.
 
+        The logits are the network's own: `calibration` is not in them.
+
         Args:
             params: as `self.params`.
             batch: uint8 or floating point [b, height, width, 3] in [0, 255], RGB, where height and width are those of `preprocessing`.
@@ -261,20 +276,26 @@ class Classifier:
         return logits_step(params, batch, network=self._plain)
 
 
-def load_one(workdir: str | Path, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
+def load_one(
+    workdir: str | Path, step: str | int = "best", *, prevalence: float | None = None, trust_code: bool = False
+) -> Classifier:
     """Loads the classifier of one run onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        prevalence: share of the positive class of two among the images to come; None: as in training. A threshold that was chosen on
+            validation moves along and calls the same images.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
 
     Raises:
         CheckpointError: no such run or checkpoint, or a damaged one.
-        ConfigError: code that is not trusted.
+        ConfigError: code that is not trusted, or a prevalence that this run has no use for.
     """
     restored = restore(workdir, step, trust_code=trust_code)
-    return Classifier(restored, read_typical(RunDirectory(workdir)))
+    run = RunDirectory(workdir)
+    readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, run)
+    return Classifier(restored, read_typical(run), readout)
 
 
 def _listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:

@@ -2,11 +2,13 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from cnnjax import data as data_lib
+from cnnjax import metrics
 from cnnjax.errors import CheckpointError, DataError
 from cnnjax.inference.classifier import Classifier, load_one
 from cnnjax.runs import RunDirectory, fold_runs, is_crossvalidation
@@ -20,6 +22,8 @@ class Ensemble(Classifier):
         classes: names in the order of the probabilities.
         preprocessing: that of the first member. Each has its own, which differ in the range of files with more than 8 bits only.
         step: 0; each member has its own.
+        calibration: that of the first member; each has its own.
+        threshold: mean of the members' thresholds.
         typical: that of the first member, for its words; an image is unlike the training images where it is so for every member.
     """
 
@@ -28,6 +32,8 @@ class Ensemble(Classifier):
         self.classes = self.members[0].classes
         self.preprocessing = self.members[0].preprocessing
         self.step = 0
+        self.calibration = self.members[0].calibration
+        self.threshold = float(np.mean([member.threshold for member in self.members]))
         told = all(member.typical for member in self.members)
         self.typical = self.members[0].typical if told else None
         if other := next((member for member in self.members if member.classes != self.classes), None):
@@ -38,6 +44,11 @@ class Ensemble(Classifier):
     def warning(self) -> str:
         """One line where this process makes other pixels than a network was trained on; "" where they are the same."""
         return next((member.warning for member in self.members if member.warning), "")
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """A line for each calibration or threshold of a member that is of another checkpoint."""
+        return tuple(line for member in self.members for line in member.ignored)
 
     @property
     def unexplained(self) -> str:
@@ -71,22 +82,33 @@ class Ensemble(Classifier):
             inputs = [(member, pixels) for some, (pixels, _) in zip(alike.values(), parts, strict=True) for member in some]
             p = np.mean([member.read(pixels)[0] for member, pixels in inputs], axis=0)
             far = [member.apart(pixels) for member, pixels in inputs] if self.typical else [[None] * len(p)]
-            yield p, p.argmax(1), [min(of) if self.typical else None for of in zip(*far, strict=True)], parts[0][1]
+            yield p, self._called(p), [min(of) if self.typical else None for of in zip(*far, strict=True)], parts[0][1]
+
+    def _called(self, p: np.ndarray) -> np.ndarray:
+        """The classes of mean probabilities, int [n]: of two by the mean of the members' thresholds, else the most probable ones."""
+        positive = self.members[0].positive
+        if positive < 0 or all(member.threshold == metrics.EVEN for member in self.members):
+            return p.argmax(1)
+        return np.where(p[:, positive] >= self.threshold, positive, 1 - positive)
 
 
-def load(workdir, step: str | int = "best", *, trust_code: bool = False) -> Classifier:
+def load(
+    workdir: str | Path, step: str | int = "best", *, prevalence: float | None = None, trust_code: bool = False
+) -> Classifier:
     """Loads the classifier of a run directory onto this process's devices; of a cross-validation, all of its networks as one.
 
     Args:
         workdir: a run directory, or that of a cross-validation, wherever it was trained.
         step: "best", "latest" or the number of a checkpoint that was kept.
+        prevalence: share of the positive class of two among the images to come; None: as in training. A threshold that was chosen on
+            validation moves along and calls the same images.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
 
     Raises:
         CheckpointError: no such run or checkpoint, a damaged one, or a cross-validation that has not come to its end.
-        ConfigError: code that is not trusted.
+        ConfigError: code that is not trusted, or a prevalence that this run has no use for.
     """
     run = RunDirectory(workdir)
     if not is_crossvalidation(run):
-        return load_one(workdir, step, trust_code=trust_code)
-    return Ensemble([load_one(path, step, trust_code=trust_code) for path in fold_runs(run)])
+        return load_one(workdir, step, prevalence=prevalence, trust_code=trust_code)
+    return Ensemble([load_one(path, step, prevalence=prevalence, trust_code=trust_code) for path in fold_runs(run)])

@@ -60,6 +60,8 @@ def own_data(
 
 
 def say_maker(restored: RestoredNetwork, progress: Progress) -> None:
-    """Warns where this process makes other pixels than the network was trained on."""
+    """Warns where this process makes other pixels than the network was trained on, and of a calibration of another checkpoint."""
     if warning := restored.preprocessing.maker_differs(data_lib.preprocessing(restored.config.image)):
         progress.warn(warning)
+    for line in restored.reading.ignored:
+        progress.warn(line)

@@ -103,8 +103,8 @@ def _right(labels: np.ndarray, called: np.ndarray) -> list[np.ndarray]:
     return [own[np.unique(np.linspace(0, len(own) - 1, RIGHT).round().astype(int))] for own in right if len(own)]
 
 
-def write_overlays(directory: Path, chosen: Chosen, data: Dataset, rows: np.ndarray, logits: np.ndarray, called: np.ndarray,
-                   originals: Mapping[int, np.ndarray]) -> Explanation:  # fmt: skip
+def write_overlays(directory: Path, chosen: Chosen, data: Dataset, rows: np.ndarray, logits: np.ndarray,
+                   readout: metrics.Readout, called: np.ndarray, originals: Mapping[int, np.ndarray]) -> Explanation:  # fmt: skip
     """Writes the pictures of an evaluation.
 
     Args:
@@ -112,9 +112,10 @@ def write_overlays(directory: Path, chosen: Chosen, data: Dataset, rows: np.ndar
         chosen: from `choose`, with the next three.
         data, rows, called: those that it was given.
         logits: float [n, outputs] of `rows`.
+        readout: from logits to probabilities.
         originals: row of `data` -> uint8 [h, w, 3], the image of its file; where it lacks one, the resized one is drawn.
     """
-    p, how, seen = metrics.probabilities(logits[chosen.order]), data.preprocessing, []
+    p, how, seen = readout.probabilities(logits[chosen.order]), data.preprocessing, []
     for place, (i, q, heat, agreement) in enumerate(zip(chosen.order, p, chosen.maps, chosen.agreements, strict=True)):
         row, label, best = int(rows[i]), data.labels[rows[i]], called[i]
         image = originals.get(row)

@@ -10,6 +10,7 @@ from cnnjax import config as config_lib
 from cnnjax.config import Config, Preprocessing
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.inference.engine import Engine, compile_logits, evaluated
+from cnnjax.inference.reading import Reading, read_reading
 from cnnjax.runs import RunDirectory, check_single
 from cnnjax.typed import typed
 
@@ -26,6 +27,7 @@ class RestoredNetwork:
         positive: index of the positive class of a two-class task; -1 for more classes.
         step: which checkpoint.
         splits_sha256: digest of the split that it was trained on.
+        reading: calibration and threshold of this checkpoint, as far as the run has them.
     """
 
     engine: Engine
@@ -35,6 +37,7 @@ class RestoredNetwork:
     positive: int
     step: int
     splits_sha256: str
+    reading: Reading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +78,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
         facts = _facts(run, number, saved.metadata(number))
         if step == "best":
             _check_summary(run, number, facts.classes)
+        reading = read_reading(run, facts.positive, number, facts.splits_sha256)
         config, preprocessing = config_lib.from_dict(facts.config, overrides), Preprocessing.from_dict(facts.preprocessing)
         config = config_lib.finish(with_preprocessing(config, preprocessing))
         foreign = config_lib.unknown(config)
@@ -94,7 +98,9 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
             ) from error
         model = evaluated(**saved.load(number, {"model": shapes})["model"])
     engine = Engine(compile_logits(network, mesh), model, mesh, network)
-    return RestoredNetwork(engine, config, preprocessing, facts.classes, facts.positive, number, facts.splits_sha256)
+    return RestoredNetwork(
+        engine, config, preprocessing, facts.classes, facts.positive, number, facts.splits_sha256, reading
+    )
 
 
 def _facts(run: RunDirectory, step: int, metadata: Mapping[str, Any]) -> _Facts:

@@ -18,7 +18,7 @@ from cnnjax.runs import QUANTILE, STATISTICS, RunDirectory, Typical
 
 PART = 64  # images at once, which stay in the processor's caches
 PIXELS, FEWEST = 2**25, 1000  # pixels of training images that are looked at, and images where these are large
-TRAIN, VAL = 2 * STATISTICS, 10  # fewest images for a covariance, and for a threshold
+TRAIN, VAL = 2 * STATISTICS, 50  # fewest images for a covariance, and for a threshold
 PROBED = 200  # validation images of a probe
 RIDGE = 1e-3  # of the mean variance, added to each
 BORDER = 3  # rows at the top and at the bottom

@@ -204,7 +204,9 @@ def _computed(predictions: Predictions, *, each_epoch: bool) -> dict[str, float 
             if metric.each_epoch == each_epoch and metric.needs(predictions.classes) and not metric.detail}  # fmt: skip
 
 
-def detailed(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int) -> dict:
+def detailed(
+    logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], positive: int, decided: np.ndarray | None = None
+) -> dict:
     """Returns every metric, the confusion matrix (rows: true class), and precision, recall and F1 of each class.
 
     A ratio without a denominator is None.
@@ -214,8 +216,9 @@ def detailed(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str], pos
         labels: int [n].
         classes: names.
         positive: the positive class of two; -1 for more classes.
+        decided: int [n], the class that is called; None: the most probable one.
     """
-    predictions = Predictions(logits, labels, positive)
+    predictions = Predictions(logits, labels, positive, decided=decided)
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (labels, predictions.called), 1)
     right, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)

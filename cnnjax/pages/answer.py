@@ -58,7 +58,7 @@ def _how_good(record: Record) -> Iterator[str]:
     elif worst := _weakest(sure):
         name, score = worst
         yield f"The weakest class is {name}: {_share(score)} of its images are found."
-    yield from _how_sure(sure)
+    yield from _how_sure(record, sure)
 
 
 def _weakest(sure: Evidence) -> tuple[str, Score] | None:
@@ -66,12 +66,14 @@ def _weakest(sure: Evidence) -> tuple[str, Score] | None:
     return min(recalls.items(), key=lambda item: item[1].value, default=None)
 
 
-def _how_sure(sure: Evidence) -> Iterator[str]:
+def _how_sure(record: Record, sure: Evidence) -> Iterator[str]:
     accuracy = sure.metrics.get("accuracy")
     if accuracy is None:
         return
     if accuracy.low is None and accuracy.high is None:
-        yield f"How sure that is cannot be said: {accuracy.note or 'there is no interval'}."
+        every = counted(len(set(record.splits.groups) - {""}), sure.unit)
+        advice = f" --mode=crossvalidate judges all {every}, each once." if sure.unit != "image" else ""
+        yield f"How sure that is cannot be said: {accuracy.note or 'there is no interval'}.{advice}"
     elif sure.unit == "image":
         yield f"In brackets are {100 * sure.level:g} % intervals; each image counts by itself."
     else:

@@ -10,8 +10,8 @@ from cnnjax.pages.figures import svg
 from cnnjax.pages.paired import answer_section, flips_section
 from cnnjax.pages.rates import rate_curves
 from cnnjax.pages.record import Record, fitting
-from cnnjax.pages.report import text_of
 from cnnjax.pages.sureness import interval_of
+from cnnjax.pages.tables import text_of
 from cnnjax.progress import duration
 
 
@@ -73,7 +73,7 @@ def _curves(records: Mapping[str, Record]) -> Section:
     scores = {name: record.scores() for name, record in records.items()}
     if all(scores.values()):
         rated = {name: (*scores[name], record.judgement) for name, record in records.items()}
-        charts += rate_curves(rated, mark=False)
+        charts += rate_curves(rated)
     return Section("Curves", [Charts(charts)])
 
 

@@ -1,5 +1,6 @@
-"""A cross-validation as text for a terminal and as a page. All numbers come from its files; nothing is computed anew."""
+"""A cross-validation as text for a terminal and as a page, and several seeds as text. All numbers come from its files; nothing is computed anew."""
 
+import statistics
 from collections.abc import Mapping
 
 from cnnjax import config as config_lib
@@ -41,6 +42,16 @@ def crossvalidation_page(run: runs.RunDirectory, found: runs.CrossValidation) ->
     title = name if name == own else f"{name}: {own}"
     classes = ", ".join(found.classes[:6]) + (f" and {len(found.classes) - 6} more" if len(found.classes) > 6 else "")
     return Page(title, f"Cross-validation of image classification: {classes}. {_many(found)}", sections)
+
+
+def seeds_table(results: dict[int, dict], split: str, classes: int) -> str:
+    """Returns the metrics of several seeds on a split, a row for each, with their mean and standard deviation, as text."""
+    columns = {name: m for name, m in present(results.values(), classes).items() if m.higher_is_better is not None}
+    rows = [(str(seed), *(m.text(numbers.get(name)) for name, m in columns.items())) for seed, numbers in results.items()]
+    for title, of in {"mean": statistics.mean, "SD": statistics.stdev}.items():
+        values = {name: [numbers[name] for numbers in results.values() if numbers.get(name) is not None] for name in columns}
+        rows.append((title, *(m.text(of(values[name]) if len(values[name]) > 1 else None) for name, m in columns.items())))
+    return aligned(("seed", *(f"{split} {m.title}" for m in columns.values())), rows)
 
 
 def _many(found: runs.CrossValidation) -> str:

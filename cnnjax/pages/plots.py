@@ -21,7 +21,7 @@ _KINDS = {
 }
 
 
-def _plain(axes, grid: str = "y") -> None:
+def plain(axes, grid: str = "y") -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -53,7 +53,7 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
     axes.set_xlabel("epoch")
     axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(loc="best", fontsize=8)
-    _plain(axes)
+    plain(axes)
 
 
 @styled
@@ -97,7 +97,7 @@ def learning_rates(rates: np.ndarray, losses: np.ndarray, smooth: np.ndarray, su
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.legend(loc="lower left", fontsize=8)
-    _plain(axes)
+    plain(axes)
     return drawn
 
 
@@ -170,7 +170,7 @@ def _histogram(title: str, series: Mapping[str, Sequence[float]], everything: np
     axes.set_ylabel(count)
     if len(series) > 1:
         axes.legend(fontsize=8)
-    _plain(axes)
+    plain(axes)
     return drawn
 
 
@@ -195,13 +195,13 @@ def _colours(title: str, counts: np.ndarray):
     axes.set_xlabel("level")
     axes.set_ylabel("% of pixels")
     axes.legend(fontsize=8)
-    _plain(axes)
+    plain(axes)
     return drawn
 
 
 @styled
-def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None, *,
-          bold: str | None = None, title: str = ""):  # fmt: skip
+def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], base: float, mark: tuple | None = None,
+          threshold: float = 0.5, *, bold: str | None = None, title: str = ""):  # fmt: skip
     """Draws ROC or precision-recall curves.
 
     Args:
@@ -209,6 +209,7 @@ def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], ba
         lines: name -> (x, y, text for the legend).
         base: share of positives, which a classifier without knowledge reaches as precision.
         mark: (x, y) of the threshold that is used.
+        threshold: that one.
         bold: name of the line that stands out.
         title: in place of that of the kind.
     """
@@ -224,7 +225,7 @@ def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], ba
     chance = ([0, 1], [0, 1]) if kind == "roc" else ([0, 1], [base, base])
     axes.plot(*chance, color=MUTED, linewidth=0.8, linestyle=":", label="chance")
     if mark:
-        axes.plot(*mark, "o", color=ORANGE, label="probability 0.5")
+        axes.plot(*mark, "o", color=ORANGE, label=f"probability {threshold:.3g}")
     axes.set_title(title or ("ROC" if kind == "roc" else "Precision and recall"))
     axes.set_xlabel("1 - specificity" if kind == "roc" else "recall (sensitivity)")
     axes.set_ylabel("sensitivity" if kind == "roc" else "precision")
@@ -232,7 +233,7 @@ def rates(kind: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray, str]], ba
     axes.set_ylim(-0.01, 1.02)
     axes.set_aspect("equal")
     axes.legend(loc="lower right" if kind == "roc" else "lower left", fontsize=8)
-    _plain(axes, "both")
+    plain(axes, "both")
     return drawn
 
 

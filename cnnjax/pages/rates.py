@@ -9,12 +9,12 @@ from cnnjax.pages.figures import short, svg
 from cnnjax.runs import Evaluation
 
 
-def rate_curves(runs: Mapping[str, tuple[np.ndarray, np.ndarray, Evaluation]], *, mark: bool) -> list[str]:
+def rate_curves(runs: Mapping[str, tuple[np.ndarray, np.ndarray, Evaluation]], *, mark: float = 0.0) -> list[str]:
     """Returns ROC and precision-recall curves as SVG.
 
     Args:
         runs: name -> (bool [n], whether positive; float [n], scores; the evaluation).
-        mark: mark the probability 0.5, of one run.
+        mark: the threshold to mark, of one run; 0: none.
     """
     from sklearn import metrics
 
@@ -32,4 +32,4 @@ def rate_curves(runs: Mapping[str, tuple[np.ndarray, np.ndarray, Evaluation]], *
         called = result.per_class[result.positive]
         called = (called["recall"], called["precision"]) if called["precision"] is not None else None
     base = float(labels.mean())
-    return [svg(plots.rates("roc", roc, base, point)), svg(plots.rates("pr", pr, base, called))]
+    return [svg(plots.rates("roc", roc, base, point, mark)), svg(plots.rates("pr", pr, base, called, mark))]

@@ -1,8 +1,6 @@
 """The page of a run. All numbers come from its files; nothing is computed anew."""
 
 import collections
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +13,8 @@ from cnnjax.metrics import present
 from cnnjax.pages import plots
 from cnnjax.pages.answer import answer, shared_groups_text
 from cnnjax.pages.blocks import Block, Charts, Note, Page, Photo, Photos, Section, Table, Tiles, folded, halves, write_page
+from cnnjax.pages.calibration import calibration_section
+from cnnjax.pages.card import unanswered
 from cnnjax.pages.classes import classes_table, several_classes
 from cnnjax.pages.figures import svg
 from cnnjax.pages.patients import patients_section
@@ -24,6 +24,7 @@ from cnnjax.pages.robustness import robustness_section
 from cnnjax.pages.seen import seen_section
 from cnnjax.pages.subgroups import subgroups_section
 from cnnjax.pages.sureness import interval_of, interval_row, sureness_section
+from cnnjax.pages.tables import short_paths, text_of
 from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
@@ -53,6 +54,7 @@ def report_page(record: Record) -> Page:
                 patients_section(record),
                 subgroups_section(sure.subgroups if sure else ()),
                 sureness_section(sure),
+                calibration_section(sure, record.judgement),
                 seen_section(record),
                 robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step),
             ])  # fmt: skip
@@ -67,12 +69,6 @@ def left_out(rows: Sequence[Sequence[str]]) -> list[Block]:
         return []
     folded = "Which, and why" if len(rows) <= 100 else "The first 100 of them, and why"
     return [Note(f"Left out: {counted(len(rows), 'file')}."), Table(("file", "reason"), rows[:100], left=2, folded=folded)]
-
-
-def text_of(value) -> str:
-    """Returns a value of a config as text; a list without brackets, and of an absolute path its last name: a page travels."""
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) else text
 
 
 def _subtitle(record: Record) -> str:
@@ -113,8 +109,12 @@ def _result(record: Record) -> Section:
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
-                               "probability of 0.5."))  # fmt: skip
+                               f"probability of {_threshold(record):.4g}."))  # fmt: skip
     return Section("Result", blocks)
+
+
+def _threshold(record: Record) -> float:
+    return record.sureness.threshold.get("threshold", 0.5) if record.sureness else 0.5
 
 
 def _data(record: Record) -> Section:
@@ -136,7 +136,7 @@ def _data(record: Record) -> Section:
               "digits": "scikit-learn's digits", "demo": "Drawn cells"}.get(config["data.source"], config["data.source"])  # fmt: skip
     blocks = [Note(f"{source}. Split: {config['split.method']}, seed {config['split.seed']}."), Table(header, rows)]
     for line in record.summary.notes if record.summary else ():
-        line = re.sub(r"(?<==)/(?:[^/\s;]+/)+", "", line)  # of a path in a command the last name
+        line = short_paths(line)
         blocks.append(Note(f"{line[0].upper()}{line[1:]}."))
     shared = shared_groups_text(record)
     if shared and not record.judged:  # else it stands at the top
@@ -202,7 +202,7 @@ def _judged(record: Record) -> Section:
     blocks.append(classes_table(result, record.sureness))
     scores = record.scores()
     if scores:
-        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=True)))
+        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=_threshold(record))))
     blocks += several_classes(record)
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 
@@ -261,7 +261,10 @@ def _config(record: Record) -> Section:
     everything = [(key, text_of(value)) for key, value in record.config.items()]
     differs = Table(("key", "value", "default"), rows, "What differs from the default", left=3)
     whole = Table(("key", "value"), everything, folded="The whole config", left=2)
-    return Section("Config and environment", [differs, *_environment(record), whole])
+    card = record.directory.card
+    left = unanswered(card)
+    told = [Note(f"{card.name} has lines to fill in: {', '.join(left)}.")] if left else []
+    return Section("Config and environment", [*told, differs, *_environment(record), whole])
 
 
 def _environment(record: Record) -> list[Block]:

@@ -5,8 +5,7 @@ from typing import Any
 
 from cnnjax.pages.blocks import Block, Note, Section, Table
 
-NAMES = {"longest_side": "longest side, pixels", "brightness": "brightness, levels", "sharpness": "sharpness, levels",
-         "bytes_per_pixel": "bytes per pixel of the file"}  # fmt: skip
+NAMES = {"longest_side": "longest side", "bytes_per_pixel": "bytes per pixel"}
 KINDS = ("accuracy", "sensitivity", "specificity")
 SAID = 5  # subgroups that are told in words
 
@@ -27,14 +26,14 @@ def subgroups_section(rows: Sequence[Mapping[str, Any]]) -> Section:
     blocks.append(
         Note(f"{told[0].upper()}{told[1:]}{by_chance}. Numbers are divided at their 10, 25, 50, 75 and 90 % quantiles.")
     )
-    header = ("by", "value", "images", "groups that count", *(f"{kind} (interval)" for kind in kinds), "")
-    table = [(NAMES.get(row["column"], row["column"]), row["value"], f"{row['count']:,}", f"{row['effective']:,.1f}",
-              *(_score(row[kind]) for kind in kinds), "differs" if row["differs"] else "") for row in rows]  # fmt: skip
-    blocks.append(
-        Table(
-            header, table, "A subgroup differs where the interval of one of its scores excludes that of all images.", left=2
-        )
-    )
+    header = ("by", "value", "", "images", "groups that count", *kinds)
+    columns = [row["column"] for row in rows]
+    named = [_name(name) if name != before else "" for name, before in zip(columns, ["", *columns], strict=False)]
+    table = [(name, row["value"], "differs" if row["differs"] else "", f"{row['count']:,}", f"{row['effective']:,.1f}",
+              *(_score(row[kind]) for kind in kinds)) for name, row in zip(named, rows, strict=True)]  # fmt: skip
+    caption = ("Longest side of the file in pixels, brightness and sharpness of the network's input in levels of 255. A subgroup differs where "
+               "the interval of one of its scores excludes that of all images.")  # fmt: skip
+    blocks.append(Table(header, table, caption, left=3))
     return Section("Subgroups", blocks)
 
 
@@ -48,12 +47,16 @@ def lower(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _note(row: Mapping[str, Any], whole: Mapping[str, Any]) -> Note:
-    name, score = NAMES.get(row["column"], row["column"]), row["accuracy"]
+    name, score = _name(row["column"]), row["accuracy"]
     lower = score["value"] < whole["accuracy"]["value"]
     return Note(
         f"{name[0].upper()}{name[1:]} {row['value']}: accuracy {_score(score)}, of all images {whole['accuracy']['value']:.3f}.",
         warning=lower,
     )
+
+
+def _name(column: str) -> str:
+    return NAMES.get(column, column)
 
 
 def _score(score: Mapping[str, Any]) -> str:

@@ -1,12 +1,24 @@
 """Numbers as plain text, for a terminal and for logs."""
 
-import statistics
+import os
+import re
 from collections.abc import Collection, Sequence
 
 from cnnjax import metrics
 from cnnjax.evidence import Evidence
 from cnnjax.metrics import shown
 from cnnjax.progress import duration
+
+
+def text_of(value) -> str:
+    """Returns a value of a config as text; a list without brackets, and of an absolute path its last name: a page travels."""
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) else text
+
+
+def short_paths(line: str) -> str:
+    """Returns a line with the last name alone of each path in a command."""
+    return re.sub(r"(?<==)/(?:[^/\s;]+/)+", "", line)
 
 
 def network_table(table: Sequence) -> str:
@@ -52,16 +64,6 @@ def _metrics_table(splits: dict[str, dict], classes: int) -> str:
     columns = metrics.present(splits.values(), classes)
     rows = [(name, *(m.text(numbers.get(key)) for key, m in columns.items())) for name, numbers in splits.items()]
     return aligned(("split", *(m.title for m in columns.values())), rows)
-
-
-def seeds_table(results: dict[int, dict], split: str, classes: int) -> str:
-    """Returns the metrics of several seeds on a split, a row for each, with their mean and standard deviation, as text."""
-    columns = {name: m for name, m in metrics.present(results.values(), classes).items() if m.higher_is_better is not None}
-    rows = [(str(seed), *(m.text(numbers.get(name)) for name, m in columns.items())) for seed, numbers in results.items()]
-    for title, of in {"mean": statistics.mean, "SD": statistics.stdev}.items():
-        values = {name: [numbers[name] for numbers in results.values() if numbers.get(name) is not None] for name in columns}
-        rows.append((title, *(m.text(of(values[name]) if len(values[name]) > 1 else None) for name, m in columns.items())))
-    return aligned(("seed", *(f"{split} {m.title}" for m in columns.values())), rows)
 
 
 def intervals_text(name: str, evidence: Evidence, shown_of: Collection[str] = ()) -> str:

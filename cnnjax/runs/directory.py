@@ -53,20 +53,16 @@ class RunDirectory:
         typical: `typical.json`, a `Typical`: the training images, to know others by.
         curves: `curves.png`, the history drawn.
         report: `report.html`.
-        exploration: `explore.html`.
-        exploration_pictures: `explore/`, its pictures.
+        exploration, exploration_pictures: `explore.html`, and its pictures in `explore/`.
         rates: `lr_find.png`, the loss over the learning rate.
         tensorboard: `tensorboard/`, event files.
-        calibration: `calibration.json`, how probabilities are made of logits.
-        decision: `decision.json`, from which probability the positive class is called.
+        calibration, decision: `calibration.json`, `decision.json`, from logits to probabilities and to the class that is called.
         evaluations: `eval/`.
         audit: `audit.html`, leaks, shortcuts and doubtful labels as a page.
         audits: `audit/`, their tables.
         card: `card.md`, the run for reviewers, with lines to fill in.
         looks: `looks.jsonl`, a line per evaluation.
-        folds: `folds/`, a run for each fold of a cross-validation.
-        folds_table: `folds.csv`, the fold of every image.
-        crossvalidation: `crossvalidation.json`, a `CrossValidation`.
+        folds, folds_table, crossvalidation: `folds/`, a run for each; `folds.csv`, the fold of every image; `crossvalidation.json`.
         checkpoints: `checkpoints/`, a directory per step.
         checksums: `checksums/`, a file per checkpoint, and one per small file.
         damaged: `damaged/`, checkpoints and files that were set aside.

@@ -22,6 +22,20 @@ def class_weights(config, data: Dataset) -> np.ndarray | None:
     return (weights * counts.sum() / (weights * counts).sum()).astype(np.float32)
 
 
+def supposed_share(config, data: Dataset, positive: int) -> float | None:
+    """Returns the share of the positive class that training makes the network suppose: that of its images, sampled and weighted.
+
+    None for more than two classes, and where training has images of one class only.
+    """
+    counts = np.bincount(data.labels[data.splits["train"]], minlength=len(data.classes))
+    if positive < 0 or not counts.all():
+        return None
+    weights = class_weights(config, data)
+    seen = np.ones(2) if config.data.sampling == "balanced" else counts
+    seen = seen if weights is None else seen * weights.astype(np.float64)
+    return float(seen[positive] / seen.sum())
+
+
 def _given(entries: tuple[str, ...], classes: tuple[str, ...]) -> np.ndarray:
     given = {name: float(weight) for name, _, weight in (entry.rpartition("=") for entry in entries)}
     unknown, missing = [name for name in given if name not in classes], [name for name in classes if name not in given]

@@ -43,7 +43,11 @@ def test_list_above_has_every_config_file(configs):
 
 def test_malaria_keeps_patients_apart_and_names_the_positive_class(configs):
     config = config_lib.load_config(configs / "malaria.py")
-    assert (config.split.method, config.data.group, config.data.positive) == ("grouped", r"^C\d+", "Parasitized")
+    assert (config.split.method, config.data.group, config.data.positive) == (
+        "grouped",
+        r"(?P<patient>^C\d+)",
+        "Parasitized",
+    )
 
 
 def test_config_without_a_variant_after_the_colon_is_the_plain_one(configs):

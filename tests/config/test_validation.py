@@ -94,6 +94,8 @@ def test_each_problem_alone_is_found(key, repository):
         ({"image.size": 32, "augment.blur": 4.1}, "augment.blur"),
         ({"augment.rand_augment": 1, "augment.trivial_augment": True}, "augment.rand_augment"),
         ({"image.size": 49, "image.zca": True}, "image.size"),
+        ({"evidence.threshold": "sensitivity:1.5"}, "evidence.threshold"),
+        ({"evidence.threshold": "cost:10,1"}, "evidence.threshold"),
     ],
 )
 def test_values_that_do_not_fit_together(repository, overrides, key):

@@ -19,7 +19,15 @@ from cnnjax.errors import CheckpointError, ConfigError, DataError, UserError
 from cnnjax.runs import RunDirectory
 
 METADATA = "_CHECKPOINT_METADATA"
-SMALL_FILES = ["config.json", "summary.json", "network.json", "eval/test.json", "eval/val.json"]
+SMALL_FILES = [
+    "config.json",
+    "summary.json",
+    "network.json",
+    "calibration.json",
+    "decision.json",
+    "eval/test.json",
+    "eval/val.json",
+]
 HUGE = 10**12
 
 

@@ -180,7 +180,15 @@ def test_more_than_two_classes_from_training_to_prediction(make_folder, tmp_path
     folder = make_folder(tmp_path / "flowers", ("a", "b", "c", "d", "e", "f"), 12)
     config = tiny(folder, tmp_path / "cache", data__positive="", data__group="", split__method="stratified", train__epochs=2)
     summary = train(config, tmp_path / "run")
-    assert set(summary["test"]) == {"images", "loss", "balanced_accuracy", "accuracy", "majority", "top5_accuracy"}
+    assert set(summary["test"]) == {
+        "images",
+        "loss",
+        "balanced_accuracy",
+        "accuracy",
+        "majority",
+        "macro_auc",
+        "top5_accuracy",
+    }
     result = evaluate(tmp_path / "run", "test")
     assert result["classes"] == list("abcdef") and len(result["confusion"]) == 6 and "positive" not in result
     row = read_rows(tmp_path / "run" / "eval" / "test.csv")[0]

@@ -137,7 +137,7 @@ WRITERS = {
     "runs/remote.py": "joins listed names by `inside`",
     "checkpoints/seals.py": "steps below a place of the run directory",
     "checkpoints/store.py": "steps below a place of the run directory, joined by `inside`",
-    "inference/evaluation.py": "its own names below a place of the run directory",
+    "inference/thumbnails.py": "its own names below a place of the run directory",
     "inference/overlays.py": "its own names below a place of the run directory, or below the folder that the caller names",
     "runs/tables.py": "a file that the caller names",
     "pages/figures.py": "a file that the caller names",

@@ -135,7 +135,8 @@ def test_eval_files_agree_with_each_other_and_with_the_split(plain, split):
     rows = read_rows(plain.workdir / "eval" / f"{split}.csv")
     inside = {r["id"]: r for r in read_rows(plain.workdir / "splits.csv") if r["split"] == split}
     assert sorted(r["id"] for r in rows) == sorted(inside)  # each image once
-    assert list(rows[0]) == ["id", "group", "label", "predicted", "p_Parasitized", "p_Uninfected"]
+    names = ("z_Parasitized", "z_Uninfected", "p_Parasitized", "p_Uninfected")
+    assert list(rows[0]) == ["id", "group", "label", "predicted", *names]
     assert all(r["label"] == inside[r["id"]]["label"] and r["group"] == inside[r["id"]]["group"] for r in rows)
     p = np.array([[float(r["p_Parasitized"]), float(r["p_Uninfected"])] for r in rows])
     np.testing.assert_allclose(p.sum(1), 1)
