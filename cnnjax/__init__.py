@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from cnnjax.errors import Stopped, UserError
     from cnnjax.inference import Classifier, Prediction, Run, load
     from cnnjax.progress import Console
+    from cnnjax.studies import crossvalidate
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs", "describe",
-    "evaluate", "explore", "load", "load_config", "lr_find", "predict", "robustness", "train", "write_report",
+    "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs",
+    "crossvalidate", "describe", "evaluate", "explore", "load", "load_config", "lr_find", "predict", "robustness", "train",
+    "write_report",
 ]  # fmt: skip
 
 _FROM = {  # name -> module that has it
@@ -44,6 +46,7 @@ _FROM = {  # name -> module that has it
     "Stopped": "errors",
     "UserError": "errors",
     "compare_runs": "commands.compare",
+    "crossvalidate": "studies",
     "describe": "commands.describe",
     "evaluate": "commands.evaluate",
     "explore": "commands.explore",

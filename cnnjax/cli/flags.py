@@ -15,11 +15,24 @@ from cnnjax.cli import habits
 from cnnjax.errors import ConfigError
 from cnnjax.runs import is_remote
 
-MODES = ("train", "explore", "audit", "report", "eval", "predict", "describe", "lr_find", "evidence", "robustness")
+MODES = (
+    "train",
+    "crossvalidate",
+    "explore",
+    "audit",
+    "report",
+    "eval",
+    "predict",
+    "describe",
+    "lr_find",
+    "evidence",
+    "robustness",
+)
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
 
     python launch.py --config=configs/malaria.py                 trains a run, or continues it
+    python launch.py --mode=crossvalidate --config=configs/malaria.py   trains a network for each fold of the images
     python launch.py --mode=describe --config=configs/malaria.py shows config, network and data plan
     python launch.py --mode=explore --config=configs/malaria.py  shows the data and its augmentation as a page
     python launch.py --mode=audit --config=configs/malaria.py    looks for leaks and shortcuts; --workdir=runs/malaria --labels: and labels
@@ -43,6 +56,19 @@ flags.DEFINE_string(
 flags.DEFINE_enum("mode", "train", MODES, "what to do", flag_values=FLAGS)
 flags.DEFINE_string(
     "workdir", "", "run directory; default runs/<config name>[-<variant>][-<name of the data>]", flag_values=FLAGS
+)
+flags.DEFINE_integer(
+    "fold",
+    None,
+    "crossvalidate: train the network of this fold only, from 0; the last to be done puts all together",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer(
+    "seeds",
+    0,
+    "train: runs in <workdir>-seed<number>, of so many seeds from --config.seed on",
+    lower_bound=0,
+    flag_values=FLAGS,
 )
 flags.DEFINE_string("split", "test", "eval, robustness: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
@@ -134,6 +160,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError("--card is for --mode=report --workdir=RUN, the card of one run")
     if FLAGS.data and FLAGS.mode != "eval":
         raise ConfigError(f"--data={FLAGS.data} is for --mode=eval; did you mean --config.data.path={FLAGS.data}?")
+    if FLAGS.fold is not None and FLAGS.mode != "crossvalidate":
+        raise ConfigError(
+            f"--fold={FLAGS.fold} is for --mode=crossvalidate, not for --mode={FLAGS.mode}; leave one of them out"
+        )
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"

@@ -3,7 +3,7 @@
 from cnnjax import config as config_lib
 
 MODES = {"fit": "train", "resume": "train", "finetune": "train", "test": "eval", "val": "eval", "validate": "eval", "evaluate": "eval",
-         "infer": "predict", "inference": "predict", "classify": "predict", "info": "describe", "summary": "describe",
+         "infer": "predict", "inference": "predict", "classify": "predict", "info": "describe", "summary": "describe", "cv": "crossvalidate", "kfold": "crossvalidate",
          "tune": "lr_find", "visualize": "explore", "eda": "explore", "compare": "report",
          "corruptions": "robustness", "robust": "robustness"}  # fmt: skip
 KEYS = {"data": "data.path", "dataset": "data.path", "data_dir": "data.path", "train_dir": "data.path", "root": "data.path",

@@ -1,10 +1,11 @@
 """The program: flags to a mode, errors to one line and an exit code."""
 
+import dataclasses
 import os
 import sys
 
 from cnnjax import config as config_lib
-from cnnjax.cli import flags, modes
+from cnnjax.cli import flags, modes, studies
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
@@ -23,7 +24,8 @@ def main(argv: list[str]) -> None:
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
-    if FLAGS.mode in ("train", "explore", "describe", "lr_find") or (FLAGS.mode == "audit" and FLAGS.config):
+    configured = FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find")
+    if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
@@ -35,14 +37,21 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
     """Runs a mode that starts from a config file."""
     if not FLAGS.config:
         raise ConfigError(f"--mode={FLAGS.mode} needs --config=FILE, such as --config=configs/malaria.py:demo")
+    listed = studies.listed_seeds(overrides)
     with StopFlag(modes.leave) as stop:  # a registry of choices may import JAX, which takes seconds
         config = config_lib.load_config(FLAGS.config, overrides)
     if stop():
         raise Stopped(modes.INTERRUPTED)
-    with local_workdir(
-        FLAGS.workdir or default_workdir(config.name, overrides.get("data.path", "")), config.data.cache_dir, console
-    ) as (workdir, push):
-        if FLAGS.mode == "train":
+    place = FLAGS.workdir or default_workdir(config.name, overrides.get("data.path", ""))
+    if seeds := listed or [config.seed + i for i in range(FLAGS.seeds)]:
+        studies.train_seeds({seed: dataclasses.replace(config, seed=seed) for seed in seeds}, place, console)
+        return
+    if FLAGS.mode == "crossvalidate" and not FLAGS.workdir:
+        place = f"{place}-folds"
+    with local_workdir(place, config.data.cache_dir, console) as (workdir, push):
+        if FLAGS.mode == "crossvalidate":
+            studies.crossvalidate(config, workdir, push, console)
+        elif FLAGS.mode == "train":
             modes.train(config, workdir, push, console)
         elif FLAGS.mode == "explore":
             modes.explore(config, workdir, overrides, console)

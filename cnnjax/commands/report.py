@@ -6,7 +6,7 @@ from cnnjax import pages, runs
 
 
 def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
-    """Writes the page of a run, finished or under way; returns its path.
+    """Writes the page of a run, finished or under way, or of a cross-validation; returns its path.
 
     Args:
         workdir: the run directory.
@@ -16,7 +16,10 @@ def write_report(workdir: str | Path, output: str | Path | None = None) -> Path:
         CheckpointError: the directory holds no run, a file of it is damaged, or the page cannot be written.
     """
     run = runs.RunDirectory(workdir)
-    page = pages.report_page(pages.read_record(run))
+    if runs.is_crossvalidation(run):
+        page = pages.crossvalidation_page(run, runs.read_crossvalidation(run))
+    else:
+        page = pages.report_page(pages.read_record(run))
     path = Path(output) if output else run.report
     runs.check_writable(path.parent, "name another place with --output=FILE")
     pages.write_page(path, page)

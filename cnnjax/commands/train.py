@@ -46,6 +46,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             run.check_apart(config)
+            runs.check_single(run)
             if main:
                 run.check_unused()
             ended = run.finished(config)

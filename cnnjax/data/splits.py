@@ -16,11 +16,10 @@ import numpy as np
 
 from cnnjax import runs
 from cnnjax.data.columns import table
-from cnnjax.data.duplicates import joined_groups
+from cnnjax.data.dealing import order_of, whole_groups
 from cnnjax.data.examples import Example
 from cnnjax.data.split_files import assignment
 from cnnjax.errors import DataError
-from cnnjax.progress import counted
 
 NAMES = ("train", "val", "test")
 
@@ -101,12 +100,6 @@ def reason(config, examples: Sequence[Example], used: Sequence[str]) -> str:
     return f"the images are divided by the set's own parts, {', '.join(name for name in NAMES if name in given)}{more}"
 
 
-def _order(seed: int, names: Iterable[str]) -> np.ndarray:
-    """Positions of names in the seed's order."""
-    (digests,) = table(((hashlib.sha256(f"{seed}/{name}".encode()).digest(),) for name in names), "binary")
-    return digests.order()
-
-
 def _labels(examples: Sequence[Example]) -> np.ndarray:
     """int32 [n]."""
     return np.fromiter((example.label for example in examples), np.int32, len(examples))
@@ -122,7 +115,7 @@ def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, same: np.ndarray | N
     splits = ["train"] * len(labels)
     same = np.arange(len(labels)) if same is None else same
     sizes = np.bincount(same, minlength=len(labels))
-    order = _order(seed, ids)
+    order = order_of(seed, ids)
     order = order[sizes[order] > 0]
     ordered = labels[order]
     for label in np.unique(labels):
@@ -138,71 +131,10 @@ def _cut(ids: Iterable[str], labels: np.ndarray, seed: int, same: np.ndarray | N
 
 
 def _grouped(examples: Sequence[Example], config, same: np.ndarray | None = None) -> list[str]:
-    """Whole groups, dealt in the seed's order, then moved and swapped while that brings every split nearer to its
-    share of every class."""
-    without = [example.id for example in examples if not example.group]
-    if without:
-        raise DataError(f"no group for {counted(len(without), 'image')}, such as {without[0]!r}; set --config.data.group to a "
-                        "regular expression that matches every name, or use --config.split.method=stratified")  # fmt: skip
-    if same is not None:
-        together = joined_groups([example.group for example in examples], same)
-        examples = [example._replace(group=group) for example, group in zip(examples, together, strict=True)]
-    groups = sorted({example.group for example in examples})
-    groups = [groups[i] for i in _order(config.seed, groups)]
-    used = [i for i, name in enumerate(NAMES) if config[name] > 0]
-    if len(groups) < len(used):
-        raise DataError(f"{counted(len(groups), 'group')} ({', '.join(sorted(groups))}) cannot be kept apart in {len(used)} splits; "
-                        "check --config.data.group or use --config.split.method=stratified")  # fmt: skip
-    row = {group: i for i, group in enumerate(groups)}
-    counts = np.zeros((len(groups), max(example.label for example in examples) + 1))  # [group, class]
-    for example in examples:
-        counts[row[example.group], example.label] += 1
-    fractions = np.array([config[NAMES[i]] for i in used])
-    target = fractions[:, None] * counts.sum(0)  # [split, class]
-    seen = (counts.sum(1).cumsum() - counts.sum(1) / 2) / counts.sum()
-    side = np.searchsorted(fractions.cumsum()[:-1], seen, side="right")
-    for empty in set(range(len(used))) - set(side):  # few and large groups can jump over a share
-        crowded = side == np.bincount(side).argmax()
-        side[np.where(crowded, counts.sum(1), np.inf).argmin()] = empty
-    side = _balance(side, counts, target)
-    return [NAMES[used[side[row[example.group]]]] for example in examples]
-
-
-def _balance(side: np.ndarray, counts: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Steepest descent on the squared relative distance to `target` [split, class] by moving one group or swapping
-    two. `side` [group] is each group's split, `counts` [group, class]."""
-    everyone = np.arange(len(side))
-    side = side.copy()
-    swaps = len(side) <= 512  # beyond that, groups are so many that moves alone reach the shares
-    have = np.stack([counts[side == s].sum(0) for s in range(len(target))])
-
-    def cost(totals, s):
-        return (((totals - target[s]) / np.maximum(target[s], 1)) ** 2).sum(-1)
-
-    while True:
-        now = cost(have, np.arange(len(target)))
-        best, change = -1e-9, None
-        for a in range(len(target)):
-            for b in range(len(target)):
-                here = everyone[side == a]
-                if a == b or len(here) < 2:
-                    continue
-                move = cost(have[a] - counts[here], a) + cost(have[b] + counts[here], b) - now[a] - now[b]
-                if move.min() < best:
-                    best, change = move.min(), ((here[move.argmin()], b),)
-                there = everyone[side == b]
-                if swaps and a < b and len(there):
-                    delta = counts[there][None] - counts[here][:, None]
-                    swap = cost(have[a] + delta, a) + cost(have[b] - delta, b) - now[a] - now[b]
-                    if swap.min() < best:
-                        i, j = np.unravel_index(swap.argmin(), swap.shape)
-                        best, change = swap.min(), ((here[i], b), (there[j], a))
-        if change is None:
-            return side
-        for group, to in change:
-            have[side[group]] -= counts[group]
-            have[to] += counts[group]
-            side[group] = to
+    """Whole groups, by the fractions of the splits that have one."""
+    used = [name for name in NAMES if config[name] > 0]
+    parts = whole_groups(examples, [config[name] for name in used], config.seed, same)
+    return [used[part] for part in parts]
 
 
 def _by_id(examples: Sequence[Example]) -> np.ndarray:

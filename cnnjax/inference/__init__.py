@@ -1,9 +1,10 @@
 """A trained network at work: restored, run on arrays and files, evaluated on a split."""
 
 from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
-from cnnjax.inference.classifier import Classifier, Prediction, load
+from cnnjax.inference.classifier import Classifier, Prediction
 from cnnjax.inference.corruptions import CHANGES, corrupted
 from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
+from cnnjax.inference.ensemble import Ensemble, load
 from cnnjax.inference.evaluation import evaluate_split, split_logits
 from cnnjax.inference.explanation import Explainer
 from cnnjax.inference.opened import open_split, own_data, say_maker
@@ -14,7 +15,7 @@ from cnnjax.inference.run import Run
 from cnnjax.inference.unlike import write_typical
 
 __all__ = [
-    "CHANGES", "Classifier", "Engine", "EvalBatches", "Explainer", "OverlayFiles", "Prediction", "Reading",
+    "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "OverlayFiles", "Prediction", "Reading",
     "RestoredNetwork", "Run", "check_classes", "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading",
     "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "read_reading", "refit", "restore",
     "say_maker", "split_logits", "unapplied", "write_reading", "write_typical",

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import io
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -57,13 +56,14 @@ class Prediction:
 
 
 class Classifier:
-    """A trained network that takes images; made by `load`.
+    """A trained network that takes images; made by `load`, as is the subclass `Ensemble`.
 
     Attributes:
         classes: names in the order of the probabilities.
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
         calibration: how probabilities are made of logits; None where none is stored for the checkpoint.
+        positive: index of the positive class of two; -1 for more classes.
         threshold: probability of the positive class from which that is called, of two classes.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
         typical: by which images unlike those of the training are known; None for runs without.
@@ -75,6 +75,7 @@ class Classifier:
         self._readout = readout or restored.reading.readout
         self.calibration: metrics.Calibration | None = restored.reading.calibration
         self.threshold: float = self._readout.threshold
+        self.positive: int = self._readout.positive
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -122,7 +123,6 @@ class Classifier:
 
     def stream_files(self, files: Iterable[tuple[str, data_lib.Reference]], count: int) -> Iterator[Prediction]:
         """Predicts (name, reference) one at a time, as `stream` does; there are `count` of them."""
-        how = self.preprocessing
         names: collections.deque[str] = collections.deque()
 
         def references() -> Iterator[data_lib.Reference]:
@@ -130,17 +130,34 @@ class Classifier:
                 names.append(name)
                 yield reference
 
-        workers = self._restored.config.runtime.workers
-        for pixels, facts in data_lib.decode_all(references(), count, how.shape, how.resize, workers, levels=how.range):
-            logits = self._restored.engine.logits(pixels)
-            apart = self._unlike(pixels).tolist() if self._unlike else itertools.repeat(None)
-            told = self._readout.probabilities(logits).tolist(), self._readout.called(logits), facts, apart
-            for p, called, fact, far in zip(*told, strict=False):
+        for p, called, apart, facts in self.chunks(references(), count):
+            for q, label, far, fact in zip(p.tolist(), called, apart, facts, strict=True):
                 name = names.popleft()
                 if fact["reason"]:
                     yield Prediction(name, "", {}, fact["reason"])
                 else:
-                    yield Prediction(name, self.classes[called], dict(zip(self.classes, p, strict=True)), unlike=far)
+                    yield Prediction(name, self.classes[label], dict(zip(self.classes, q, strict=True)), unlike=far)
+
+    def chunks(
+        self, references: Iterable[data_lib.Reference], count: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, list, Sequence]]:
+        """Yields what `read` and `apart` return, and facts, of files of which there are `count`, some at a time."""
+        for pixels, facts in self.decoded(references, count):
+            yield *self.read(pixels), self.apart(pixels), facts
+
+    def decoded(self, references: Iterable[data_lib.Reference], count: int) -> Iterator[tuple[np.ndarray, Sequence]]:
+        """Yields the network's input, uint8 [some, height, width, 3], and facts of files, some at a time."""
+        how, workers = self.preprocessing, self._restored.config.runtime.workers
+        return data_lib.decode_all(references, count, how.shape, how.resize, workers, levels=how.range)
+
+    def read(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns calibrated probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
+        logits = self._restored.engine.logits(pixels)
+        return self._readout.probabilities(logits), self._readout.called(logits)
+
+    def apart(self, pixels: np.ndarray) -> list[float | None]:
+        """Returns how unlike the training images each of uint8 [n, height, width, 3] is; None for runs without `typical.json`."""
+        return self._unlike(pixels).tolist() if self._unlike else [None] * len(pixels)
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes calibrated probabilities by scikit-learn's contract: rows sum to 1, columns are in the order of `classes`.
@@ -167,7 +184,7 @@ class Classifier:
             part = images[at : at + step]
             if part.shape[1:3] != shape:
                 part = np.stack([data_lib.resize(image, shape, method) for image in part])
-            parts.append(self._readout.probabilities(self._restored.engine.logits(part)))
+            parts.append(self.read(part)[0])
         return np.concatenate(parts)
 
     def explain(self, images: ImageLike | Iterable[ImageLike]) -> list[np.ndarray]:
@@ -259,10 +276,10 @@ class Classifier:
         return logits_step(params, batch, network=self._plain)
 
 
-def load(
+def load_one(
     workdir: str | Path, step: str | int = "best", *, prevalence: float | None = None, trust_code: bool = False
 ) -> Classifier:
-    """Loads the classifier of a run directory onto this process's devices.
+    """Loads the classifier of one run onto this process's devices.
 
     Args:
         workdir: a run directory, wherever it was trained.

@@ -11,7 +11,7 @@ from cnnjax.config import Config, Preprocessing
 from cnnjax.errors import CheckpointError, ConfigError
 from cnnjax.inference.engine import Engine, compile_logits, evaluated
 from cnnjax.inference.reading import Reading, read_reading
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import RunDirectory, check_single
 from cnnjax.typed import typed
 
 
@@ -72,6 +72,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
     overrides = {"data.cache_dir": standard.data.cache_dir, "runtime.workers": standard.runtime.workers, **(overrides or {})}
     runtime.keep_compiled(overrides["data.cache_dir"])
     run = RunDirectory(workdir)
+    check_single(run)
     with checkpoints.Checkpoints(run) as saved:
         number = saved.resolve(step)
         facts = _facts(run, number, saved.metadata(number))

@@ -6,7 +6,8 @@ from typing import Any
 
 from cnnjax.errors import CheckpointError
 from cnnjax.evidence import Evidence, read_evidence
-from cnnjax.inference.classifier import Classifier, load
+from cnnjax.inference.classifier import Classifier
+from cnnjax.inference.ensemble import load
 from cnnjax.runs import Record, RunDirectory, Summary
 
 Numbers = dict[str, float | int | None]

@@ -165,6 +165,7 @@ def read_record(directory: runs.RunDirectory) -> Record:
     Raises:
         CheckpointError: the directory holds no run, or a file of it is damaged.
     """
+    runs.check_single(directory)
     if not directory.is_run():
         raise CheckpointError(f"{directory} holds no run; train first, or name a run directory with --workdir=DIR")
     for path in (directory.splits, directory.summary):

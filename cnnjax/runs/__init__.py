@@ -1,5 +1,14 @@
 """A run's directory: the names of its files, how they are written, and its copy at an address."""
 
+from cnnjax.runs.crossvalidation import (
+    CrossValidation,
+    Fold,
+    check_single,
+    fold_run,
+    fold_runs,
+    is_crossvalidation,
+    read_crossvalidation,
+)
 from cnnjax.runs.directory import RunDirectory
 from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.exclusive import begun
@@ -23,9 +32,8 @@ from cnnjax.runs.tables import TABLES, write_table
 from cnnjax.runs.typical import QUANTILE, STATISTICS, Typical, read_typical
 
 __all__ = [
-    "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "Evaluation", "Events", "Explanation", "HeldOutLook",
-    "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory", "Record", "Robustness", "RunDirectory", "Seen", "Summary",
-    "Typical", "begun", "check_writable", "damaged_line", "fetch", "is_fetched", "is_remote", "note_look", "open_events",
-    "read_history", "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell",
-    "write_json", "write_rows", "write_table", "write_text",
+    "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "CrossValidation", "Evaluation", "Events", "Explanation", "Fold", "HeldOutLook", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory",
+    "Record", "Robustness", "RunDirectory", "Seen", "Summary", "Typical", "begun", "check_single", "check_writable", "damaged_line", "fetch", "fold_run", "fold_runs", "is_crossvalidation", "is_fetched", "is_remote",
+    "note_look", "open_events", "read_crossvalidation", "read_history", "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table",
+    "write_text",
 ]  # fmt: skip

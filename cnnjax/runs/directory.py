@@ -62,7 +62,7 @@ class RunDirectory:
         audits: `audit/`, their tables.
         card: `card.md`, the run for reviewers, with lines to fill in.
         looks: `looks.jsonl`, a line per evaluation.
-        folds, folds_table: `folds/`, a run for each fold of a cross-validation; `folds.csv`, the fold of every image.
+        folds, folds_table, crossvalidation: `folds/`, a run for each; `folds.csv`, the fold of every image; `crossvalidation.json`.
         checkpoints: `checkpoints/`, a directory per step.
         checksums: `checksums/`, a file per checkpoint, and one per small file.
         damaged: `damaged/`, checkpoints and files that were set aside.
@@ -94,6 +94,7 @@ class RunDirectory:
     looks = Place("looks.jsonl")
     folds = Place("folds")
     folds_table = Place("folds.csv")
+    crossvalidation = Place("crossvalidation.json")
     checkpoints = Place("checkpoints")
     checksums = Place("checksums")
     damaged = Place("damaged")
@@ -106,8 +107,7 @@ class RunDirectory:
     def __fspath__(self) -> str:
         return str(self.path)
 
-    def __str__(self) -> str:
-        return str(self.path)
+    __str__ = __fspath__
 
     def __repr__(self) -> str:
         return f"RunDirectory({str(self.path)!r})"

@@ -108,11 +108,12 @@ def opening(path: Path) -> str:
 @pytest.mark.parametrize("path", sorted(DEPLOY.iterdir()), ids=lambda path: path.name)
 def test_every_file_opens_with_how_to_start_it_what_to_change_and_what_has_been_checked(path):
     text = opening(path)
-    start = {"Dockerfile": "docker build -f deploy/Dockerfile", "slurm.sh": "sbatch deploy/slurm.sh"}
+    start = {"Dockerfile": "docker build -f deploy/Dockerfile", "slurm.sh": "sbatch deploy/slurm.sh",
+             "slurm-folds.sh": "sbatch --array=0-4 deploy/slurm-folds.sh"}  # fmt: skip
     assert start.get(path.name, f"kubectl apply -f deploy/{path.name}") in text
     assert "Change:" in text and "Checked" in text
     assert re.search(r"\bnot\b.*\b(run|built|used)\b|\bneither\b.*\brun\b", text, re.DOTALL), "says what has not been tried"
-    if path.name in (*JOBSETS, "slurm.sh"):
+    if path.name in (*JOBSETS, "slurm.sh", "slurm-folds.sh"):
         assert "Watch:" in text and "Stop:" in text
 
 
@@ -284,7 +285,7 @@ FOREIGN = {
     *("create-home", "uid", "no-cache-dir"),  # useradd, pip
     *("no-install-recommends", "auto-remove", "inplace"),  # apt-get, setuptools
     *("nodes", "job-name", "output", "open-mode", "gpus-per-node", "gpus-per-task", "ntasks-per-node", "cpus-per-task"),
-    *("mem-per-cpu", "signal", "requeue", "kill-on-bad-exit", "wait", "me", "batch"),  # Slurm
+    *("mem-per-cpu", "signal", "requeue", "kill-on-bad-exit", "wait", "me", "batch", "array", "ntasks"),  # Slurm
     *("type",),  # kubectl
 }
 
