@@ -7,7 +7,7 @@ from cnnjax.progress import counted
 
 POOR = 0.3  # correlation with covering places; below it, the maps tell little
 LEGEND = ("Yellow places speak most for the class that the network gives, purple ones a little, grey ones do not. Each picture is scaled by its "
-          "own largest value, so colours do not compare between pictures; one that is grey all over has no place that speaks for its class.")  # fmt: skip
+          "own largest value, so a colour says nothing across pictures; one that is grey all over has no place that speaks for its class.")  # fmt: skip
 LIMITS = ("A bright place is not a finding, and a sensible place does not make an answer right. Look for what should not matter: borders, labels, "
           "scratches, the background.")  # fmt: skip
 METHOD = "the last convolution's map times the gradient of the class's log-odds (Grad-CAM at each place: HiResCAM)"
