@@ -4,8 +4,7 @@ import ast
 from pathlib import Path
 
 import cnnjax
-from cnnjax.runs import RunDirectory
-from cnnjax.runs.directory import Place
+from cnnjax.runs.places import Place, Places
 
 PACKAGE = Path(cnnjax.__file__).parent
 
@@ -22,9 +21,9 @@ def names_in(source: str, names: set[str]) -> set[str]:
 
 
 def test_no_other_module_writes_the_name_of_a_file_of_a_run():
-    names = {place.name for place in vars(RunDirectory).values() if isinstance(place, Place)}
+    names = {place.name for place in vars(Places).values() if isinstance(place, Place)}
     assert {"splits.csv", "eval", "explore", "summary.json"} < names
-    where = "runs/directory.py"
+    where = "runs/places.py"
     for shown in ('x = run / "eval"', 'open("splits.csv")', "f\"in {d / 'explore'}\""):
         assert names_in(shown, names)
     modules = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
