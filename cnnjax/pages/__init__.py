@@ -1,5 +1,6 @@
 """Text for terminals, figures, and self-contained pages: numbers and pixels in; text, PNG and HTML out."""
 
+# isort: off
 from cnnjax.pages.audit import audit_page, findings_text, shown_pairs
 from cnnjax.pages.blocks import Page, Photo, check_replaceable, write_page
 from cnnjax.pages.card import card_text, read_card, unanswered
