@@ -7,7 +7,7 @@ Brier's score by isotonic regression).
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, isotonic_regression
 from scipy.special import expit, logsumexp
 
 from cnnjax.metrics.calibration import Calibration, logistic
@@ -135,9 +135,8 @@ def debiased_l2(p: np.ndarray, y: np.ndarray, bins: int = BINS) -> float:
 
 def decomposed(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Returns the parts of Brier's score: miscalibration - discrimination + uncertainty."""
-    from sklearn.isotonic import IsotonicRegression
-
-    refitted = IsotonicRegression(y_min=0, y_max=1).fit_transform(p, y.astype(float))
+    _, place, count = np.unique(p, return_inverse=True, return_counts=True)  # equal probabilities are refitted together
+    refitted = isotonic_regression(np.bincount(place, y) / count, weights=count).x[place]
     score, best, base = (float(((q - y) ** 2).mean()) for q in (p, refitted, np.full(len(y), y.mean())))
     return {"miscalibration": score - best, "discrimination": base - best, "uncertainty": base}
 
