@@ -135,7 +135,7 @@ def debiased_l2(p: np.ndarray, y: np.ndarray, bins: int = BINS) -> float:
 
 def decomposed(p: np.ndarray, y: np.ndarray) -> dict[str, float]:
     """Returns the parts of Brier's score: miscalibration - discrimination + uncertainty."""
-    _, place, count = np.unique(p, return_inverse=True, return_counts=True)  # equal probabilities stay equal
+    _, place, count = np.unique(p, return_inverse=True, return_counts=True)  # equal probabilities are refitted together
     refitted = isotonic_regression(np.bincount(place, y) / count, weights=count).x[place]
     score, best, base = (float(((q - y) ** 2).mean()) for q in (p, refitted, np.full(len(y), y.mean())))
     return {"miscalibration": score - best, "discrimination": base - best, "uncertainty": base}
