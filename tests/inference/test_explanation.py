@@ -69,12 +69,12 @@ def with_disc(seeing):
 
 
 def engine_of(config, classes):
-    """A network with random weights."""
+    """A network with random weights, of a size that keeps the numbers of a deep one finite."""
     mesh, network, rng = runtime.mesh(1), network_of(config, classes), np.random.default_rng(0)
-    params, stats = jax.tree.map(
-        lambda x: rng.uniform(0.01, 0.3, x.shape).astype(x.dtype) * rng.choice([-1, 1, 1], x.shape), network.shapes
+    params = jax.tree.map(
+        lambda x: rng.normal(0, np.prod(x.shape[:-1]) ** -0.5, x.shape).astype(np.float32), network.shapes[0]
     )
-    stats = jax.tree.map(abs, stats)
+    stats = jax.tree.map(lambda x: rng.uniform(0.5, 1, x.shape).astype(np.float32), network.shapes[1])
     return inference.Engine(inference.compile_logits(network, mesh), {"params": params, "stats": stats}, mesh, network)
 
 
