@@ -3,7 +3,6 @@
 import dataclasses
 
 SERIOUS, NOTEWORTHY, FINE = "serious", "noteworthy", "fine"
-SEVERITIES = (SERIOUS, NOTEWORTHY, FINE)  # the worst first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -13,7 +12,7 @@ class Finding:
     Attributes:
         kind: "pictures" or "groups" on several sides of the split, "copies" on one side, "labels" of one picture that differ,
             "shortcut" or "suspects".
-        severity: one of `SEVERITIES`.
+        severity: "serious", "noteworthy" or "fine".
         text: one line.
         count: of what was found.
     """

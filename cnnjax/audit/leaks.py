@@ -44,7 +44,7 @@ def pictures(data: Dataset, copies: Copies) -> list[Finding]:
     if across.any():
         number, example = _told(data, first, pairs[across], [SPLITS[i] for i in side])
         text = (f"{counted(number, 'picture')} on several sides of the split, such as {example}: the numbers will be better than on new images; "
-                "delete the copies, or divide the images anew with another --workdir and --config.split.keep_duplicates_together=True")  # fmt: skip
+                "delete the copies, or divide anew in another --workdir with --config.split.keep_duplicates_together=True")  # fmt: skip
         found = [Finding(kind="pictures", severity=SERIOUS, text=text, count=number)]
     if mixed.any():
         number, example = _told(data, first, pairs[mixed], [data.classes[i] for i in data.labels])

@@ -212,17 +212,16 @@ def macro_auc(p: np.ndarray, labels: np.ndarray, groups: Groups, level: float = 
 
 
 def findings(probes: list[Probe]) -> list[Finding]:
-    """Returns the findings on shortcuts, the strongest first; one that says so where there is none."""
+    """Returns the finding on shortcuts, in one line; nothing where no probe was made."""
     known = sorted((probe for probe in probes if probe.auc.value is not None), key=lambda probe: -probe.auc.value)
-    found = [
-        Finding(kind="shortcut", severity=probe.severity, count=1,
-                text=f"{probe.name} alone tells the class with an AUC of {probe.auc.value:.3f}: a reason to look, not proof")
-        for probe in known if probe.severity != FINE
-    ]  # fmt: skip
-    if known and not found:
+    if not known:
+        return []
+    strong = [f"{probe.name} {probe.auc.value:.3f}" for probe in known if probe.severity != FINE]
+    if not strong:
         text = f"nothing beside the object tells the class: the best probe, {known[0].name}, has an AUC of {known[0].auc.value:.3f}"
-        found.append(Finding(kind="shortcut", severity=FINE, text=text))
-    return found
+        return [Finding(kind="shortcut", severity=FINE, text=text)]
+    text = f"the class is told without the object, a reason to look and not proof (AUC): {', '.join(strong)}"
+    return [Finding(kind="shortcut", severity=known[0].severity, text=text, count=len(strong))]
 
 
 def table(probes: list[Probe]) -> Iterator[tuple]:

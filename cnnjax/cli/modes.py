@@ -87,11 +87,11 @@ def audit(config, workdir: Path, overrides: Mapping[str, str], console: Console)
     console.message("")
     console.message(pages.findings_text(found.findings, found.probes))
     console.message(f"\nwritten  {found.page} (open it in a browser), and its tables in {found.tables}")
-    place = shlex.quote(FLAGS.workdir or str(workdir))
+    place = FLAGS.workdir or str(workdir)
     if config is not None:
-        console.message(f"train    {command()} --config={FLAGS.config} --workdir={place}")
+        console.message(f"train    {_training_command(place, overrides)}")
     elif not FLAGS.labels:
-        console.message(f"labels   {command()} --mode=audit --workdir={place} --labels")
+        console.message(f"labels   {command()} --mode=audit --workdir={shlex.quote(place)} --labels")
 
 
 def lr_find(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:

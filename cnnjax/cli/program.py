@@ -56,7 +56,7 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
         elif FLAGS.mode == "explore":
             modes.explore(config, workdir, overrides, console)
         elif FLAGS.mode == "audit":
-            modes.audit(config, workdir, {}, console)
+            modes.audit(config, workdir, overrides, console)
         elif FLAGS.mode == "lr_find":
             modes.lr_find(config, workdir, overrides, console)
         else:

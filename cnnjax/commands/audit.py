@@ -27,7 +27,7 @@ class Audited:
     Attributes:
         page: the page, `audit.html`.
         tables: the folder of the tables, `audit/`.
-        findings: the worst first.
+        findings: the serious ones first.
         probes: of shortcuts.
         suspects: number of labels to look at; None where labels were not audited.
     """
@@ -83,7 +83,7 @@ def audit(config: config_lib.Config | None, workdir: str | Path, *, labels: bool
         doubts = audit_lib.confident(told.labels, told.probabilities)
         findings.append(audit_lib.suspects_finding(told, doubts))
         run.write_rows(run.audit_table("labels"), audit_lib.SUSPECTS, audit_lib.suspects_table(told, doubts))
-    findings.sort(key=lambda finding: audit_lib.SEVERITIES.index(finding.severity))
+    findings.sort(key=lambda finding: finding.severity != audit_lib.SERIOUS)
     pictures = _pictures(data, copies, told, doubts)
     page = pages.audit_page(
         config.name or run.path.name, data, findings, copies, probes, told, doubts, pictures, _own_auc(run)

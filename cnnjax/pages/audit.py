@@ -24,7 +24,7 @@ def audit_page(name: str, data: Dataset, findings: Sequence[Finding], copies: Co
     Args:
         name: of the run.
         data: the data set.
-        findings: the worst first.
+        findings: the serious ones first.
         copies: pairs of pictures.
         probes: of shortcuts.
         told, doubts: predictions and the labels that they contradict; None where labels were not audited.

@@ -89,7 +89,7 @@ def test_the_page_and_its_tables_have_what_was_planted(planted, cache, tmp_path)
     assert [row["id"] for row in read_rows(run.audit_table("labels"))] == [ids[5]] and found.suspects == 1
     words = text(found.page)
     for part in ("1 pictures under several labels", "0 pictures on several sides", "Uninfected, or Parasitized?", "serious",
-                 "The network's own AUC is", "corners of 6x6 pixels alone tells the class", "nothing was relabelled"):  # fmt: skip
+                 "own AUC is", "The class is told without the object", "nothing was relabelled"):  # fmt: skip
         assert part in words, part
     assert found.page.read_text().count("data:image/") >= 4
 
