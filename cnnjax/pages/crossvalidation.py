@@ -18,10 +18,11 @@ COLUMNS = (
     "accuracy",
     "balanced_accuracy",
     "auc",
+    "macro_auc",
     "sensitivity",
     "specificity",
-    "loss",
-)  # of the rows of folds, those that there are
+    "log_loss",
+)  # of the rows of folds
 
 
 def crossvalidation_text(found: runs.CrossValidation) -> str:
@@ -55,7 +56,7 @@ def seeds_table(results: dict[int, dict], split: str, classes: int) -> str:
 
 
 def _many(found: runs.CrossValidation) -> str:
-    groups = f" of {counted(found.groups, 'group')}" if found.groups else ""
+    groups = f" of {counted(found.groups, found.unit)}" if found.groups else ""
     times = f", divided {found.repeats} times" if found.repeats > 1 else ""
     return f"{counted(found.images, 'image')}{groups} in {found.folds} folds{times}; {len(found.rows)} networks."
 
@@ -65,9 +66,9 @@ def _title(name: str) -> str:
 
 
 def _shown(found: runs.CrossValidation) -> dict[str, Score]:
-    """The scores without those that say the same as others where classes are of about equal size."""
+    """The scores without those that say the same as others: of classes of about equal size, and the loss before calibration."""
     shown = present((row.numbers for row in found.rows), len(found.classes))
-    return {name: score for name, score in found.scores.items() if name in shown or name not in METRICS}
+    return {name: score for name, score in found.scores.items() if name in shown and name != "loss"}
 
 
 def _percent(level: float) -> str:
@@ -84,7 +85,7 @@ def _rows(found: runs.CrossValidation) -> tuple[tuple[str, ...], list[tuple[str,
     shown = present((row.numbers for row in found.rows), len(found.classes))
     names = [name for name in COLUMNS if name in shown]
     cooled = any(row.temperature is not None for row in found.rows)
-    header = ("fold", *(("groups",) if found.groups else ()), "images", *(_title(name) for name in names), "epochs", "best",
+    header = ("fold", *((f"{found.unit}s",) if found.groups else ()), "images", *(_title(name) for name in names), "epochs", "best",
               *(("T",) if cooled else ()))  # fmt: skip
     rows = []
     for row in found.rows:
@@ -121,7 +122,7 @@ def _result(found: runs.CrossValidation) -> Section:
     header = ("", "value", _percent(found.level), *(("of all predictions together",) if beside else ()))
     blocks: list[Block] = [Tiles(tiles)]
     blocks.append(Table(header, [row if beside else row[:3] for row in rows], "Every image once in each repeat, judged by a network that has seen "
-                        "neither it nor its group."))  # fmt: skip
+                        f"neither it nor its {found.unit}."))  # fmt: skip
     blocks += [Note(line) for line in found.notes]
     if found.positive:
         blocks.append(Note(f"Sensitivity, specificity, AUC and average precision are those of {found.positive}."))

@@ -46,6 +46,7 @@ class CrossValidation(Record):
         classes: names in the order of the probabilities.
         positive: the positive class of two; "" for more classes.
         images, groups: in all; 0 groups where there are none.
+        unit: what a group is: "patient", "group".
         level: confidence of the intervals.
         rows: a row for each network.
         scores: name of a metric -> value of the whole, with its interval.
@@ -61,6 +62,7 @@ class CrossValidation(Record):
     positive: str
     images: int
     groups: int
+    unit: str
     level: float
     rows: tuple[Fold, ...]
     scores: dict[str, Score]

@@ -8,6 +8,7 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import metrics, runs
 from cnnjax.errors import CheckpointError
+from cnnjax.evidence import unit_of
 
 LOWEST = -745.0  # logarithm of the smallest float64
 OUT_OF_FOLD = "oof"  # name of the evaluation
@@ -33,10 +34,12 @@ def pool(run: runs.RunDirectory, folds: data_lib.Folds, config: config_lib.Confi
         if evaluation is None:
             raise CheckpointError(f"{one} has no evaluation of test; write it with --mode=eval --workdir={one} --split=test")
         tables.append(_table(one, np.asarray(folds.ids, object)[folds.parts[repeat] == part]))
-    header = tables[0][0]
-    if any(other != header for other, _ in tables):
-        raise CheckpointError(f"the runs in {run.folds} have tables with different columns; write {runs.fold_run(run, 0, 0)}/eval/test.csv and the others "
-                              "anew with --mode=eval")  # fmt: skip
+    header = max((header for header, _ in tables), key=len)
+    for name, (other, _) in zip(folds.names, tables, strict=True):
+        if other != header:
+            one = runs.fold_run(run, *name)
+            raise CheckpointError(f"{one} has a table of predictions without {', '.join(set(header) - set(other)) or 'the order of the others'}; write it "
+                                  f"anew with --mode=eval --workdir={one} --config.evidence.calibration={config.evidence.calibration}")  # fmt: skip
     whole = [row for _, table in tables for row in table]
     networks = np.repeat(np.arange(len(tables)), [len(table) for _, table in tables])
     predictions, groups = _predictions(config, evaluation, header, whole)
@@ -106,7 +109,7 @@ def _results(config: config_lib.Config, folds: data_lib.Folds, rows: list[runs.F
             )
     return runs.CrossValidation(
         name=config.name, folds=folds.count, repeats=repeats, classes=evaluation.classes, positive=evaluation.positive, images=len(folds.ids),
-        groups=len(set(folds.groups) - {""}), level=level, rows=tuple(rows), scores=scores, pooled=beside, spread=spread,
+        groups=len(set(folds.groups) - {""}), unit=unit_of(config.data), level=level, rows=tuple(rows), scores=scores, pooled=beside, spread=spread,
         notes=tuple(notes))  # fmt: skip
 
 
@@ -135,7 +138,7 @@ def _predictions(config: config_lib.Config, evaluation: runs.Evaluation, header:
     if z is None:
         with np.errstate(divide="ignore"):
             z = np.maximum(np.log(p), LOWEST)
-    groups = metrics.Groups.of([row[place["group"]] for row in whole])
+    groups = metrics.Groups.of([row[place["group"]] for row in whole], unit_of(config.data))
     return metrics.Predictions(z, labels, positive, p, called, config.evidence.prevalence), groups
 
 
