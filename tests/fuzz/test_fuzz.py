@@ -14,7 +14,7 @@ from cnnjax.data import pixels as pixels_lib
 from cnnjax.errors import DataError
 
 SECONDS = {"pixels": 15, "pictures": 20, "archives": 15, "configs": 20}
-DAMAGES = 500  # of runs, by each of two tests
+DAMAGES = 200  # of runs, by each of two tests
 compiled = pytest.mark.skipif(not pixels_lib.available(), reason="cnnjax.data.pixels is not compiled")
 
 
