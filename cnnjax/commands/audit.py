@@ -70,7 +70,9 @@ def audit(config: config_lib.Config | None, workdir: str | Path, *, labels: bool
         runs.check_writable(run.path, "use another --workdir")
         pages.check_replaceable(run.audit)
         data = data_lib.prepare(config, run.path, progress, freeze=False, stop=stop)
-    copies = data.copies or data_lib.find_copies(data.images, data.used, turns=config.audit.turns)
+    copies = data.copies
+    if copies is None or copies.note:  # a split of many images does not wait for near copies
+        copies = data_lib.find_copies(data.images, data.used, turns=config.audit.turns)
     if copies.note:
         progress.message(f"  {copies.note}")
     findings = [*audit_lib.pictures(data, copies), *audit_lib.groups(data)]

@@ -70,6 +70,11 @@ def _answer(findings: Sequence[Finding], copies: Copies, probes: Sequence[Probe]
     return Section("Answer", blocks)
 
 
+def _sentence(text: str) -> str:
+    """Returns a line of a terminal as a sentence."""
+    return f"{text[0].upper()}{text[1:]}{'' if text.endswith('?') else '.'}"
+
+
 def shown_pairs(data: Dataset, copies: Copies, most: int) -> list[int]:
     """Returns the places of the pairs that are shown, up to `most` of each kind: those with two labels and two sides first."""
     side, pairs = sides(data), copies.pairs
@@ -107,7 +112,7 @@ def _pair(data: Dataset, side: np.ndarray, pair: np.ndarray, r: float, pictures:
     labels = [data.classes[data.labels[row]] for row in pair]
     where = parts[0] if parts[0] == parts[1] else " | ".join(parts)
     what = labels[0] if labels[0] == labels[1] else " | ".join(labels)
-    detail = f"r {r:.3f}; {' | '.join(data.ids[int(row)] for row in pair)}"
+    detail = f"r {r:.3f}; {' | '.join(data.ids[int(row)].rpartition('/')[2] for row in pair)}"
     return Photo(beside(*(pictures[int(row)] for row in pair)), f"{where}: {what}", detail)
 
 
@@ -157,7 +162,7 @@ def _labels(data: Dataset, told: Predictions, doubts: Confidence, pictures: Mapp
         if row in pictures and len(photos) < 24:
             label, called = int(told.labels[i]), int(p.argmax())
             photos.append(Photo(pictures[row], f"{told.classes[label]}, or {told.classes[called]}?",
-                                f"p {p[label]:.2f} and {p[called]:.2f}; {told.ids[i]}"))  # fmt: skip
+                                f"p {p[label]:.2f} and {p[called]:.2f}; {told.ids[i].rpartition('/')[2]}"))  # fmt: skip
     blocks = [Note(f"Labels that predictions contradict with confidence, by {told.source}, whose images the network was not trained on. About "
                    f"{doubts.noise:.1%} of the labels are estimated to be wrong. Some suspects are right and hard; they are there to look at, and "
                    "nothing was relabelled. audit/labels.csv has all of them.")]  # fmt: skip
