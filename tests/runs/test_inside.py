@@ -14,11 +14,11 @@ from cnnjax.errors import DataError, OutsideError, UserError
 from cnnjax.inside import inside, leaves
 from cnnjax.progress import Progress
 from cnnjax.runs import Mirror, RunDirectory, fetch
-from cnnjax.runs.directory import Place
+from cnnjax.runs.places import Place, Places
 
 PACKAGE = Path(cnnjax.__file__).parent
 OUTSIDE = ["../x", "a/../../x", "/etc/passwd", "\\\\host\\x", "..\\x", "C:/x", "a\0b", "", ".."]
-PLACES = [name for name, place in vars(RunDirectory).items() if isinstance(place, Place)]
+PLACES = [name for name, place in vars(Places).items() if isinstance(place, Place)]
 
 
 @pytest.mark.parametrize("name", OUTSIDE)
