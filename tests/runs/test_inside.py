@@ -130,6 +130,7 @@ def test_evaluation_neither_writes_nor_deletes_through_a_link(run, plain, tmp_pa
 WRITERS = {
     "runs/files.py": "a file is replaced by a hidden one beside it, which is new",
     "runs/sealed.py": "joins names by `inside`",
+    "commands/report.py": "the card, a place of the run directory, or a file that the caller names",
     "runs/looks.py": "a place of the run directory",
     "runs/exclusive.py": "the lock of a run; folders that were made for work that failed",
     "runs/directory.py": "its places are joined by `inside`",
