@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnnjax.audit import FINE, SERIOUS, Confidence, Finding, Predictions, Probe, sides
+from cnnjax.audit import FINE, NOTEWORTHY, SERIOUS, Confidence, Finding, Predictions, Probe, sides
 from cnnjax.data import COPY_KINDS, SPLITS, Copies, Dataset, thumbnail
 from cnnjax.pages.blocks import Note, Page, Photo, Photos, Section, Table, Tiles
 from cnnjax.pages.tables import aligned
@@ -62,11 +62,18 @@ def _answer(findings: Sequence[Finding], copies: Copies, probes: Sequence[Probe]
     tiles += [(f"{max(known):.3f}", "AUC of the strongest shortcut")] if known else []
     tiles += [(f"{len(doubts.suspects):,}", "labels to look at")] if doubts is not None else []
     blocks = [Tiles(tiles)]
-    blocks += [
-        Note(f"{finding.text[0].upper()}{finding.text[1:]}.", warning=finding.severity == SERIOUS) for finding in findings
-    ]
+    told = [finding for finding in findings if finding.kind != "shortcut" or finding.severity == SERIOUS]
+    blocks += [Note(_sentence(finding.text), warning=finding.severity == SERIOUS) for finding in told]
+    weak = sorted((probe for probe in probes if probe.severity == NOTEWORTHY), key=lambda probe: -probe.auc.value)
+    if weak:
+        listed = ", ".join(f"{probe.name} ({probe.auc.value:.3f})" for probe in weak)
+        blocks.append(
+            Note(
+                f"Without the object itself, the class is told by {listed}: AUC, of which 0.5 is chance. A reason to look, not proof."
+            )
+        )
     if copies.note:
-        blocks.append(Note(f"{copies.note[0].upper()}{copies.note[1:]}."))
+        blocks.append(Note(_sentence(copies.note)))
     return Section("Answer", blocks)
 
 
