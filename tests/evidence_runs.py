@@ -12,11 +12,12 @@ from cnnjax.runs import Evaluation, RunDirectory
 
 def write_run(path: Path, *, classes=2, images=400, groups=40, seed=0) -> RunDirectory:
     """A run with a config and an evaluation of drawn images, as a network would have left them."""
-    run, rng = RunDirectory(path), np.random.default_rng(seed)
+    run, rng = RunDirectory(path), np.random.default_rng(0)
     names = ("=pos", "neg", "c", "d")[:classes]
-    labels = rng.integers(0, classes, images)
+    labels, own = rng.integers(0, classes, images), rng.integers(0, groups or 1, images)
+    rng = np.random.default_rng(seed)  # of the network alone: runs that are compared have the same images
     logits = rng.normal(size=(images, classes)) + 2 * np.eye(classes)[labels]
-    p, own = metrics.probabilities(logits), rng.integers(0, groups or 1, images)
+    p = metrics.probabilities(logits)
     run.write_json(run.config, json.loads(config_lib.to_json(config_lib.Config())))
     numbers = metrics.detailed(logits, labels, names, 0 if classes == 2 else -1)
     run.write_evaluation("test", Evaluation.from_dict({"split": "test", "step": 1, **numbers}))

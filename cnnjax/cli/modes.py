@@ -176,7 +176,9 @@ def robustness(workdir: Path, overrides: Mapping[str, str], console: Console) ->
                           progress=console if main else Progress())  # fmt: skip
     if not main:
         return
-    console.message(f"{workdir}, step {result.step}: {counted(result.images, 'image')} of {result.of:,} of {result.split}")
+    console.message(
+        f"{workdir}, step {result.step}: {counted(result.images, 'image')} of the {result.of:,} of {result.split}"
+    )
     console.message(pages.robustness_text(result))
     name = FLAGS.split if FLAGS.step == "best" else f"{FLAGS.split}-{result.step}"
     console.message(f"\nwritten  {workdir}/eval/{name}-robustness.json")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import inference, metrics, pages, runtime
 from cnnjax.config import Evidence
@@ -43,6 +44,7 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     if data:
         return _evaluate_other(run, str(data), step, overrides or {}, trust_code, progress)
     restored, own = inference.open_split(run, split, step, overrides or {}, trust_code=trust_code, progress=progress)
+    restored = _with_settings(run, restored, overrides or {})
     if evidence := inference.refit(restored.config, restored.reading, overrides or {}):
         if step != "best":
             raise ConfigError(
@@ -53,6 +55,21 @@ def evaluate(workdir: str | Path, split: str = "test", step: str | int = "best",
     evaluation = _evaluate(run, restored, own, split, name, progress)
     runtime.wait_for_all("evaluated")  # pictures of mistakes can take process 0 longer than the others would wait
     return evaluation
+
+
+def _with_settings(
+    run: RunDirectory, restored: inference.RestoredNetwork, overrides: Mapping[str, Any]
+) -> inference.RestoredNetwork:
+    """Returns a network with the run's own settings of intervals, which may be younger than its checkpoint; overrides are kept for later."""
+    keys = ("level", "prevalence", "bootstrap")
+    if runtime.is_main():
+        run.keep_settings(
+            {f"evidence.{key}": restored.config.evidence[key] for key in keys if f"evidence.{key}" in overrides}
+        )
+    runtime.wait_for_all("settings")
+    kept = {f"evidence.{key}": value for key, value in run.read_config()["evidence"].items() if key in keys}
+    changed = config_lib.from_dict(restored.config.to_dict(), kept)
+    return dataclasses.replace(restored, config=dataclasses.replace(restored.config, evidence=changed.evidence))
 
 
 def _evaluate(run: RunDirectory, restored: inference.RestoredNetwork, data: data_lib.Dataset, split: str, name: str, progress: Progress,
@@ -75,6 +92,8 @@ def _evaluate_anew(run: RunDirectory, restored: inference.RestoredNetwork, own: 
     reading = inference.fit_reading(logits, own, evidence=evidence, positive=restored.positive, share=share, step=restored.step,
                                     digest=restored.splits_sha256, unit=unit_of(restored.config.data))  # fmt: skip
     inference.write_reading(run, reading)
+    if runtime.is_main():
+        run.keep_settings({f"evidence.{key}": evidence[key] for key in ("calibration", "threshold")})
     config = dataclasses.replace(restored.config, evidence=evidence)
     restored = dataclasses.replace(restored, reading=reading, config=config)
     for line in reading.lines(restored.classes) or [
@@ -100,6 +119,7 @@ def _evaluate_other(
 ) -> Evaluation:
     restored = inference.restore(run.path, step, overrides, trust_code=trust_code)
     inference.say_maker(restored, progress)
+    restored = _with_settings(run, restored, overrides)
     config = restored.config
     if inference.refit(config, restored.reading, overrides):
         raise ConfigError(f"calibration and threshold are chosen on the run's own validation, not on {data}; first --mode=eval --workdir={run} with "

@@ -7,7 +7,7 @@ from typing import Any
 from cnnjax import config as config_lib
 from cnnjax import evidence as evidence_lib
 from cnnjax.errors import CheckpointError, ConfigError
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import RunDirectory, check_single
 
 HERE = ("evidence.level", "evidence.prevalence", "evidence.bootstrap")  # the others are used where a network is evaluated
 
@@ -15,7 +15,8 @@ HERE = ("evidence.level", "evidence.prevalence", "evidence.bootstrap")  # the ot
 def evidence(workdir: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, evidence_lib.Evidence]:
     """Computes the intervals of every evaluation of a run; returns them by the name of the evaluation.
 
-    Writes `eval/<name>-evidence.json`, and of groups `eval/<name>-groups.csv`. Neither a network nor an image is read.
+    Writes `eval/<name>-evidence.json`, and of groups `eval/<name>-groups.csv`. Neither a network nor an image is read. What is overridden
+    is kept in `config.json`, for evaluations to come.
 
     Args:
         workdir: the run directory, of any version.
@@ -26,11 +27,15 @@ def evidence(workdir: str | Path, overrides: Mapping[str, Any] | None = None) ->
         CheckpointError: no such run, no evaluation in it, or a damaged one.
     """
     run, overrides = RunDirectory(workdir), overrides or {}
+    check_single(run)
     settings = _settings(run, overrides)
-    names = sorted(path.stem for path in run.evaluations.glob("*.json") if run.predictions(path.stem).exists())
+    names = [path.stem for path in run.evaluations.glob("*.json") if run.predictions(path.stem).exists()]
+    names.sort(key=lambda name: (name == "train", name != "test", name))
     if not names:
         raise CheckpointError(f"{run} has no evaluation; write one with --mode=eval --workdir={run}")
-    return {name: evidence_lib.write_evidence(run, name, settings) for name in names}
+    found = {name: evidence_lib.write_evidence(run, name, settings) for name in names}
+    run.keep_settings({key: settings[key.partition(".")[2]] for key in overrides})
+    return found
 
 
 def _settings(run: RunDirectory, overrides: Mapping[str, Any]) -> config_lib.Evidence:

@@ -49,13 +49,7 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
     if output.exists() and not overwrite:
         raise DataError(f"{output} exists; replace it with --overwrite, or name another --output=FILE")
     classifier = inference.load(workdir, step, prevalence=prevalence, trust_code=trust_code)
-    for warning in (classifier.warning, *classifier.ignored):
-        if warning:
-            progress.warn(warning)
-    if prevalence is not None:
-        progress.message(
-            f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
-        )
+    _say_reading(classifier, prevalence, progress)
     overlays = inference.OverlayFiles(Path(explain), classifier, overwrite=overwrite) if explain else None
     typical, references = classifier.typical, collections.deque()
     bad = strange = 0
@@ -94,6 +88,21 @@ def predict(workdir: str | Path, inputs: Iterable[str], output: str | Path, step
     if typical:
         _say_unlike(typical, strange, found.count - bad, progress)
     return found.count - bad, bad
+
+
+def _say_reading(classifier: inference.Classifier, prevalence: float | None, progress: Progress) -> None:
+    """Says how logits become probabilities and classes, where that is not as training would have it."""
+    for warning in (classifier.warning, *classifier.ignored):
+        if warning:
+            progress.warn(warning)
+    if prevalence is not None:
+        progress.message(
+            f"probabilities are for a share of {prevalence:g} of the positive class; training had {classifier.calibration.share:.3g}"
+        )
+    if len(classifier.classes) == 2 and classifier.threshold != 0.5:
+        progress.message(
+            f"{classifier.classes[classifier.positive]} is called from a probability of {classifier.threshold:.4g}, which validation has chosen"
+        )
 
 
 def _say_unlike(typical: Typical, strange: int, count: int, progress: Progress) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax import evidence, inference, metrics, runtime
 from cnnjax.progress import Progress
-from cnnjax.runs import Changed, Robustness, RunDirectory
+from cnnjax.runs import Changed, Robustness, RunDirectory, note_look
 
 MOST = 2000  # images that are looked at
 
@@ -54,9 +54,12 @@ def robustness(workdir: str | Path, split: str = "test", step: str | int = "best
     result = Robustness(
         split=split, step=restored.step, images=len(rows), of=len(every), level=level,
         positive=own.classes[restored.positive] if restored.positive >= 0 else "",
+        threshold=restored.reading.readout.threshold,
         clean={key: metrics.rate(clean, parts, groups, level) for key, parts in rated.items()}, rows=tuple(found),
     )  # fmt: skip
     if runtime.is_main():
+        if split not in ("train", "val"):
+            note_look(run, f"{split}-robustness", restored.step, len(rows))
         run.write_json(run.robustness(split if step == "best" else f"{split}-{restored.step}"), result.to_dict())
     runtime.wait_for_all("changed")
     return result

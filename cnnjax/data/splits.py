@@ -61,6 +61,8 @@ def assign(examples: Sequence[Example], classes: Sequence[str], config, warn: Ca
 def _advice(split: str, missing: Sequence[str], classes: Sequence[str], method: str) -> str:
     """A line on what to do about classes without images in a split."""
     left = [name for name in classes if name not in missing]
+    if method == "official" and len(left) < 2:
+        return "the set's own parts are used; add images there, or divide anew with --config.split.method=stratified"
     if method == "official" and 1 < len(left) <= 20:
         return f"leave them out with --config.data.classes={','.join(left)}, or divide anew with --config.split.method=stratified"
     return f"add images or enlarge --config.split.{split}"

@@ -33,6 +33,7 @@ class Ensemble(Classifier):
         self.preprocessing = self.members[0].preprocessing
         self.step = 0
         self.calibration = self.members[0].calibration
+        self.positive = self.members[0].positive
         self.threshold = float(np.mean([member.threshold for member in self.members]))
         told = all(member.typical for member in self.members)
         self.typical = self.members[0].typical if told else None
@@ -53,7 +54,7 @@ class Ensemble(Classifier):
     @property
     def unexplained(self) -> str:
         """Why `explain` does not work: each member looks at places of its own."""
-        return "several networks look at places of their own; use one of them: .members[0], or --workdir of one fold"
+        return "several networks look at places of their own; name the run of one fold with --workdir, or use .members[0] in Python"
 
     @property
     def params(self) -> NoReturn:

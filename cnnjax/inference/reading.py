@@ -137,13 +137,18 @@ def refit(config: Config, stored: Reading, overrides: Mapping[str, Any]) -> conf
 
 
 def unapplied(run: RunDirectory, evidence: Mapping[str, Any]) -> str:
-    """Returns a line where a finished run has another calibration or threshold than a config asks for; "" where not."""
+    """Returns a line where a finished run has another calibration, threshold or level than a config asks for; "" where not."""
     calibration, decision = read_decided(run)
     has = {
         **({"calibration": calibration.asked} if calibration else {}),
         **({"threshold": decision.rule} if decision else {}),
     }
     other = [key for key, value in has.items() if value != evidence[key]]
+    held = run.read_config()["evidence"]
+    later = [key for key in ("level", "prevalence", "bootstrap") if held[key] != evidence[key]]
+    if later and not other:
+        asked = " ".join(f"--config.evidence.{key}={evidence[key]}" for key in later)
+        return f"its numbers stay at evidence.{later[0]}={held[later[0]]}; to compute them anew: --mode=evidence --workdir={run} {asked}"
     if not other:
         return ""
     asked = " ".join(f"--config.evidence.{key}={evidence[key]}" for key in other)

@@ -122,7 +122,11 @@ def jackknife(value: float | None, without: np.ndarray, counting: float, *, link
         return Score(value=None, note="not defined for these images", **known)
     value = float(value)
     if count < FEWEST or counting < COUNTING:
-        return Score(value=value, note=f"{count} {unit}s, of which {counting:.1f} count: too few for an interval", **known)
+        return Score(
+            value=value,
+            note=f"{count} {unit}s, of which {counting:.1f} count: too few for an interval (it takes {FEWEST}, and {COUNTING:.0f} that count)",
+            **known,
+        )
     if not np.isfinite(without).all():
         return Score(value=value, note=f"one {unit} alone decides whether it is defined: no interval", **known)
     away = without.mean() - without
@@ -150,7 +154,7 @@ def _bound(value: float, counting: float, level: float, link: str, known: dict) 
         return Score(value=value, low=bound, method="bound", note="perfect here: at least", **known)
     if link == "logit" and value == low_end:
         return Score(value=value, high=1 - bound, method="bound", note="none here: at most", **known)
-    return Score(value=value, note="the same without any of them: no interval", **known)
+    return Score(value=value, note="the same without any of them", **known)
 
 
 def wilson(right: float, count: float, level: float = 0.95) -> tuple[float, float]:

@@ -174,6 +174,8 @@ def _choose(curve: _Curve, weights: np.ndarray, rule: Rule, prevalence: float) -
         missed, alarm = rule.numbers
         value = -(prevalence * missed * (1 - sensitivity) + (1 - prevalence) * alarm * (1 - specificity))
     best = candidates[value >= value.max() - 1e-12]
+    if (candidates >= EVEN).any() and candidates[candidates >= EVEN].min() in best:
+        return EVEN  # calls the same images, and those between that validation has none of as they are called elsewhere
     return float(best[np.abs(best - EVEN).argmin()])
 
 
@@ -212,7 +214,7 @@ def threshold_numbers(logits: np.ndarray, labels: np.ndarray, groups: Groups, *,
 
     Returns:
         {"threshold", "rule", "range", "val", "reason", "prevalence", "share" (of positives in these images), "asked" (None, or
-        {"name", "target", "missed"}: a sensitivity or specificity, and whether its interval excludes what was asked for), "rows"}.
+        {"name", "target", "missed"}: a sensitivity or specificity, and whether its interval excludes what was asked for; None where it is lower and there is no interval), "rows"}.
         A row is {"threshold", "sensitivity", "specificity", "ppv", "npv", "ppv_at", "npv_at"}, the numbers as fields of `Score`;
         those with _at are at the prevalence, None where it is not stated. The first row is at the threshold, a second one at 0.5.
     """
@@ -228,6 +230,8 @@ def threshold_numbers(logits: np.ndarray, labels: np.ndarray, groups: Groups, *,
         missed = score["value"] is not None and not (
             (score["low"] is None or score["low"] <= target) and (score["high"] is None or target <= score["high"])
         )
+        if score["low"] is score["high"] is None and score["value"] is not None and score["value"] < target:
+            missed = None  # too few groups to say
         asked = {"name": rule.kind, "target": target, "missed": missed}
     return {
         "threshold": readout.threshold, "rule": decision.rule, "range": decision.range and list(decision.range), "val": decision.val,
@@ -238,9 +242,11 @@ def threshold_numbers(logits: np.ndarray, labels: np.ndarray, groups: Groups, *,
 def asked_text(numbers: Mapping[str, Any], split: str) -> str:
     """Returns a line where the images do not give what the rule of `threshold_numbers` asked for; "" where they do."""
     asked = numbers["asked"]
-    if not asked or not asked["missed"]:
+    if not asked or asked["missed"] is False:
         return ""
     score = numbers["rows"][0][asked["name"]]
+    if asked["missed"] is None:
+        return f"asked for {asked['name']} {asked['target']:g}, {split} gives {score['value']:.2f}; it has too few groups to say whether by chance"
     ends = " to ".join("" if end is None else f"{end:.2f}" for end in (score["low"], score["high"]))
     return f"asked for {asked['name']} {asked['target']:g}, {split} gives {score['value']:.2f} ({ends.strip()})"
 

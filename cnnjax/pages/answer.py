@@ -3,15 +3,16 @@
 from collections.abc import Iterator
 
 from cnnjax import data as data_lib
-from cnnjax import runs
 from cnnjax.evidence import Evidence
 from cnnjax.metrics import Score, doubts
 from cnnjax.pages.blocks import Note
+from cnnjax.pages.patients import groups_of
 from cnnjax.pages.record import JUDGED, Record
 from cnnjax.pages.robustness import costs
 from cnnjax.pages.subgroups import lower
 from cnnjax.progress import counted
 
+MANY = 20  # groups from which on shares of them are told
 WORST = 2  # subgroups, and changes of the images, that are told
 
 
@@ -77,21 +78,37 @@ def _how_sure(record: Record, sure: Evidence) -> Iterator[str]:
     elif sure.unit == "image":
         yield f"In brackets are {100 * sure.level:g} % intervals; each image counts by itself."
     else:
-        yield (f"In brackets are {100 * sure.level:g} % intervals for {sure.unit}s like these; of {sure.groups:,} "
-               f"{accuracy.effective:.0f} count, because some have most of the images.")  # fmt: skip
+        fewer = accuracy.effective < 0.9 * sure.groups
+        why = (
+            f"; {accuracy.effective:.0f} of the {sure.groups:,} count, because some have most of the images" if fewer else ""
+        )
+        yield f"In brackets are {100 * sure.level:g} % intervals for {sure.unit}s like these{why}."
 
 
 def _for_whom(record: Record) -> Iterator[str]:
     sure = record.sureness
     if sure is None:
         return
-    if sure.spread.get("tenth_accuracy") is not None and sure.groups >= 10:
+    if sure.spread.get("tenth_accuracy") is not None and sure.groups >= MANY:
         yield (f"For one {sure.unit} in ten, {100 * sure.spread['tenth_accuracy']:.0f} % of the images or fewer are called right; for half of "
                f"them, {100 * sure.spread['median_accuracy']:.0f} % or more.")  # fmt: skip
+    yield from _worst(record, sure)
     yield from lower(sure.subgroups)[:WORST]
-    changed = runs.read_robustness(record.directory, record.judged)
+    changed = record.robustness
     if changed and (lines := costs(changed)):
         yield f"Changes of the image: {'; '.join(lines[:WORST])}."
+
+
+def _worst(record: Record, sure: Evidence) -> Iterator[str]:
+    """Yields who has most errors, and whether few groups hold most of the positives."""
+    known = groups_of(record)
+    if known and int(known[0]["errors"]):
+        yield f"The {sure.unit} with most errors is {known[0]['group'] or '(none)'}: {known[0]['errors']} of {int(known[0]['images']):,} images."
+    positives = [int(row["positives"] or 0) for row in known]
+    if len(known) > 1 and sum(positives) and 2 * max(positives) > sum(positives):
+        most = known[positives.index(max(positives))]["group"]
+        yield (f"{100 * max(positives) / sum(positives):.0f} % of the {record.judgement.positive} images are of one {sure.unit}, {most}: the "
+               "sensitivity is little more than that of one.")  # fmt: skip
 
 
 def _wrong(record: Record) -> Iterator[str]:

@@ -100,9 +100,11 @@ def _copies(data: Dataset, copies: Copies, pictures: Mapping[int, np.ndarray]) -
     for number, kind in enumerate(COPY_KINDS):
         own = copies.kind == number
         rows.append((kind, *(f"{int((own & which).sum()):,}" for which in (across, mixed, np.full(len(own), True)))))
+    alike = ("they are of different groups, and nothing is to be done." if any(data.groups) else
+             "neighbouring pictures of one patient turn up here where data.group is not set.")  # fmt: skip
     blocks = [Table(("pairs", "on several sides", "under two labels", "all"), rows)]
     blocks.append(Note("Exact: equal pixels. The same picture: re-encoded, halved or brightened, correlation from 0.995. Look alike: from 0.98; "
-                       "neighbouring pictures of one patient turn up here where data.group is not set. audit/pairs.csv has all pairs."))  # fmt: skip
+                       f"{alike} audit/pairs.csv has all pairs."))  # fmt: skip
     for number, kind in enumerate(COPY_KINDS):
         shown = [i for i in range(len(pairs)) if copies.kind[i] == number and all(int(row) in pictures for row in pairs[i])]
         shown.sort(key=lambda i: (not mixed[i], not across[i], -copies.r[i]))

@@ -138,7 +138,7 @@ def _network(record: Record) -> Iterator[str]:
     if summary:
         yield f"Network: {config['model.name']}, {summary.parameters:,} parameters; {summary.precision or 'float32'} on {summary.devices}"
         epochs = f"{summary.epochs} epochs, seed {config['seed']}, {config['optimizer.name']}, learning rate {config['optimizer.learning_rate']:g}"
-        yield f"Training: {epochs}; every setting is in config.json"
+        yield f"Training: {epochs}; every setting is in config.json, calibration and threshold in calibration.json and decision.json"
         versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
         yield f"Software: Python {summary.python}, {versions}" + (
             f"; revision {summary.revision}" if summary.revision else ""
@@ -159,7 +159,8 @@ def _judged(record: Record) -> Iterator[str]:
         + (f", first at {looks[0].time}" if looks else "")
         + " (looks.jsonl)"
     )
-    yield f"Intervals: {100 * record.config['evidence.level']:g} %, by leaving out one group at a time (jackknife, Student's t)"
+    level = record.sureness.level if record.sureness else record.config["evidence.level"]
+    yield f"Intervals: {100 * level:g} %, by leaving out one group at a time (jackknife, Student's t)"
 
 
 def _numbers(record: Record) -> Iterator[str]:
@@ -183,7 +184,7 @@ def _limits(record: Record) -> Iterator[str]:
         for row in sure.subgroups[1:]:
             if row["differs"]:
                 yield f"Subgroup {row['column']} {row['value']}: accuracy {row['accuracy']['value']:.3f} of {row['count']:,} images"
-    changed = runs.read_robustness(run, record.judged)
+    changed = record.robustness
     yield from costs(changed) if changed else ["Robustness was not measured (--mode=robustness)"]
     if typical := runs.read_typical(run):
         yield f"Images unlike the training images: {len(typical.found)} of {len(typical.caught)} probes are noticed"

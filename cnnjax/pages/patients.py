@@ -1,5 +1,7 @@
 """How the numbers of an evaluation differ between its groups, such as patients."""
 
+import math
+
 from cnnjax.errors import CheckpointError
 from cnnjax.evidence import Evidence
 from cnnjax.metrics import score_text, shown
@@ -19,18 +21,7 @@ def patients_section(record: Record) -> Section:
     evidence = record.sureness
     if evidence is None or not evidence.groups_table:
         return Section("", [])
-    path = record.directory.groups(record.judged)
-    header, *rows = [*record.directory.read_rows(path)] or [()]
-    try:
-        columns = [
-            header.index(name)
-            for name in ("group", "images", "errors", "accuracy", "low", "high", "positives", "called_positive")
-        ]
-        table = [_row([row[i] for i in columns]) for row in rows[:WORST]]
-    except (ValueError, IndexError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); write it anew with --mode=evidence --workdir={record.directory}"
-        ) from None
+    table = [_row(row) for row in groups_of(record)[:WORST]]
     two = bool(record.judgement.positive)
     name, unit = record.judgement.positive, evidence.unit
     head = (
@@ -47,10 +38,36 @@ def patients_section(record: Record) -> Section:
     return Section(f"{unit.capitalize()}s", blocks)
 
 
-def _row(cells: list[str]) -> tuple[str, ...]:
-    group, images, errors, accuracy, low, high, *positives = cells
-    within = f"{float(low):.3f} to {float(high):.3f}"
-    return group or "(none)", f"{int(images):,}", f"{int(errors):,}", f"{float(accuracy):.3f}", within, *positives
+def groups_of(record: Record) -> list[dict[str, str]]:
+    """Returns the rows of the table of groups, those with most errors first; [] without groups.
+
+    Raises:
+        CheckpointError: the table is not one that an evaluation writes.
+    """
+    if record.sureness is None or not record.sureness.groups_table:
+        return []
+    path = record.directory.groups(record.judged)
+    header, *rows = [*record.directory.read_rows(path)] or [()]
+    try:
+        found = [dict(zip(header, row, strict=True)) for row in rows]
+        for row in found:
+            if not all(
+                math.isfinite(float(row[name] or 0)) for name in ("images", "errors", "accuracy", "low", "high", "positives")
+            ):
+                raise ValueError("a number is not finite")
+            if any(name not in row for name in ("group", "called_positive")):
+                raise KeyError("group")
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}); write it anew with --mode=evidence --workdir={record.directory}"
+        ) from None
+    return found
+
+
+def _row(row: dict[str, str]) -> tuple[str, ...]:
+    within = f"{float(row['low']):.3f} to {float(row['high']):.3f}"
+    counts = f"{int(row['images']):,}", f"{int(row['errors']):,}", f"{float(row['accuracy']):.3f}"
+    return row["group"] or "(none)", *counts, within, row["positives"], row["called_positive"]
 
 
 def _sentences(evidence: Evidence, positive: str) -> list[str]:

@@ -87,6 +87,17 @@ class Record:
         return self.evidence.get(self.judged)
 
     @property
+    def threshold(self) -> float:
+        """The probability from which the positive class of two is called in `judged`."""
+        return self.sureness.threshold.get("threshold", 0.5) if self.sureness else 0.5
+
+    @property
+    def robustness(self) -> runs.Robustness | None:
+        """Scores of changed images of `judged`, of the checkpoint and the threshold of its other numbers; None where there are none."""
+        found = runs.read_robustness(self.directory, self.judged)
+        return found if found and (found.step, found.threshold) == (self.judgement.step, self.threshold) else None
+
+    @property
     def sides(self) -> tuple[int, int]:
         """Height and width in pixels that the network sees."""
         return self.config["image.size"], self.config.get("image.width") or self.config["image.size"]

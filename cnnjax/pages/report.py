@@ -56,7 +56,7 @@ def report_page(record: Record) -> Page:
                 sureness_section(sure),
                 calibration_section(sure, record.judgement),
                 seen_section(record),
-                robustness_section(runs.read_robustness(record.directory, record.judged), record.judgement.step),
+                robustness_section(runs.read_robustness(record.directory, record.judged), record.robustness is not None),
             ])  # fmt: skip
         sections += map(folded, [unlike_section(runs.read_typical(record.directory)), _data(record), _training(record), _network(record),
                                  _time(record), _config(record)])  # fmt: skip
@@ -109,12 +109,8 @@ def _result(record: Record) -> Section:
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
-                               f"probability of {_threshold(record):.4g}."))  # fmt: skip
+                               f"probability of {record.threshold:.4g}."))  # fmt: skip
     return Section("Result", blocks)
-
-
-def _threshold(record: Record) -> float:
-    return record.sureness.threshold.get("threshold", 0.5) if record.sureness else 0.5
 
 
 def _data(record: Record) -> Section:
@@ -202,7 +198,7 @@ def _judged(record: Record) -> Section:
     blocks.append(classes_table(result, record.sureness))
     scores = record.scores()
     if scores:
-        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=_threshold(record))))
+        blocks.append(Charts(rate_curves({record.name: (*scores, result)}, mark=record.threshold)))
     blocks += several_classes(record)
     return Section({"test": "Test in detail", "val": "Validation in detail"}[record.judged], blocks)
 
@@ -210,7 +206,7 @@ def _judged(record: Record) -> Section:
 def _looks(record: Record) -> Section:
     titles = {
         "mistakes": ("Most confident mistakes", "Look for wrong labels first, then for what these have in common."),
-        "uncertain": ("Least certain", "Correct, but the two most probable classes are closest here."),
+        "uncertain": ("Least certain", "Correct, but closest to being called another class."),
     }
     blocks = []
     for kind, (title, text) in titles.items():
@@ -256,8 +252,9 @@ def _time(record: Record) -> Section:
 
 def _config(record: Record) -> Section:
     standard = dict(config_lib.flatten(config_lib.default()))
+    unused = ("data.url", "data.sha256") if record.config["data.path"] else ()  # of another file than the one that was used
     rows = [(key, text_of(value), text_of(standard.get(key, "")))
-            for key, value in record.config.items() if text_of(value) != text_of(standard.get(key, ""))]  # fmt: skip
+            for key, value in record.config.items() if text_of(value) != text_of(standard.get(key, "")) and key not in unused]  # fmt: skip
     everything = [(key, text_of(value)) for key, value in record.config.items()]
     differs = Table(("key", "value", "default"), rows, "What differs from the default", left=3)
     whole = Table(("key", "value"), everything, folded="The whole config", left=2)

@@ -7,6 +7,7 @@ from cnnjax.runs import Changed, Robustness
 
 SAID = 3  # changes that are told in words
 LITTLE = 0.01  # change of accuracy that is not told in words
+MUCH = 0.02  # loss of sensitivity or specificity that is told beside
 
 
 def robustness_text(result: Robustness) -> str:
@@ -16,8 +17,8 @@ def robustness_text(result: Robustness) -> str:
     return "\n".join([aligned(header, rows), "", *lines])
 
 
-def robustness_section(result: Robustness | None, step: int) -> Section:
-    """Returns the section of a page, empty without a result; `step` is that of the page's other numbers."""
+def robustness_section(result: Robustness | None, current: bool) -> Section:
+    """Returns the section of a page, empty without a result; `current`: it is of the checkpoint and the threshold of the other numbers."""
     if result is None:
         return Section("Robustness", [])
     header, rows = _table(result)
@@ -25,9 +26,10 @@ def robustness_section(result: Robustness | None, step: int) -> Section:
     blocks: list[Block] = [Note(f"{line[0].upper()}{line[1:]}") for line in _sentences(result)]
     blocks.append(Table(header, rows, f"The same images of {result.split} after each change, {some}; the worst first, and intervals of "
                         f"{100 * result.level:g} %. Points are hundredths of accuracy."))  # fmt: skip
-    if result.step != step:
+    if not current:
+        of = f"step {result.step} and a threshold of {result.threshold:.4g}"
         blocks.insert(
-            0, Note(f"These are of step {result.step}, not {step}; measure anew with --mode=robustness.", warning=True)
+            0, Note(f"These are of {of}, not of the other numbers here; --mode=robustness measures anew.", warning=True)
         )
     return Section("Robustness", blocks)
 
@@ -86,7 +88,7 @@ def _sentence(row: Changed) -> str:
         if name in ("sensitivity", "specificity") and score.value is not None
     }
     most = min(lost, key=lost.get, default="")
-    more = f", and {_lost(lost[most])} of {most}" if most and lost[most] < 2 * change.value else ""
+    more = f", and {_lost(lost[most])} of {most}" if most and lost[most] < min(change.value, -MUCH) else ""
     return f"{row.name} costs {_lost(change.value)} points of accuracy{reach}{more}."
 
 

@@ -76,10 +76,15 @@ def intervals_text(name: str, evidence: Evidence, shown_of: Collection[str] = ()
     """
     keys = [key for key in evidence.metrics if key != "loss" and (key in shown_of or not shown_of)]
     scores = {key: evidence.metrics[key] for key in keys}
-    if all(score.low is score.high is None for score in scores.values()):
-        return f"  {name}: no intervals ({scores['accuracy'].note if 'accuracy' in scores else 'see the page'})"
     titles = {key: metrics.title_of(key, evidence.prevalence) for key in scores}
-    width = max(map(len, titles.values()))
+    width = max(map(len, titles.values()), default=0)
+    name = "train, which the network has seen" if name == "train" else name
+    if all(score.low is score.high is None for score in scores.values()):
+        told = f"  {name}: no intervals ({scores['accuracy'].note if 'accuracy' in scores else 'see the page'})"
+        values = (
+            [] if shown_of else [f"  {titles[key]:<{width}}  {metrics.shown(score.value)}" for key, score in scores.items()]
+        )
+        return "\n".join([told, *values])
     lines = [f"  {titles[key]:<{width}}  {metrics.score_text(score, evidence.unit)}" for key, score in scores.items()]
     few = any(map(metrics.is_few, scores.values()))
     return "\n".join([f"  {name}, with {100 * evidence.level:g} % intervals", *lines,

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,15 @@ class RunDirectory(Places):
             return config_lib.completed(self.read_json(self.config))
         except ConfigError as error:
             raise CheckpointError(damaged_line(self.config, error)) from None
+
+    def keep_settings(self, values: Mapping[str, Any]) -> None:
+        """Writes values by "section.key" to `config.json`, those that a finished run may change."""
+        tree = self.read_config() if values else {}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            tree[section][name] = value
+        if values:
+            self.write_json(self.config, tree)
 
     def read_summary(self) -> Summary | None:
         """Returns the summary; None where there is none. Raises CheckpointError for a damaged one."""

@@ -23,6 +23,9 @@ class Record(Mapping):
     def __len__(self) -> int:
         return len(self.to_dict())
 
+    def __bool__(self) -> bool:
+        return True  # without making the tree to count its keys
+
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
@@ -94,6 +97,11 @@ class Explanation:
     reason: str = ""
     pictures: tuple[Seen, ...] = ()
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the tree that JSON holds."""
+        pictures = [dataclasses.asdict(picture) for picture in self.pictures]
+        return {"places": list(self.places), "reason": self.reason, "pictures": pictures}
+
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation(Record):
@@ -138,7 +146,7 @@ class Evaluation(Record):
             "mistakes": [dataclasses.asdict(look) for look in self.mistakes],
             "uncertain": [dataclasses.asdict(look) for look in self.uncertain],
             **({"confused": [dataclasses.asdict(look) for look in self.confused]} if self.confused else {}),
-            **({"explained": dataclasses.asdict(self.explained)} if self.explained else {}),
+            **({"explained": self.explained.to_dict()} if self.explained else {}),
         }
 
     @classmethod

@@ -38,6 +38,7 @@ class Robustness:
         of: how many the split has.
         level: confidence of the intervals.
         positive: the positive class of two; "" for more classes.
+        threshold: probability from which that was called.
         clean: name of a rate -> it, of the images as they are.
         rows: the changes, in a fixed order.
     """
@@ -48,6 +49,7 @@ class Robustness:
     of: int
     level: float
     positive: str
+    threshold: float
     clean: dict[str, Score]
     rows: tuple[Changed, ...]
 

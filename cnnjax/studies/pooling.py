@@ -12,7 +12,6 @@ from cnnjax.evidence import unit_of
 
 LOWEST = -745.0  # logarithm of the smallest float64
 OUT_OF_FOLD = "oof"  # name of the evaluation
-SURE = "about 90 % where it says 95 %: the training set's own chance is not in it"
 
 
 def pool(run: runs.RunDirectory, folds: data_lib.Folds, config: config_lib.Config, *, write: bool) -> runs.CrossValidation:
@@ -96,7 +95,8 @@ def _results(config: config_lib.Config, folds: data_lib.Folds, rows: list[runs.F
     spread = {name: float(np.std(values, ddof=1)) for name, values in _values(rows)}
     if repeats == 1:
         scores = metrics.pooled(predictions, networks, groups, level=level)
-        notes = [f"The interval is {SURE}. --config.split.repeats=5 with the same --workdir adds it."]
+        notes = ["An interval of 95 % covers about 90 %: the training set's own chance is not in it. --config.split.repeats=5 with the same --workdir "
+                 "adds that chance."]  # fmt: skip
     else:
         over = 1 / (folds.count - 2)  # images of the test part for each image of the training part
         scores = {name: metrics.nadeau_bengio(values, over, level) for name, values in _values(rows)}

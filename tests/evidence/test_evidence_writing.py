@@ -118,7 +118,8 @@ def test_a_table_that_is_too_large_to_hold_has_values_without_intervals(tmp_path
     monkeypatch.setattr(writing, "MOST", 50)
     made = evidence(run.path)["test"]
     assert made.metrics["accuracy"].value == run.read_evaluation("test")["accuracy"] and made.metrics["accuracy"].low is None
-    assert pages.intervals_text("test", made) == "  test: no intervals (30 images of 2 classes are too many)"
+    assert pages.intervals_text("test", made).startswith("  test: no intervals (30 images of 2 classes are too many)\n  ")
+    assert pages.intervals_text("test", made, ["accuracy"]) == "  test: no intervals (30 images of 2 classes are too many)"
 
 
 def test_a_prevalence_of_more_than_two_classes_is_said_to_have_no_effect(tmp_path):

@@ -13,8 +13,8 @@ from cnnjax.data import images, listings
 from cnnjax.data import pixels as pixels_lib
 from cnnjax.errors import DataError
 
-SECONDS = {"pixels": 15, "pictures": 20, "archives": 15, "configs": 20}
-DAMAGES = 200  # of runs, by each of two tests
+SECONDS = {"pixels": 10, "pictures": 10, "archives": 8, "configs": 12}
+DAMAGES = 120  # of runs, by each of two tests
 compiled = pytest.mark.skipif(not pixels_lib.available(), reason="cnnjax.data.pixels is not compiled")
 
 

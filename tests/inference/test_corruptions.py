@@ -96,6 +96,7 @@ def tree(clean=0.96, **more):
         "of": 20,
         "level": 0.95,
         "positive": "",
+        "threshold": 0.5,
         "clean": {"accuracy": scored(clean)},
         "rows": [row],
         **more,

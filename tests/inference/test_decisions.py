@@ -143,7 +143,8 @@ def test_another_prevalence_at_prediction(decided, tmp_path):
     assert [p.predicted for p in before] == [p.predicted for p in after]  # the threshold moved along
     said = Said()
     predict(run, paths[:2], tmp_path / "out.csv", prevalence=0.035, progress=said)
-    assert said.lines == [f"probabilities are for a share of 0.035 of the positive class; training had {share:.3g}"]
+    assert said.lines[0] == f"probabilities are for a share of 0.035 of the positive class; training had {share:.3g}"
+    assert said.lines[1].startswith("Parasitized is called from a probability of 0.") and len(said.lines) == 2
     with pytest.raises(ConfigError, match="between 0 and 1") as error:
         cnnjax.load(run, prevalence=1.0)
     one_line(error)

@@ -13,7 +13,7 @@ from cnnjax import checkpoints, inference
 from cnnjax.checkpoints import seals
 from cnnjax.commands.report import write_report
 from cnnjax.errors import CheckpointError, ConfigError, UserError
-from cnnjax.inference import evaluation
+from cnnjax.inference import thumbnails
 from cnnjax.runs import RunDirectory
 
 FILES = [
@@ -156,6 +156,6 @@ def test_a_folder_of_thumbnails_that_cannot_be_removed_is_not_written_to(tmp_pat
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "test-images").mkdir()
-    monkeypatch.setattr(evaluation.shutil, "rmtree", fail)
+    monkeypatch.setattr(thumbnails.shutil, "rmtree", fail)
     with pytest.raises(CheckpointError, match="cannot replace .*test-images"):
-        evaluation._empty(tmp_path / "test-images")
+        thumbnails.remove(tmp_path / "test-images")

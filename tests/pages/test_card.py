@@ -25,7 +25,7 @@ def test_the_answer_says_how_good_for_whom_and_how_sure(run):
     assert (
         told[1] == "It finds 70.4 % (46.9 to 86.5) of the pos images and calls 81.8 % (46.9 to 95.8) of the others rightly."
     )
-    assert "of 12 11 count" in told[2]
+    assert "11 of the 12 count, because some have most" in told[2]
 
 
 def test_too_few_patients_are_told_with_what_to_do(tmp_path):
