@@ -71,7 +71,8 @@ def evidence_of(table: Table, settings: config_lib.Evidence) -> Evidence:
     sides = {"images": np.ones(len(p.labels)), **({"positives": p.is_positive, "negatives": ~p.is_positive} if two else {})}
     scores, spread = metrics.scored(p, groups, level=level), metrics.spread(p, groups)
     bootstrap = metrics.resampled(p, groups, settings.bootstrap, level=level) if settings.bootstrap else {}
-    checks = [*_checks(table, settings), *_averaged(scores, spread, groups.unit)]
+    given = any(score.low is not None or score.high is not None for score in scores.values())
+    checks = [*_checks(table, settings, given), *_averaged(scores, spread, groups.unit)]
     if settings.bootstrap and not bootstrap:
         checks.append(f"no bootstrap (evidence.bootstrap={settings.bootstrap}): that is for 10 to 2,000 groups, here are "
                       + (f"{groups.count:,}" if groups.named else "none"))  # fmt: skip
@@ -92,13 +93,13 @@ def evidence_of(table: Table, settings: config_lib.Evidence) -> Evidence:
     )
 
 
-def _checks(table: Table, settings: config_lib.Evidence) -> Iterator[str]:
+def _checks(table: Table, settings: config_lib.Evidence, given: bool) -> Iterator[str]:
     """Yields sentences about what the intervals and the numbers mean."""
     groups, unit = table.groups, table.groups.unit
     if not groups.named:
         yield ("each image counts by itself; where several are of one patient, say, the intervals are too narrow: data.group names the "
                "patients")  # fmt: skip
-    else:
+    elif given:
         yield f"the intervals are for {unit}s like these; a split that balances classes is not a random choice of {unit}s"
         if groups.count < FEW_GROUPS:
             yield (f"with fewer than {FEW_GROUPS} {unit}s, intervals of accuracy, log loss and Brier score hold about 88 of 100 times at a "

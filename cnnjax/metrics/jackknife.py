@@ -124,7 +124,7 @@ def jackknife(value: float | None, without: np.ndarray, counting: float, *, link
     if count < FEWEST or counting < COUNTING:
         return Score(
             value=value,
-            note=f"{count} {unit}s, of which {counting:.1f} count: too few for an interval (it takes {FEWEST}, and {COUNTING:.0f} that count)",
+            note=f"{count} {unit}s, of which {counting:.1f} count: too few for an interval; it takes {FEWEST}, and {COUNTING:.0f} that count",
             **known,
         )
     if not np.isfinite(without).all():

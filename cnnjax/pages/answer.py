@@ -103,7 +103,10 @@ def _worst(record: Record, sure: Evidence) -> Iterator[str]:
     """Yields who has most errors, and whether few groups hold most of the positives."""
     known = groups_of(record)
     if known and int(known[0]["errors"]):
-        yield f"The {sure.unit} with most errors is {known[0]['group'] or '(none)'}: {known[0]['errors']} of {int(known[0]['images']):,} images."
+        worst = min(known, key=lambda row: float(row["high"]))  # surely lower than the others'
+        told = [f"{row['group'] or '(none)'}, {row['errors']} of {int(row['images']):,} images" for row in (known[0], worst)]
+        more = f", and that with the largest share {told[1]}" if told[1] != told[0] else ""
+        yield f"The {sure.unit} with most errors is {told[0]}{more}."
     positives = [int(row["positives"] or 0) for row in known]
     if len(known) > 1 and sum(positives) and 2 * max(positives) > sum(positives):
         most = known[positives.index(max(positives))]["group"]

@@ -35,7 +35,10 @@ def sureness_section(evidence: Evidence | None) -> Section:
             if grouped else f"{evidence.images:,} images without groups."]  # fmt: skip
     blocks: list[Block] = [Note(line) for line in told]
     columns = ("metric", "value", f"{100 * evidence.level:g} % interval", f"{units} that count", "method")
-    caption = f"Jackknife: each interval comes from leaving out one {evidence.unit} at a time, with Student's t."
+    given = any(score.method == "jackknife" for score in evidence.metrics.values())
+    caption = (
+        f"Jackknife: each interval comes from leaving out one {evidence.unit} at a time, with Student's t." if given else ""
+    )
     blocks.append(Table(columns, rows, caption))
     reasons: dict[str, list[str]] = {}
     for name, score in scores.items():

@@ -177,7 +177,7 @@ def test_intervals_as_text():
         p.kept(groups.index < 4), metrics.Groups.of(np.array(groups.names)[groups.index[groups.index < 4]], "patient")
     )
     assert metrics.score_text(few["accuracy"], "patient").endswith(
-        "(4 patients, of which 3.9 count: too few for an interval (it takes 10, and 5 that count))"
+        "(4 patients, of which 3.9 count: too few for an interval; it takes 10, and 5 that count)"
     )
 
 
