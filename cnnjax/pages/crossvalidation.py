@@ -134,7 +134,7 @@ def _folds(found: runs.CrossValidation, evaluations: Mapping[str, runs.Evaluatio
     blocks: list[Block] = [
         Note("A fold is the test part of its own network; the next fold chooses the best epoch, and the others are trained on. Each is a run of "
              "its own, with its page in folds/."),
-        Table(header, rows, "SD is the standard deviation between folds."),
+        Table(header, rows, "SD is the standard deviation between folds; T the temperature that divides the logits, - where nothing was calibrated."),
     ]  # fmt: skip
     if all(evaluations.values()) and len(found.classes) <= 20:
         counts = [
