@@ -1,6 +1,7 @@
 """Results of a run as frozen records. The JSON files of a run are these records, written."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -14,17 +15,18 @@ class Record(Mapping):
         """Returns the tree of the JSON file, in its order."""
         raise NotImplementedError
 
+    @functools.cached_property
+    def _tree(self) -> dict[str, Any]:
+        return self.to_dict()
+
     def __getitem__(self, key: str) -> Any:
-        return self.to_dict()[key]
+        return self._tree[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.to_dict())
+        return iter(self._tree)
 
     def __len__(self) -> int:
-        return len(self.to_dict())
-
-    def __bool__(self) -> bool:
-        return True  # without making the tree to count its keys
+        return len(self._tree)
 
 
 @dataclasses.dataclass(frozen=True)
