@@ -1,7 +1,7 @@
 """Intervals by drawing whole groups again, for readers who ask for them beside the default ones."""
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 from cnnjax.metrics.estimators import estimator
 from cnnjax.metrics.intervals import COUNTING, rows
@@ -35,6 +35,6 @@ def resampled(p: Predictions, groups: Groups, draws: int, *, level: float = 0.95
             values = estimator(row.of).resampled(p, groups, weights)
         if values is None or counting < LEAST or not np.isfinite(values).any():
             continue
-        tail = norm.cdf(np.sqrt(counting / (counting - 1)) * t.ppf((1 - level) / 2, counting - 1))
+        tail = ndtr(np.sqrt(counting / (counting - 1)) * stdtrit(counting - 1, (1 - level) / 2))
         found[name] = np.quantile(values[np.isfinite(values)], [tail, 1 - tail]).tolist()
     return found

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, norm, rankdata, t
+from scipy.special import ndtr, stdtr
 
 from cnnjax.metrics.jackknife import Groups, Score, auc_without, effective, jackknife
 
@@ -193,12 +193,14 @@ def sign_flips(differences: np.ndarray) -> float:
 
 def student(score: Score) -> float | None:
     """Returns the two-sided probability of a difference with its standard error; None without one."""
-    return float(2 * t.sf(abs(score.value) / score.se, score.df)) if score.se else None
+    return float(2 * stdtr(score.df, -abs(score.value) / score.se)) if score.se else None
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     """Returns McNemar's exact probability, of bool [n], whether each image is right: for images that are independent."""
     gained, lost = int((b & ~a).sum()), int((a & ~b).sum())
+    from scipy.stats import binomtest  # half a second to import, which no training needs
+
     return float(binomtest(gained, gained + lost, 0.5).pvalue) if gained + lost else 1.0
 
 
@@ -215,11 +217,13 @@ def delong(a: np.ndarray, b: np.ndarray, positive: np.ndarray) -> float | None:
     wins = _placements(b, positive) - _placements(a, positive)
     difference = wins[positive].mean()
     variance = wins[positive].var(ddof=1) / count[0] + wins[~positive].var(ddof=1) / count[1]
-    return float(2 * norm.sf(abs(difference) / math.sqrt(variance))) if variance > 0 else float(difference == 0)
+    return float(2 * ndtr(-abs(difference) / math.sqrt(variance))) if variance > 0 else float(difference == 0)
 
 
 def _placements(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """The share of the other class on the right side of each image, ties as halves: float64 [n]."""
+    from scipy.stats import rankdata
+
     below = rankdata(scores)
     for own in (positive, ~positive):
         below[own] -= rankdata(scores[own])

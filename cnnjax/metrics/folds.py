@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from cnnjax.metrics.jackknife import Score
 
@@ -28,5 +28,5 @@ def nadeau_bengio(values: Sequence[float], test_over_train: float, level: float 
     if count < 2:
         return Score(value=mean, note="one fold: no interval", **known)
     se = math.sqrt(float(folds.var(ddof=1)) * (1 / count + test_over_train))
-    reach = float(t.ppf(0.5 + level / 2, count - 1)) * se
+    reach = float(stdtrit(count - 1, 0.5 + level / 2)) * se
     return Score(value=mean, low=mean - reach, high=mean + reach, se=se, df=count - 1.0, method="nadeau-bengio", **known)

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit
-from scipy.stats import norm, t
+from scipy.special import expit, logit, ndtri, stdtrit
 
 FEWEST = 10  # groups below which an interval is not given
 COUNTING = 5.0  # effective groups below which it is not given
@@ -138,7 +137,7 @@ def jackknife(value: float | None, without: np.ndarray, counting: float, *, link
     kurtosis = parts * float((away**4).sum()) / spread**2
     df = max(1.0, min(counting - 1, 2 * parts / (kurtosis - 1) if kurtosis > 1 else math.inf))
     to, back, slope = LINKS[link]
-    reach = float(t.ppf(0.5 + level / 2, df)) * se * slope(value)
+    reach = float(stdtrit(df, 0.5 + level / 2)) * se * slope(value)
     low, high = (float(back(to(value) + side * reach)) for side in (-1, 1))
     note = f"fewer than ten {unit}s count" if counting < FEW else ""
     return Score(
@@ -159,7 +158,7 @@ def _bound(value: float, counting: float, level: float, link: str, known: dict) 
 
 def wilson(right: float, count: float, level: float = 0.95) -> tuple[float, float]:
     """Returns Wilson's interval of a proportion, for images that are independent of each other."""
-    z = float(norm.ppf(0.5 + level / 2))
+    z = float(ndtri(0.5 + level / 2))
     share, whole = right / count, 1 + z * z / count
     middle, reach = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max((middle - reach) / whole, 0.0), min((middle + reach) / whole, 1.0)

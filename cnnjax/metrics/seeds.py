@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import t
+from scipy.special import stdtrit
 
 from cnnjax.metrics.comparison import Part
 from cnnjax.metrics.jackknife import COUNTING, ENDS, FEWEST, LINKS
@@ -118,6 +118,6 @@ def over_seeds(runs: Sequence[Part], link: str, level: float = 0.95, unit: str =
     # On a logarithmic scale two seeds that differ much would give an end beyond all numbers.
     ends, (to, back, slope) = [], LINKS["identity" if link == "log" else link]
     for se, df in ((found.se_mean, found.df_mean), (found.se_future, found.df_future)):
-        reach = float(t.ppf(0.5 + level / 2, df)) * se * slope(mean)
+        reach = float(stdtrit(df, 0.5 + level / 2)) * se * slope(mean)
         ends += [max(float(back(to(mean) + sign * reach)), ENDS[link][0]) for sign in (-1, 1)]
     return SeedScore(values, mean, math.sqrt(found.seed), math.sqrt(found.group), *ends)

@@ -63,7 +63,7 @@ def test_the_numbers_are_those_of_the_files(done):
     assert found.scores["auc"].value == pytest.approx(np.mean([numbers["auc"] for numbers in own]))
     assert found.spread["accuracy"] == pytest.approx(np.std([numbers["accuracy"] for numbers in own], ddof=1))
     assert (found.images, found.groups, found.folds, found.repeats) == (96, 12, 3, 1)
-    assert "about 90 % where it says 95 %: the training set's own chance is not in it" in found.notes[0]
+    assert "covers about 90 %: the training set's own chance is not in it" in found.notes[0]
 
 
 def test_what_all_folds_share_is_said_once(done):
