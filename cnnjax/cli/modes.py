@@ -20,15 +20,13 @@ INTERRUPTED = "interrupted; the same command continues from the last checkpoint,
 def train(config, workdir: Path, push: Callable[[], None], console: Console) -> None:
     """Trains, or continues, and prints the numbers at the best step."""
     with StopFlag(leave) as stop:  # before the imports, which take seconds
-        from cnnjax import pages, runtime, training
+        from cnnjax import pages, training
         from cnnjax.commands.train import train as train_run
         from cnnjax.evidence import read_evidence
         from cnnjax.metrics import present
         from cnnjax.runs import RunDirectory
 
-        runtime.set_up(config)  # before several processes are joined, which starts threads
-        if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-            runtime.divide_cpu(config)
+        set_up(config)
         with joined_processes() as main:
             summary = train_run(config, workdir, progress=console if main else Progress(), stop=stop, saved=push)
     if not main:
@@ -215,6 +213,15 @@ def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> No
     console.message(f"{counted(done, 'image')} predicted{unread}; see {output}")
     if FLAGS.explain:
         console.message(f"where it looks: {counted(done, 'picture')} in {FLAGS.explain}, each named by its row of the table")
+
+
+def set_up(config) -> None:
+    """Prepares this process to train, before several processes are joined, which starts threads."""
+    from cnnjax import runtime
+
+    runtime.set_up(config)
+    if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        runtime.divide_cpu(config)
 
 
 def _stop_anywhere() -> None:

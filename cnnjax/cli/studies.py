@@ -1,13 +1,12 @@
 """Modes that train several networks: cross-validation, and one config with several seeds."""
 
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cnnjax.cli.distributed import is_distributed, joined_processes
+from cnnjax.cli.distributed import joined_processes
 from cnnjax.cli.flags import FLAGS, command
-from cnnjax.cli.modes import leave
+from cnnjax.cli.modes import leave, set_up
 from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import local_workdir
 from cnnjax.errors import ConfigError
@@ -20,7 +19,7 @@ def crossvalidate(config, workdir: Path, push: Callable[[], None], console: Cons
         from cnnjax import pages
         from cnnjax.studies import crossvalidate as validate
 
-        _set_up(config)
+        set_up(config)
         with joined_processes() as main:
             found = validate(config, workdir, FLAGS.fold, progress=console if main else Progress(), stop=stop, saved=push)
     if not main:
@@ -77,7 +76,7 @@ def train_seeds(configs: Mapping[int, object], workdir: str, console: Console) -
         from cnnjax import pages
         from cnnjax.commands.train import train
 
-        _set_up(next(iter(configs.values())))
+        set_up(next(iter(configs.values())))
         with joined_processes() as main:
             for seed, config in configs.items():
                 told = console if main else Progress()
@@ -92,12 +91,3 @@ def train_seeds(configs: Mapping[int, object], workdir: str, console: Console) -
     console.message(pages.seeds_table({seed: run[split] for seed, run in results.items()}, split, classes))
     runs = ",".join(shlex.quote(place) for place in places.values())
     console.message(f"\ncompare  {command()} --mode=report --compare={runs}")
-
-
-def _set_up(config) -> None:
-    """Prepares this process as training does, before several processes are joined."""
-    from cnnjax import runtime
-
-    runtime.set_up(config)
-    if not is_distributed() and "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        runtime.divide_cpu(config)

@@ -4,10 +4,9 @@ from typing import Any
 
 from cnnjax import config as config_lib
 from cnnjax import metrics
-from cnnjax.errors import CheckpointError
 from cnnjax.evidence.table import Table
 from cnnjax.metrics import Calibration, Decision
-from cnnjax.runs import RunDirectory, damaged_line
+from cnnjax.runs import RunDirectory
 
 
 def read_decided(run: RunDirectory) -> tuple[Calibration | None, Decision | None]:
@@ -16,13 +15,7 @@ def read_decided(run: RunDirectory) -> tuple[Calibration | None, Decision | None
     Raises:
         CheckpointError: a file that is damaged, was changed, or holds what no fit gives.
     """
-    found = []
-    for kind, path in ((Calibration, run.calibration), (Decision, run.decision)):
-        try:
-            found.append(kind.from_dict(run.read_json(path)) if path.exists() else None)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise CheckpointError(damaged_line(path, error)) from None
-    return found[0], found[1]
+    return run.read_record(Calibration, run.calibration), run.read_record(Decision, run.decision)
 
 
 def decided_numbers(run: RunDirectory, name: str, table: Table, settings: config_lib.Evidence) -> dict[str, dict[str, Any]]:

@@ -101,9 +101,7 @@ class RunDirectory(Places):
 
     def read_evaluation(self, name: str) -> Evaluation | None:
         """Returns an evaluation; None where there is none. Raises CheckpointError for a damaged one."""
-        path = self.evaluation(name)
-        self.sealed.check(path)
-        return self._record(Evaluation, path) if path.exists() else None
+        return self.read_record(Evaluation, self.evaluation(name))
 
     def write_evaluation(self, name: str, evaluation: Evaluation) -> None:
         """Writes `eval/<name>.json`."""
@@ -123,6 +121,19 @@ class RunDirectory(Places):
         if not isinstance(rows, list):
             raise CheckpointError(damaged_line(self.network_table, "not a list"))
         return [_record(Layer, self.network_table, row) for row in rows]
+
+    def read_record(self, kind, path: Path):
+        """Returns the record that a JSON file holds; None where there is no such file, and no checksum says that there was one.
+
+        Args:
+            kind: a class with `from_dict`.
+            path: one of the run's files, which may be a stranger's.
+
+        Raises:
+            CheckpointError: the file is damaged, was changed or removed, or holds another record.
+        """
+        self.sealed.check(path)
+        return self._record(kind, path) if path.exists() else None
 
     def _record(self, kind, path: Path):
         return _record(kind, path, self.read_json(path))
@@ -245,5 +256,5 @@ class RunDirectory(Places):
 def _record(kind, path: Path, tree: Any):
     try:
         return kind.from_dict(tree)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(damaged_line(path, error)) from None

@@ -90,39 +90,42 @@ class Places:
 
     def evaluation(self, name: str) -> Path:
         """`eval/<name>.json`, an `Evaluation`."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}.json")
+        return self._evaluated(f"{name}.json")
 
     def predictions(self, name: str) -> Path:
         """`eval/<name>.csv`, a row per image."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}.csv")
+        return self._evaluated(f"{name}.csv")
 
     def evidence(self, name: str) -> Path:
         """`eval/<name>-evidence.json`, intervals, calibration, subgroups."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-evidence.json")
+        return self._evaluated(f"{name}-evidence.json")
 
     def groups(self, name: str) -> Path:
         """`eval/<name>-groups.csv`, a row per group."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-groups.csv")
+        return self._evaluated(f"{name}-groups.csv")
 
     def properties(self, name: str) -> Path:
         """`eval/<name>-properties.csv`, what each image is like: size, brightness, sharpness."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-properties.csv")
+        return self._evaluated(f"{name}-properties.csv")
 
     def robustness(self, name: str) -> Path:
         """`eval/<name>-robustness.json`, a `Robustness`: scores of images that were changed."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-robustness.json")
+        return self._evaluated(f"{name}-robustness.json")
 
     def thumbnails(self, name: str) -> Path:
         """`eval/<name>-images/`, the images that are worth a look."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-images")
+        return self._evaluated(f"{name}-images")
 
     def overlays(self, name: str) -> Path:
         """`eval/<name>-looks/`, some images with the places that the network looks at."""
-        return inside(self.path, f"{Places.evaluations.name}/{name}-looks")
+        return self._evaluated(f"{name}-looks")
 
     def audit_table(self, name: str) -> Path:
         """`audit/<name>.csv`, a table of an audit."""
         return inside(self.path, f"{Places.audits.name}/{name}.csv")
+
+    def _evaluated(self, name: str) -> Path:
+        return inside(self.path, f"{Places.evaluations.name}/{name}")
 
     def picture(self, file: str) -> Path:
         """A thumbnail, or an overlay, by the name that a `Look` has."""

@@ -5,10 +5,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax.errors import CheckpointError
 from cnnjax.metrics import Score
 from cnnjax.runs.directory import RunDirectory
-from cnnjax.runs.files import damaged_line
 from cnnjax.typed import typed
 
 
@@ -80,11 +78,4 @@ class Robustness:
 
 def read_robustness(run: RunDirectory, name: str) -> Robustness | None:
     """Returns the record of `eval/<name>-robustness.json`; None where there is none. Raises CheckpointError for a damaged one."""
-    path = run.robustness(name)
-    run.sealed.check(path)
-    if not path.exists():
-        return None
-    try:
-        return Robustness.from_dict(run.read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(damaged_line(path, error)) from None
+    return run.read_record(Robustness, run.robustness(name))

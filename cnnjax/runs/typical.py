@@ -5,9 +5,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from cnnjax.errors import CheckpointError
 from cnnjax.runs.directory import RunDirectory
-from cnnjax.runs.files import damaged_line
 from cnnjax.typed import typed
 
 STATISTICS = 18  # numbers that describe an image
@@ -75,11 +73,4 @@ class Typical:
 
 def read_typical(run: RunDirectory) -> Typical | None:
     """Returns the record of `typical.json`; None where there is none. Raises CheckpointError for a damaged one."""
-    path = run.typical
-    run.sealed.check(path)
-    if not path.exists():
-        return None
-    try:
-        return Typical.from_dict(run.read_json(path))
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(damaged_line(path, error)) from None
+    return run.read_record(Typical, run.typical)
