@@ -14,7 +14,6 @@ from cnnjax.runs.events import Events, NoEvents, open_events
 from cnnjax.runs.exclusive import begun
 from cnnjax.runs.files import (
     check_writable,
-    damaged_line,
     read_json,
     replacing,
     short_name,
@@ -33,7 +32,7 @@ from cnnjax.runs.typical import QUANTILE, STATISTICS, Typical, read_typical
 
 __all__ = [
     "HISTORY", "QUANTILE", "RAW", "STATISTICS", "TABLES", "Changed", "CrossValidation", "Evaluation", "Events", "Explanation", "Fold", "HeldOutLook", "History", "Layer", "Look", "Mirror", "NoEvents", "NoHistory",
-    "Record", "Robustness", "RunDirectory", "Seen", "Summary", "Typical", "begun", "check_single", "check_writable", "damaged_line", "fetch", "fold_run", "fold_runs", "is_crossvalidation", "is_fetched", "is_remote",
+    "Record", "Robustness", "RunDirectory", "Seen", "Summary", "Typical", "begun", "check_single", "check_writable", "fetch", "fold_run", "fold_runs", "is_crossvalidation", "is_fetched", "is_remote",
     "note_look", "open_events", "read_crossvalidation", "read_history", "read_json", "read_looks", "read_robustness", "read_typical", "replacing", "short_name", "text_of_cell", "write_json", "write_rows", "write_table",
     "write_text",
 ]  # fmt: skip

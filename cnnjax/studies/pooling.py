@@ -8,7 +8,7 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import metrics, runs
 from cnnjax.errors import CheckpointError
-from cnnjax.evidence import unit_of
+from cnnjax.evidence import read_decided, unit_of
 
 LOWEST = -745.0  # logarithm of the smallest float64
 OUT_OF_FOLD = "oof"  # name of the evaluation
@@ -78,13 +78,8 @@ def _row(run: runs.RunDirectory, predictions: metrics.Predictions, table: Sequen
 
 def _temperature(run: runs.RunDirectory) -> float | None:
     """The number that the logits of a run are divided by; None where they are not calibrated."""
-    if not run.calibration.exists():
-        return None
-    stored = run.read_json(run.calibration)
-    scale = stored.get("scale") if isinstance(stored, dict) else None
-    if not isinstance(scale, float) or not 0 < scale < np.inf:
-        raise CheckpointError(f"{run.calibration} is damaged (scale {str(scale)[:20]}); restore it")
-    return 1 / scale
+    calibration, _ = read_decided(run)
+    return calibration.temperature if calibration and calibration.method != "none" else None
 
 
 def _results(config: config_lib.Config, folds: data_lib.Folds, rows: list[runs.Fold], evaluation: runs.Evaluation,
