@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 
 from cnnjax.models.convnet import ConvNet
+from cnnjax.models.convnext import ConvNeXt
+from cnnjax.models.densenet import DenseNet
 from cnnjax.models.layers import Layered
 from cnnjax.models.resnet import ResNet, basic, bottleneck
 
@@ -13,6 +15,9 @@ MODELS: dict[str, Callable[..., Layered]] = {
     "resnet18": functools.partial(ResNet, block=basic, depths=(2, 2, 2, 2)),
     "resnet34": functools.partial(ResNet, block=basic, depths=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, block=bottleneck, depths=(3, 4, 6, 3)),
+    "convnext_nano": functools.partial(ConvNeXt, depths=(2, 2, 8, 2), widths=(80, 160, 320, 640)),
+    "convnext_tiny": functools.partial(ConvNeXt, depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+    "densenet121": DenseNet,
 }
 
 
