@@ -1,19 +1,53 @@
 """ConvNeXt (Liu et al. 2022, arXiv:2201.03545), parameter by parameter that of timm and torchvision."""
 
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
+from cnnjax.models.references import References
 
 KERNEL = 7  # pixels, of the depthwise convolutions
 # The reference cuts the normal distribution off at +-2, which is a hundred deviations.
 OPTIONS = {"param_dtype": jnp.float32, "kernel_init": nnx.initializers.normal(0.02)}
+
+
+NAMES: References = {
+    "timm": (
+        (r"^conv1$", "stem.0"),
+        (r"^norm1$", "stem.1"),
+        (r"^block(\d+)_(\d+)", lambda found: f"stages.{int(found[1]) - 1}.blocks.{int(found[2]) - 1}"),
+        (r"(blocks\.\d+\.conv)$", r"\1_dw"),
+        (r"\.dense", ".mlp.fc"),
+        (r"^halving(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.downsample."),
+        (r"downsample\.norm$", "downsample.0"),
+        (r"downsample\.conv$", "downsample.1"),
+        (r"^norm2$", "head.norm"),
+        (r"^outputs$", "head.fc"),
+    ),
+    "torchvision": (
+        (r"^conv1$", "features.0.0"),
+        (r"^norm1$", "features.0.1"),
+        (r"^block(\d+)_(\d+)\.", lambda found: f"features.{2 * int(found[1]) - 1}.{int(found[2]) - 1}.block."),
+        (r"^block(\d+)_(\d+)$", lambda found: f"features.{2 * int(found[1]) - 1}.{int(found[2]) - 1}"),
+        (r"block\.conv$", "block.0"),
+        (r"block\.norm$", "block.2"),
+        (r"block\.dense1$", "block.3"),
+        (r"block\.dense2$", "block.5"),
+        (r"^halving(\d+)\.norm$", lambda found: f"features.{2 * int(found[1]) - 2}.0"),
+        (r"^halving(\d+)\.conv$", lambda found: f"features.{2 * int(found[1]) - 2}.1"),
+        (r"^norm2$", "classifier.0"),
+        (r"^outputs$", "classifier.2"),
+        (":gamma", "layer_scale"),
+    ),
+}
 
 
 class Patches(nnx.Conv):
@@ -112,6 +146,7 @@ class ConvNeXt(Layered):
     """
 
     reads = ("dropout_dense",)
+    references: ClassVar[References] = NAMES
 
     def __init__(self, outputs: int, section: Model, *, depths: tuple[int, ...], widths: tuple[int, ...],
                  preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
@@ -138,3 +173,9 @@ class ConvNeXt(Layered):
         self.outputs = nnx.Linear(channels, outputs, dtype=dtype, rngs=rngs, **OPTIONS)
         layers.append(Layer("outputs", "dense", "outputs"))
         self.layers = tuple(layers)
+
+    @classmethod
+    def refitted(cls, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Returns the array without its axes of length 1: some collections have 1x1 convolutions, or scales [channels, 1, 1]."""
+        squeezed = array.squeeze()
+        return squeezed if squeezed.shape == shape else None

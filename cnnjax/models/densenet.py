@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,17 @@ from flax import nnx
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered, Norm
+from cnnjax.models.references import References, Rules
 from cnnjax.models.resnet import Conv
+
+# The names of torchvision, which timm has too.
+NAMES: Rules = (
+    (r"^(conv|norm)1$", r"features.\g<1>0"),
+    (r"^block(\d+)_(\d+)\.", r"features.denseblock\1.denselayer\2."),
+    (r"^transition", "features.transition"),
+    (r"^norm2$", "features.norm5"),
+    (r"^outputs$", "classifier"),
+)
 
 _conv = functools.partial(Conv, fan="fan_in")
 _norm = functools.partial(Norm, exact=True, epsilon=1e-5)
@@ -83,6 +94,7 @@ class DenseNet(Layered):
     """
 
     reads = ("dropout_dense",)
+    references: ClassVar[References] = {"timm": NAMES, "torchvision": NAMES}
 
     def __init__(self, outputs: int, section: Model, *, depths: tuple[int, ...] = (6, 12, 24, 16), growth: int = 32,
                  preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip

@@ -27,10 +27,14 @@ def table(model: Layered) -> list[Row]:
     x = jax.ShapeDtypeStruct((1, *model.preprocessing.shape, 3), jnp.float32)
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     graphdef, state = nnx.split(model)
+
+    def maps(state, x):
+        network = nnx.merge(graphdef, state)
+        return [x := network.apply(layer, x) for layer in network.layers]
+
     rows = []
-    for layer in model.layers:
-        before = x.shape
-        x = jax.eval_shape(lambda state, x, layer=layer: nnx.merge(graphdef, state).apply(layer, x), state, x)
+    for layer, after in zip(model.layers, jax.eval_shape(maps, state, x), strict=True):
+        before, x = x.shape, after
         module = getattr(model, layer.module) if layer.module else None
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0

@@ -18,6 +18,11 @@ CLASSES, COUNT = 5, 4
 
 # "network here/collection": size of the images in pixels, and the name there.
 SIDES = {
+    "convnext_nano/timm": (64, "convnext_nano"),
+    "convnext_tiny/timm": (64, "convnext_tiny"),
+    "convnext_tiny/torchvision": (64, "convnext_tiny"),
+    "densenet121/timm": (64, "densenet121"),
+    "densenet121/torchvision": (64, "densenet121"),
     "resnet18/torchvision": (64, "resnet18"),
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),

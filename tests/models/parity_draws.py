@@ -13,7 +13,7 @@ def array(name: str, shape: tuple[int, ...]) -> np.ndarray:
     drawn = random.standard_normal(shape, np.float32)
     if name.endswith(".weight") and len(shape) > 1:
         return drawn / np.float32(np.sqrt(np.prod(shape[1:])))
-    near = 1.0 if name.endswith(("weight", "gamma")) else 0.0
+    near = 1.0 if name.endswith(("weight", "gamma", "layer_scale")) else 0.0
     return np.float32(near) + np.float32(0.1) * drawn
 
 
