@@ -72,7 +72,9 @@ class Depthwise(nnx.Conv):
     """Convolution of each channel by itself, with a bias: [b, h, w, channels] -> the same shape."""
 
     def __init__(self, channels: int, dtype, ops: Ops, rngs: nnx.Rngs):
-        super().__init__(channels, channels, (KERNEL, KERNEL), feature_group_count=channels, dtype=dtype, rngs=rngs, **OPTIONS)
+        super().__init__(
+            channels, channels, (KERNEL, KERNEL), feature_group_count=channels, dtype=dtype, rngs=rngs, **OPTIONS
+        )
         self.ops = ops
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -42,7 +42,9 @@ class Conv(nnx.Conv):
     [b, h, w, channels] -> [b, ceil(h / stride), ceil(w / stride), out]. Weights begin He normal, by `fan`.
     """
 
-    def __init__(self, channels: int, out: int, kernel: int, stride: int, dtype, ops: Ops, rngs: nnx.Rngs, fan: str = "fan_out"):
+    def __init__(
+        self, channels: int, out: int, kernel: int, stride: int, dtype, ops: Ops, rngs: nnx.Rngs, fan: str = "fan_out"
+    ):
         super().__init__(channels, out, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, dtype=dtype,
                          param_dtype=jnp.float32, rngs=rngs,
                          kernel_init=nnx.initializers.variance_scaling(2.0, fan, "normal"))  # fmt: skip

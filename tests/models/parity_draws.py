@@ -1,6 +1,8 @@
 """Numbers that both sides of the comparison with PyTorch draw: arrays of a state dict, and images. NumPy is all it needs."""
 
+import hashlib
 import zlib
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -23,3 +25,8 @@ def images(count: int, size: int) -> np.ndarray:
     coarse = random.integers(0, 200, (count, size // 8 + 1, size // 8 + 1, 3))
     fine = random.integers(0, 56, (count, size, size, 3))
     return (coarse.repeat(8, 1).repeat(8, 2)[:, :size, :size] + fine).astype(np.uint8)
+
+
+def digest(sizes: Mapping[str, int]) -> str:
+    """The SHA-256 of the names of arrays with their numbers of elements."""
+    return hashlib.sha256("".join(f"{name} {sizes[name]}\n" for name in sorted(sizes)).encode()).hexdigest()
