@@ -74,21 +74,6 @@ class Ops:
         parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
         return jnp.dot(jnp.concatenate(parts, -1), w.reshape(-1, w.shape[3]))
 
-    def depthwise(self, x: jax.Array, w: jax.Array, *, stride: int, padding: int | tuple[tuple[int, int], tuple[int, int]], dtype
-                  ) -> jax.Array:  # fmt: skip
-        """Convolves each channel with a kernel of its own, without a bias.
-
-        Args:
-            x: [n, h, w, c].
-            w: float32 [kernel, kernel, 1, c].
-            stride: pixels, along rows and columns.
-            padding: zeros on all four sides, or ((top, bottom), (left, right)).
-            dtype: of the computation and of the result.
-        """
-        sides = ((padding, padding),) * 2 if isinstance(padding, int) else padding
-        return lax.conv_general_dilated(x.astype(dtype), w.astype(dtype), (stride,) * 2, sides, dimension_numbers=NHWC,
-                                        feature_group_count=x.shape[-1])  # fmt: skip
-
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
                    relu: bool, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
         """Normalises x by the statistics of this batch; see `normalize`.
