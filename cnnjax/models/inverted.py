@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Ops
+from cnnjax.kernels import PLAIN, Ops, same_padding
 from cnnjax.models.layers import Dropout, Layer, Layered, Norm
 from cnnjax.models.references import Rules
 
@@ -68,17 +68,15 @@ class Conv(nnx.Conv):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         w, stride, ops, dtype = self.kernel[...], self.strides, self.style.ops, self.dtype
-        edge = w.shape[0] // 2
-        # "SAME" has one row and one column less before the image, and one more after it.
-        late = [int(self.style.same and stride == 2 and edge > 0 and side % 2 == 0) for side in x.shape[1:3]]
+        kernel, size = w.shape[0], x.shape[1:3]
+        edges = same_padding(size, kernel, stride) if self.style.same else ((kernel // 2,) * 2,) * 2
         if self.feature_group_count > 1:
-            padding = tuple((edge - one, edge) for one in late)
-            return ops.depthwise(x, w, stride=stride, padding=padding if any(late) else edge, dtype=dtype)
-        if not any(late):
-            return ops.conv(x, w, stride=stride, dtype=dtype)
-        # Behind a row of zeros the padding of `conv` gives the same sums, each one place further.
-        x = jnp.pad(x, ((0, 0), (late[0], 0), (late[1], 0), (0, 0)))
-        return ops.conv(x, w, stride=stride, dtype=dtype)[:, late[0] :, late[1] :]
+            return ops.depthwise(x, w, stride=stride, padding=edges, dtype=dtype)
+        # `ops.conv` pads all sides alike. Behind one more row of zeros it gives the same sums, one place further.
+        (top, _), (left, _) = late = tuple((kernel // 2 - first, 0) for first, _ in edges)
+        if top or left:
+            x = jnp.pad(x, ((0, 0), *late, (0, 0)))
+        return ops.conv(x, w, stride=stride, dtype=dtype)[:, top:, left:]
 
 
 class Activated(Norm):
