@@ -4,7 +4,9 @@ import functools
 from collections.abc import Callable
 
 from cnnjax.models.convnet import ConvNet
+from cnnjax.models.efficientnet import EfficientNet, EfficientNetLite, EfficientNetV2, EfficientNetV2Same
 from cnnjax.models.layers import Layered
+from cnnjax.models.mobilenet import MobileNetV3, MobileNetV3Timm
 from cnnjax.models.resnet import ResNet, basic, bottleneck
 
 # Called as (outputs, section, *, preprocessing, dtype, ops, rngs); see `layers.Layered`.
@@ -13,6 +15,12 @@ MODELS: dict[str, Callable[..., Layered]] = {
     "resnet18": functools.partial(ResNet, block=basic, depths=(2, 2, 2, 2)),
     "resnet34": functools.partial(ResNet, block=basic, depths=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, block=bottleneck, depths=(3, 4, 6, 3)),
+    "efficientnet_lite0": EfficientNetLite,
+    "efficientnet_b0": EfficientNet,
+    "efficientnetv2_s": EfficientNetV2,
+    "tf_efficientnetv2_s": EfficientNetV2Same,
+    "mobilenetv3_large": MobileNetV3,
+    "mobilenetv3_large_100": MobileNetV3Timm,
 }
 
 

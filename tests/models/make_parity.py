@@ -18,9 +18,16 @@ CLASSES, COUNT = 5, 4
 
 # "network here/collection": size of the images in pixels, and the name there.
 SIDES = {
+    "efficientnet_b0/timm": (64, "efficientnet_b0"),
+    "efficientnet_b0/torchvision": (64, "efficientnet_b0"),
+    "efficientnet_lite0/timm": (64, "tf_efficientnet_lite0"),
+    "efficientnetv2_s/torchvision": (64, "efficientnet_v2_s"),
+    "mobilenetv3_large/torchvision": (64, "mobilenet_v3_large"),
+    "mobilenetv3_large_100/timm": (64, "mobilenetv3_large_100"),
     "resnet18/torchvision": (64, "resnet18"),
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),
+    "tf_efficientnetv2_s/timm": (64, "tf_efficientnetv2_s"),
 }
 
 
