@@ -16,20 +16,24 @@ from parity_draws import array, images
 FILE = Path(__file__).with_name("parity.json")
 CLASSES, COUNT = 5, 4
 
-# "network here/collection": size of the images in pixels, and the name there.
+# "network here/collection": size of the images in pixels, the name there, and arguments that both take, for fewer blocks.
 SIDES = {
     "resnet18/torchvision": (64, "resnet18"),
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),
+    "vit_tiny/timm": (64, "vit_tiny_patch16_224", {"depth": 2}),
+    "vit_small/timm": (32, "vit_small_patch16_224", {"depth": 2}),
+    "dinov2_small/timm": (28, "vit_small_patch14_dinov2", {"depth": 2}),
 }
 
 
-def made(collection: str, name: str, size: int) -> torch.nn.Module:
+def made(collection: str, name: str, size: int, **options) -> torch.nn.Module:
     """The network of a collection, with drawn weights."""
     if collection == "torchvision":
-        network = getattr(torchvision.models, name)(num_classes=CLASSES)
+        network = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     else:
-        network = timm.create_model(name, num_classes=CLASSES, **({"img_size": size} if "vit" in name else {}))
+        options |= {"img_size": size} if "vit" in name else {}
+        network = timm.create_model(name, num_classes=CLASSES, **options)
     state = network.state_dict()
     for key, value in state.items():
         if value.is_floating_point():
@@ -50,17 +54,18 @@ def without_dropout(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def logits(side: str) -> dict:
-    """The row of one network."""
-    collection, (size, name) = side.split("/")[1], SIDES[side]
-    network = made(collection, name, size)
+    """The row of one network; of one that training mode does not change, without the logits of that mode."""
+    collection, (size, name, *more) = side.split("/")[1], SIDES[side]
+    options = more[0] if more else {}
+    network = made(collection, name, size, **options)
     x = torch.from_numpy(
         np.ascontiguousarray(images(COUNT, size).transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
     )
     with torch.no_grad():
         evaluated = network.eval()(x)
         trained = without_dropout(network)(x)
-    rows = {"eval": evaluated, "train": trained}
-    return {"size": size, "reference": name} | {
+    rows = {"eval": evaluated} | ({} if evaluated.equal(trained) else {"train": trained})
+    return {"size": size, "reference": name, "options": options} | {
         k: [[float(f"{z:.8g}") for z in row] for row in v.tolist()] for k, v in rows.items()
     }
 

@@ -1,11 +1,13 @@
 """Comparison of a network with the logits that PyTorch computed for the same drawn weights."""
 
+import functools
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import parity_draws
+import pytest
 from flax import nnx, traverse_util
 from training_tools import network_of, settings
 
@@ -40,7 +42,9 @@ def difference(side: str, mode: str, **overrides) -> float:
     name, collection = side.split("/")
     row = ROWS[side]
     config = settings(model__name=name, image__size=row["size"], **overrides)
-    network = network_of(config, CLASSES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, name, functools.partial(models.MODELS[name], **row.get("options", {})))
+        network = network_of(config, CLASSES)
     params, stats = drawn(network, collection)
     definition = network.train_def if mode == "train" else network.eval_def
 

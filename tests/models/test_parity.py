@@ -7,7 +7,8 @@ import pytest
 LIMITS = {"eval": 1e-5, "train": 3e-4}
 
 
-@pytest.mark.parametrize("mode", LIMITS)
-@pytest.mark.parametrize("side", parity.ROWS)
+@pytest.mark.parametrize(
+    ("side", "mode"), [(side, mode) for side, row in parity.ROWS.items() for mode in LIMITS if mode in row]
+)
 def test_logits_are_those_of_pytorch(side, mode):
     assert parity.difference(side, mode) < LIMITS[mode]
