@@ -37,6 +37,9 @@ SIDES = {
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),
     "tf_efficientnetv2_s/timm": (64, "tf_efficientnetv2_s"),
+    "vit_tiny/timm": (64, "vit_tiny_patch16_224", {"depth": 2}),
+    "vit_small/timm": (32, "vit_small_patch16_224", {"depth": 2}),
+    "dinov2_small/timm": (28, "vit_small_patch14_dinov2", {"depth": 2}),
 }
 
 
