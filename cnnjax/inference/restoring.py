@@ -136,6 +136,7 @@ def _check_summary(run: RunDirectory, step: int, classes: tuple[str, ...]) -> No
 
 def with_preprocessing(config: Config, preprocessing: Preprocessing) -> Config:
     """Returns the config with the `image` section of a checkpoint's preprocessing."""
+    mean, deviation = (preprocessing.mean, preprocessing.deviation) if preprocessing.is_standardized else ((), ())
     image = dataclasses.replace(config.image, size=preprocessing.size, width=preprocessing.width, resize=preprocessing.resize, range=preprocessing.range,
-                                zca=preprocessing.zca)  # fmt: skip
+                                zca=preprocessing.zca, mean=mean, deviation=deviation)  # fmt: skip
     return dataclasses.replace(config, image=image)
