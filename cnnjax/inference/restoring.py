@@ -103,6 +103,20 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
     )
 
 
+def read_preprocessing(workdir: str | Path) -> Preprocessing:
+    """Returns the preprocessing of the best checkpoint of a run, which may be a stranger's.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, or a damaged one.
+        ConfigError: a checkpoint of a newer version.
+    """
+    run = RunDirectory(workdir)
+    check_single(run)
+    with checkpoints.Checkpoints(run) as saved:
+        number = saved.resolve("best")
+        return Preprocessing.from_dict(_facts(run, number, saved.metadata(number)).preprocessing)
+
+
 def _facts(run: RunDirectory, step: int, metadata: Mapping[str, Any]) -> _Facts:
     """Returns the metadata of a checkpoint. Raises CheckpointError for what is none."""
     try:
