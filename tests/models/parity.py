@@ -20,8 +20,8 @@ CLASSES, COUNT = 5, 4  # of make_parity.py
 
 
 def shape_there(side: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of an array in PyTorch: ConvNeXt has axes of length 1 there."""
-    longer = name.endswith("layer_scale") or (side == "convnext_nano/timm" and ".mlp." in name and len(shape) == 2)
+    """The shape of an array in PyTorch: ConvNeXt and timm's MobileNetV3 have axes of length 1 there."""
+    longer = name.endswith("layer_scale") or (side, name) == ("mobilenetv3_large_100/timm", "conv_head.weight") or (side == "convnext_nano/timm" and ".mlp." in name and len(shape) == 2)
     return (*shape, 1, 1) if longer else shape
 
 
@@ -33,7 +33,7 @@ def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
         flat = traverse_util.flatten_dict(tree)
         for path, name in models.reference_names(flat, rules).items():
             there = models.to_reference(path, np.broadcast_to(np.float32(0), flat[path].shape)).shape
-            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there)))
+            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there), ROWS[side]["gain"]))
             shape = flat[path].shape
             flat[path] = array if array.shape == shape else network.model.refitted(path, array, shape)
         trees.append(traverse_util.unflatten_dict(flat))
