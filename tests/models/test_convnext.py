@@ -55,8 +55,8 @@ def test_an_image_below_32_pixels_is_refused_with_the_size_of_a_place():
                                 "enlarge --config.image.size")  # fmt: skip
 
 
-@pytest.mark.parametrize(("side", "sides"), [(4, (9, 14)), (2, (2, 3))])
-def test_patches_are_a_convolution_with_its_gradients(side, sides):
+def test_patches_are_a_convolution_with_its_gradients():
+    side, sides = 2, (5, 8)
     graphdef, state = nnx.split(convnext.Patches(3, 5, side, jnp.float32, nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *sides, 3)), jnp.float32)
@@ -132,8 +132,8 @@ from training_tools import settings, network_of
 from cnnjax import models, runtime
 from cnnjax.models import convnext, densenet
 from cnnjax.training import optimizers, state, steps
-small = {"convnext_tiny": functools.partial(convnext.ConvNeXt, depths=(1, 1), widths=(32, 64)),
-         "densenet121": functools.partial(densenet.DenseNet, depths=(1, 2), growth=16)}
+small = {"convnext_tiny": functools.partial(convnext.ConvNeXt, depths=(1,), widths=(64,)),
+         "densenet121": functools.partial(densenet.DenseNet, depths=(1,), growth=32)}
 models.MODELS.update(small)
 rng = np.random.default_rng(0)
 batch = {"image": rng.integers(0, 256, (8, 16, 16, 3), np.uint8), "label": np.arange(8, dtype=np.int32) % 2}
@@ -145,11 +145,11 @@ for name in small:
     tx = optimizers.make_optimizer(config.optimizer, lambda step: 3e-3)
     make = functools.partial(state.initial, network, tx)
     for fsdp in (1, 2):
-        mesh = runtime.mesh(4, fsdp=fsdp)
+        mesh = runtime.mesh(2, fsdp=fsdp)
         at = jax.jit(make, out_shardings=models.shardings(jax.eval_shape(make), mesh))()
         shards = {leaf.sharding.shard_shape(leaf.shape) != leaf.shape for leaf in jax.tree.leaves(at.params)}
         train, losses = steps.compile_steps(network, tx, mesh, config).train, []
-        for _ in range(10):
+        for _ in range(6):
             at, values = train(at, jax.device_put(batch, runtime.batched(mesh)))
             losses.append(float(values["loss"]))
         found[f"{name} {fsdp}"] = [losses, True in shards]
@@ -159,9 +159,9 @@ print(json.dumps(found))
 
 @pytest.mark.slow
 def test_convnext_and_densenet_learn_and_parameters_may_be_divided_among_devices():
-    found = on_devices(4, DIVIDED)
+    found = on_devices(2, DIVIDED)
     for name in ("convnext_tiny", "densenet121"):
         (whole, was_divided), (divided, is_divided) = found[f"{name} 1"], found[f"{name} 2"]
         assert is_divided and not was_divided
         np.testing.assert_allclose(divided, whole, rtol=2e-3)
-        assert whole[-1] < 0.8 * whole[0]
+        assert whole[-1] < 0.9 * whole[0]

@@ -55,23 +55,17 @@ def test_a_transition_takes_the_mean_of_four_pixels_and_leaves_out_the_last_row_
     np.testing.assert_allclose(transition(x), expected, rtol=1e-5)
 
 
-def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistics_exact(monkeypatch):
-    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8))
+def test_bfloat16_gives_float32_logits_near_those_of_float32(monkeypatch):
+    images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
     logits = []
     for precision in ("float32", "bfloat16"):
-        network = small(monkeypatch, train__precision=precision, runtime__kernels="xla")
-
-        @jax.jit
-        def trained(params, stats, network=network):
-            model = nnx.merge(network.train_def, params, stats)
-            return model(images), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-        made, kept = trained(*jax.jit(network.make)())
-        logits.append(made)
+        network = small(
+            monkeypatch, 16, shape={"depths": (1,), "growth": 8}, train__precision=precision, runtime__kernels="xla"
+        )
+        params, stats = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.1), network.shapes)
+        logits.append(jax.jit(lambda *a, network=network: nnx.merge(network.eval_def, *a)(images))(params, stats))
     assert logits[1].dtype == jnp.float32
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05 * np.abs(logits[0]).max()
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype("float32")}
-    assert any((leaf != leaf.astype(jnp.bfloat16)).any() for leaf in jax.tree.leaves(kept))
 
 
 def test_weights_begin_as_documented(monkeypatch):
