@@ -4,6 +4,8 @@ import functools
 from collections.abc import Callable
 
 from cnnjax.models.convnet import ConvNet
+from cnnjax.models.convnext import ConvNeXt
+from cnnjax.models.densenet import DenseNet
 from cnnjax.models.efficientnet import EfficientNet, EfficientNetLite, EfficientNetV2, EfficientNetV2Same
 from cnnjax.models.layers import Layered
 from cnnjax.models.mobilenet import MobileNetV3, MobileNetV3Timm
@@ -21,6 +23,9 @@ MODELS: dict[str, Callable[..., Layered]] = {
     "tf_efficientnetv2_s": EfficientNetV2Same,
     "mobilenetv3_large": MobileNetV3,
     "mobilenetv3_large_100": MobileNetV3Timm,
+    "convnext_nano": functools.partial(ConvNeXt, depths=(2, 2, 8, 2), widths=(80, 160, 320, 640)),
+    "convnext_tiny": functools.partial(ConvNeXt, depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
+    "densenet121": DenseNet,
 }
 
 

@@ -1,11 +1,14 @@
 """Comparison of a network with the logits that PyTorch computed for the same drawn weights."""
 
+import functools
 import json
+import math
 from pathlib import Path
 
 import jax
 import numpy as np
 import parity_draws
+import pytest
 from flax import nnx, traverse_util
 from training_tools import network_of, settings
 
@@ -37,6 +40,19 @@ def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
     return tuple(trees)
 
 
+def arrays(side: str) -> str:
+    """The digest of the names in a collection of all arrays of the whole network, with their numbers of elements."""
+    name, collection = side.split("/")
+    expected = models.find_network(settings(model__name=name).model)
+    size = getattr(expected, "func", expected).expects.size
+    network = network_of(settings(model__name=name, image__size=size), 1000)
+    sizes = {
+        path: math.prod(leaf.shape) for tree in network.shapes for path, leaf in traverse_util.flatten_dict(tree).items()
+    }
+    names = models.reference_names(sizes, network.model.references[collection])
+    return parity_draws.digest({name: sizes[path] for path, name in names.items()})
+
+
 def difference(side: str, mode: str, **overrides) -> float:
     """The largest difference of a logit to PyTorch's, relative to their largest.
 
@@ -47,11 +63,13 @@ def difference(side: str, mode: str, **overrides) -> float:
     """
     name, row = side.split("/")[0], ROWS[side]
     config = settings(model__name=name, image__size=row["size"], **overrides)
-    network = network_of(config, CLASSES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, name, functools.partial(models.MODELS[name], **row.get("options", {})))
+        network = network_of(config, CLASSES)
     params, stats = drawn(network, side)
     definition = network.train_def if mode == "train" else network.eval_def
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half of the time
     def logits(params, stats, images):
         return nnx.merge(definition, params, stats)(images, nnx.Rngs(0))
 
