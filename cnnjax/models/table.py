@@ -39,14 +39,14 @@ def table(model: Layered) -> list[Row]:
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
         if layer.kind == "whiten":
-            flops = 2 * math.prod(after) ** 2
+            flops = 2 * math.prod(x.shape) ** 2
         elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
-            places = after[1] * after[2] if layer.kind == "conv" else 1
+            places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
             flops = module.operations(before[1:3])
-        rows.append(Row(layer.name, layer.kind, after[1:], parameters, flops / 1e6))
+        rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6))
     return rows
 
 
