@@ -2,10 +2,20 @@
 
 from cnnjax.models.layers import Dropout, Fitted, Layer, Layered, Norm, Whiten
 from cnnjax.models.network import Network, find_network, network, precision, shardings, with_shardings
+from cnnjax.models.references import (
+    Expected,
+    References,
+    Rules,
+    from_reference,
+    reference_name,
+    reference_names,
+    to_reference,
+)
 from cnnjax.models.registry import MODELS, outputs_for
 from cnnjax.models.table import Row, oversized, table
 
 __all__ = [
-    "MODELS", "Dropout", "Fitted", "Layer", "Layered", "Network", "Norm", "Row", "Whiten", "find_network", "network",
-    "outputs_for", "oversized", "precision", "shardings", "table", "with_shardings",
+    "MODELS", "Dropout", "Expected", "Fitted", "Layer", "Layered", "Network", "Norm", "References", "Row", "Rules", "Whiten",
+    "find_network", "from_reference", "network", "outputs_for", "oversized", "precision", "reference_name",
+    "reference_names", "shardings", "table", "to_reference", "with_shardings",
 ]  # fmt: skip

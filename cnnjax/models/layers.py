@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Block, Ops
+from cnnjax.models.references import Expected, References
 
 
 class Dropout(nnx.Dropout):
@@ -102,7 +105,8 @@ class Layered(nnx.Module):
 
     A subclass takes (outputs, section, *, preprocessing, dtype, ops, rngs), hands three of them on to `Layered.__init__`, and
     appends its `Layer`s to `layers`, which then begin with the whitening where there is one. It may have `reads`: the names of
-    the keys of the `model` section that it uses.
+    the keys of the `model` section that it uses. One whose weights are published has `references`, the names of its arrays in
+    each collection, and `expects`, the images that they want.
 
     Args:
         preprocessing: of the images; its last steps are the network's first.
@@ -111,6 +115,8 @@ class Layered(nnx.Module):
     """
 
     layers: tuple[Layer, ...]
+    references: ClassVar[References] = {}
+    expects: ClassVar[Expected] = Expected()
 
     def __init__(self, preprocessing: Preprocessing, dtype, ops: Ops):
         self.preprocessing, self.dtype, self.ops = preprocessing, dtype, ops
@@ -123,6 +129,20 @@ class Layered(nnx.Module):
     def has_norm(section: Model) -> bool:
         """Returns whether the network of a `model` section has batch normalisation."""
         return False
+
+    @classmethod
+    def refitted(cls, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Returns a published array in the shape that it has here, such as position embeddings at another image size.
+
+        Args:
+            path: of the array in the network, such as ("embed", "pos_embed").
+            array: as published, in the layout of this network.
+            shape: that it has here.
+
+        Returns:
+            The array of that shape; None where no sensible one exists.
+        """
+        return None
 
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Applies one layer."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,19 @@ from flax import nnx
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered, Norm
+from cnnjax.models.references import References, Rules
 
 SMALL = 64  # pixels; smaller images keep their size in the stem
+
+# The names of torchvision, which timm has too.
+NAMES: Rules = (
+    (r"^norm1$", "bn1"),
+    (r"^outputs$", "fc"),
+    (r"^block(\d+)_(\d+)\.", lambda found: f"layer{found[1]}.{int(found[2]) - 1}."),
+    (r"\.norm(\d)$", r".bn\1"),
+    (r"\.projection$", ".downsample.0"),
+    (r"\.norm_projection$", ".downsample.1"),
+)
 
 
 def basic(width: int, stride: int) -> tuple[tuple[int, int, int], ...]:
@@ -110,6 +122,7 @@ class ResNet(Layered):
     """
 
     reads = ("dropout_dense",)
+    references: ClassVar[References] = {"timm": NAMES, "torchvision": NAMES}
 
     def __init__(self, outputs: int, section: Model, *, block, depths: tuple[int, ...],
                  widths: tuple[int, ...] = (64, 128, 256, 512), preprocessing: Preprocessing, dtype=jnp.float32,
