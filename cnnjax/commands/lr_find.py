@@ -32,6 +32,7 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
     runtime.set_up(config)
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
     run.check_apart(config)
+    config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
     if config.train.unfreeze_epoch:
         progress.message(f"  all layers are trained here, as from epoch {config.train.unfreeze_epoch} of a training on")

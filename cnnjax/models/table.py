@@ -29,23 +29,27 @@ def table(model: Layered, frozen: Collection[tuple] = ()) -> list[Row]:
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     graphdef, state = nnx.split(model)
     sizes = {path: x.shape for path, x in traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param))).items()}
+
+    def maps(state, x):
+        network = nnx.merge(graphdef, state)
+        return [x := network.apply(layer, x) for layer in network.layers]
+
     rows = []
-    for layer in model.layers:
-        before = x.shape
-        x = jax.eval_shape(lambda state, x, layer=layer: nnx.merge(graphdef, state).apply(layer, x), state, x)
+    for layer, after in zip(model.layers, jax.eval_shape(maps, state, x), strict=True):
+        before, x = x.shape, after
         module = getattr(model, layer.module) if layer.module else None
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
         if layer.kind == "whiten":
-            flops = 2 * math.prod(x.shape) ** 2
+            flops = 2 * math.prod(after) ** 2
         elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
-            places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
+            places = after[1] * after[2] if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
             flops = module.operations(before[1:3])
         held = sum(math.prod(sizes[path]) for path in frozen if layer.module and path[0] == layer.module)
-        rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6, held))
+        rows.append(Row(layer.name, layer.kind, after[1:], parameters, flops / 1e6, held))
     return rows
 
 

@@ -152,7 +152,9 @@ def _network(record: Record) -> Section:
     frozen = frozen_cells(record.network, sum(row.frozen for row in record.network))
     rows.append(("total", "", f"{parameters:,}", *frozen, f"{mflops:,.2f}"))
     picture = svg(plots.network(record.network, record.sides))
+    began = [Note(f"Training began with the weights of {record.weights}.")] if record.weights else []
     return Section("Network", [
+        *began,
         Note(f"{parameters:,} parameters, and {mflops:,.1f} million operations for each image. Under a layer stand its "
              "output, height × width × channels, and its parameters."),
         Charts([picture], wide=True),

@@ -188,6 +188,10 @@ def tuning_lines(config, network: Network, tx: Optimizer | PartlyFrozen) -> list
         up_to = f" up to epoch {train.unfreeze_epoch - 1}" if tx.until else ""
         lines.append(f"{sum(sizes[path] for path in tx.frozen):,} of {sum(sizes.values()):,} parameters are frozen{up_to} "
                      f"(train.freeze={train.freeze})")  # fmt: skip
+        if not config.model.weights:
+            lines.append(
+                "what is frozen is drawn at random; --config.model.weights names published weights, or those of a run"
+            )
     if train.frozen_statistics and not network.norms():
         lines.append(f"train.frozen_statistics has no effect: {config.model.name} has no batch normalisation")
     return lines
