@@ -41,15 +41,15 @@ def table(model: Layered, frozen: Collection[tuple] = ()) -> list[Row]:
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
         if layer.kind == "whiten":
-            flops = 2 * math.prod(after) ** 2
+            flops = 2 * math.prod(after.shape) ** 2
         elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
-            places = after[1] * after[2] if layer.kind == "conv" else 1
+            places = math.prod(after.shape[1:3]) if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
             flops = module.operations(before[1:3])
         held = sum(math.prod(sizes[path]) for path in frozen if layer.module and path[0] == layer.module)
-        rows.append(Row(layer.name, layer.kind, after[1:], parameters, flops / 1e6, held))
+        rows.append(Row(layer.name, layer.kind, after.shape[1:], parameters, flops / 1e6, held))
     return rows
 
 
