@@ -10,6 +10,7 @@ from cnnjax.models.efficientnet import EfficientNet, EfficientNetLite, Efficient
 from cnnjax.models.layers import Layered
 from cnnjax.models.mobilenet import MobileNetV3, MobileNetV3Timm
 from cnnjax.models.resnet import ResNet, basic, bottleneck
+from cnnjax.models.vit import DINOv2, ViT
 
 # Called as (outputs, section, *, preprocessing, dtype, ops, rngs); see `layers.Layered`.
 MODELS: dict[str, Callable[..., Layered]] = {
@@ -26,6 +27,9 @@ MODELS: dict[str, Callable[..., Layered]] = {
     "convnext_nano": functools.partial(ConvNeXt, depths=(2, 2, 8, 2), widths=(80, 160, 320, 640)),
     "convnext_tiny": functools.partial(ConvNeXt, depths=(3, 3, 9, 3), widths=(96, 192, 384, 768)),
     "densenet121": DenseNet,
+    "vit_tiny": functools.partial(ViT, width=192, heads=3),
+    "vit_small": functools.partial(ViT, width=384, heads=6),
+    "dinov2_small": functools.partial(DINOv2, width=384, heads=6, patch=14, scale=1e-5),
 }
 
 

@@ -39,10 +39,17 @@ SIDES = {
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),
     "tf_efficientnetv2_s/timm": (64, "tf_efficientnetv2_s", EFFICIENT_V2),
+    "vit_tiny/timm": (64, "vit_tiny_patch16_224", {"depth": 2}),
+    "vit_small/timm": (32, "vit_small_patch16_224", {"depth": 2}),
+    "dinov2_small/timm": (28, "vit_small_patch14_dinov2", {"depth": 2}),
 }
 
 
-def made(collection: str, name, size: int, **options) -> torch.nn.Module:
+# Of networks whose gates and activations would leave nothing of the images: how many times larger convolutions are drawn.
+GAIN = {"efficientnet_": 1.6, "efficientnetv2": 1.3, "tf_efficientnetv2": 1.3, "mobilenet": 1.3}
+
+
+def made(collection: str, name, size: int, gain: float, **options) -> torch.nn.Module:
     """The network of a collection, with drawn weights."""
     depths = () if callable(name) else options.pop("depths", ())
     if callable(name):
@@ -56,7 +63,7 @@ def made(collection: str, name, size: int, **options) -> torch.nn.Module:
     state = network.state_dict()
     for key, value in state.items():
         if value.is_floating_point():
-            state[key] = torch.from_numpy(array(key, tuple(value.shape)))
+            state[key] = torch.from_numpy(array(key, tuple(value.shape), gain))
     network.load_state_dict(state)
     return network
 
@@ -85,7 +92,8 @@ def logits(side: str) -> dict:
     """The row of one network; of one that training mode does not change, without the logits of that mode."""
     collection, (size, name, *more) = side.split("/")[1], SIDES[side]
     options = more[0] if more else {}
-    network = made(collection, name, size, **options)
+    gain = next((value for start, value in GAIN.items() if side.startswith(start)), 1.0)
+    network = made(collection, name, size, gain, **options)
     x = torch.from_numpy(
         np.ascontiguousarray(images(COUNT, size).transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
     )
@@ -94,7 +102,7 @@ def logits(side: str) -> dict:
         trained = without_dropout(network)(x)
     rows = {"eval": evaluated} | ({} if evaluated.equal(trained) else {"train": trained})
     whole = side.split("/")[0] if callable(name) else name
-    return {"size": size, "reference": whole, "options": options, "arrays": arrays(collection, whole)} | {
+    return {"size": size, "reference": whole, "options": options, "gain": gain, "arrays": arrays(collection, whole)} | {
         k: [[float(f"{z:.8g}") for z in row] for row in v.tolist()] for k, v in rows.items()
     }
 

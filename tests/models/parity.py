@@ -27,13 +27,13 @@ def shape_there(side: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]
 
 def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
     """(params, stats) of a network, drawn under the names of a row of parity.json."""
-    rules = network.model.references[side.split("/")[1]]
+    rules, gain = network.model.references[side.split("/")[1]], ROWS[side].get("gain", 1.0)
     trees = []
     for tree in network.shapes:
         flat = traverse_util.flatten_dict(tree)
         for path, name in models.reference_names(flat, rules).items():
             there = models.to_reference(path, np.broadcast_to(np.float32(0), flat[path].shape)).shape
-            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there)))
+            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there), gain))
             shape = flat[path].shape
             flat[path] = array if array.shape == shape else type(network.model).refitted(path, array, shape)
         trees.append(traverse_util.unflatten_dict(flat))
