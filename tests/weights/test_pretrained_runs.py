@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 @pytest.fixture
 def config(make, tmp_path, monkeypatch):
-    """Of a run that begins with a file and hardly learns."""
+    """Returns the config of a run that begins with a file and hardly learns."""
     monkeypatch.setitem(models.MODELS, "tiny", TINY)
     path = saved(tmp_path / "w.safetensors", drawn(size=16))
     return make(
