@@ -23,7 +23,7 @@ def validate(config: Config, given: Collection[str] = ()) -> None:
 def find_problems(config: Config, given: Collection[str] = ()) -> list[str]:
     """Returns a line for every problem: of single keys, then of keys that do not fit together."""
     values = dict(flatten(config))
-    found = [(name, key.problem(values[name])) for name, key in KEYS.items()]
+    found = [*_published(config.model.name), *((name, key.problem(values[name])) for name, key in KEYS.items())]
     if not any(problem for name, problem in found if name == "model.name"):
         found += _network(config.model, given)
     found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config),
@@ -72,6 +72,18 @@ def idle(config: Config) -> list[str]:
 
 
 Problems = Iterator[tuple[str, str]]  # key and problem, "" where there is none
+
+
+def _published(name: str) -> Problems:
+    """Says where weights come from, to those who name them as a network, such as timm:resnet18."""
+    if found := re.fullmatch("(timm|hf|torchvision):(.+)", name):
+        networks = ", ".join(map(str, keys.names(KEYS["model.name"].choices)))
+        source = "FILE.safetensors" if found[1] == "torchvision" else f"hf:timm/{found[2].removeprefix('timm/')}"
+        yield (
+            "model.name",
+            f"networks are rows of cnnjax.models:MODELS; use one of {networks}; weights of {found[1]} come by "
+            f"--config.model.weights={source}",
+        )
 
 
 def _network(model: Model, given: Collection[str]) -> Problems:
