@@ -31,6 +31,7 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
     runtime.set_up(config)
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
     run.check_apart(config)
+    config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
     with runs.begun(run.path):
         runs.check_writable(run.path, "use another --workdir")

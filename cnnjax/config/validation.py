@@ -5,7 +5,8 @@ import re
 from collections.abc import Collection, Iterator
 
 from cnnjax.config import keys
-from cnnjax.config.sections import KEYS, Config, Data, Evidence, Model, Split, flatten
+from cnnjax.config.origin import origin_problem
+from cnnjax.config.sections import KEYS, Config, Data, Evidence, Image, Model, Split, flatten
 from cnnjax.errors import ConfigError
 
 
@@ -59,7 +60,9 @@ def without_effect(network: str) -> tuple[str, ...]:
     reads = getattr(made, "reads", getattr(getattr(made, "func", None), "reads", None))  # of a class, or of a partial of one
     if reads is None:
         return ()
-    return tuple(name for name in KEYS if name.startswith("model.") and name.removeprefix("model.") not in {"name", *reads})
+    return tuple(
+        name for name in KEYS if name.startswith("model.") and name.removeprefix("model.") not in {"name", "weights", *reads}
+    )
 
 
 def idle(config: Config) -> list[str]:
@@ -88,6 +91,7 @@ def _network(model: Model, given: Collection[str]) -> Problems:
     for name in unread:
         if name in given:
             yield name, f"has no effect with model.name={model.name}; leave it out, or use convnet"
+    yield "model.weights", origin_problem(model.weights) if model.weights else ""
     blocks = len(model.channels)
     yield "model.channels", "" if blocks else "needs at least one block"
     for name in ("convs", "padding"):
@@ -150,7 +154,7 @@ def _weights_problem(entries: tuple[str, ...]) -> str:
 
 def _augmentation(config: Config) -> Problems:
     augment, sides = config.augment, (config.image.size, config.image.width or config.image.size)
-    size = min(sides)
+    size = KEYS["image.size"].most if config.image.size == keys.AUTO else min(sides)
     if 0 < config.image.width < 4:
         yield "image.width", "must be between 4 and 4096 pixels, or 0"
     if augment.turns and config.image.width not in (0, config.image.size):
@@ -169,6 +173,17 @@ def _augmentation(config: Config) -> Problems:
         yield "image.range", "write the level of black and that of white, such as 0,4095"
     if config.image.zca and max(sides) > 48:
         yield "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels"
+    yield from _standardization(config.image)
+
+
+def _standardization(image: Image) -> Problems:
+    if image.size == keys.AUTO and image.width:
+        yield "image.width", "is part of image.size=auto; leave it out, or write --config.image.size=HEIGHT,WIDTH"
+    for name, example in (("mean", "0.485,0.456,0.406"), ("deviation", "0.229,0.224,0.225")):
+        if len(image[name]) not in (0, 3):
+            yield f"image.{name}", f"write three numbers, of red, green and blue, such as {example}"
+        if image.zca and image[name]:
+            yield f"image.{name}", "image.zca makes the mean 0 and the deviation 1 by itself; leave one of them out"
 
 
 def _evidence(evidence: Evidence) -> Problems:

@@ -154,8 +154,8 @@ class Layered(nnx.Module):
             x = x.reshape(x.shape[0], -1)
         elif layer.kind == "dropout":
             x = module(x, rngs=rngs)
-        elif layer.kind == "norm":
-            return module(x, relu=layer.relu)
+        elif layer.kind == "norm" and layer.relu:
+            return module(x, relu=True)
         elif layer.kind == "dense" and module.bias is not None:
             x = self.ops.dense(x, module.kernel[...], module.bias[...], dtype=self.dtype)
         else:

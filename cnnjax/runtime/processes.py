@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from cnnjax.runtime.memory import is_shortage
 
 JOIN = 300  # seconds that a process waits for the others to begin
 FIRST_WORD, NEXT_WORD = 10, 60  # seconds of waiting after which, and then between which, it is said for whom
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
+HEARTBEAT = 60  # seconds without a sign of life after which a process counts as lost
 LEAVE = 15  # seconds that a process waits for the others to leave too
 AGAIN = "start all of them again, they continue from the last checkpoint"
 
@@ -190,6 +191,15 @@ def all_or_none() -> Iterator[None]:
 def from_main(value):
     """The arrays that process 0 has."""
     return multihost_utils.broadcast_one_to_all(value) if is_distributed() else value
+
+
+def told_by_main(value):
+    """Returns the value of JSON that process 0 has."""
+    if not is_distributed():
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(from_main(np.int32(len(text))))
+    return json.loads(from_main(np.resize(text, size)).tobytes())
 
 
 def check_same(what: str, *arrays: np.ndarray) -> None:
