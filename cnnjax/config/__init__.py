@@ -1,6 +1,7 @@
 """The settings of a run: typed sections of keys, presets, config files, checks, and `Preprocessing`."""
 
 from cnnjax.config.files import bundled, load_config, unknown_variant
+from cnnjax.config.methods import unread
 from cnnjax.config.own import load_own, split_own
 from cnnjax.config.preprocessing import Preprocessing
 from cnnjax.config.presets import PRESETS, set_preset
@@ -16,6 +17,7 @@ from cnnjax.config.sections import (
     Mesh,
     Model,
     Optimizer,
+    Probe,
     Runtime,
     Section,
     Split,
@@ -28,7 +30,7 @@ from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
     "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer",
-    "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
+    "Preprocessing", "Probe", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
     "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "split_own", "to_json",
-    "unknown", "unknown_variant", "validate", "without_effect",
+    "unknown", "unknown_variant", "unread", "validate", "without_effect",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from cnnjax import runtime
 from cnnjax.augmentation import Custom, Targets, augment, mix, of_partners
 from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
-from cnnjax.inference import compile_logits
+from cnnjax.inference import compile_features, compile_logits
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
@@ -172,6 +172,7 @@ class Steps:
     first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
+    features: Callable[[dict, jax.Array], jax.Array]  # what the last layer is given
 
 
 def compile_augmentation(config, ops: Ops) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
@@ -232,4 +233,4 @@ def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, conf
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
     compiled = jax.jit(train, donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
                        compiler_options=runtime.compiler_options(platform))  # fmt: skip
-    return Steps(abstract, first, compiled, compile_logits(network, mesh))
+    return Steps(abstract, first, compiled, compile_logits(network, mesh), compile_features(network, mesh))
