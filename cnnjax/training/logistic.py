@@ -48,9 +48,9 @@ class Regression:
         # A feature that is the same everywhere has a deviation of rounding errors.
         same = deviation <= 10 * np.finfo(np.float32).eps * np.abs(self._mean)
         self._deviation = np.where(same, 1.0, deviation)
-        x = ((features - self._mean) / self._deviation).astype(np.float32)
+        x = (features - self._mean) / self._deviation
         self._basis, self._spread = _directions(x)
-        self._x = x if self._basis is None else x @ self._basis.astype(np.float32)
+        self._x = x if self._basis is None else x @ self._basis
         self._labels, self._weights = labels, weights.astype(np.float64)[:, None]
         self._total = self._weights.sum()
         self._solution = np.zeros((self._x.shape[1] + 1, outputs))
@@ -72,7 +72,7 @@ class Regression:
             slope *= self._weights
             gradient = solution * penalty
             # Not x.T @ slope, for which OpenBLAS takes ten times as long.
-            gradient[:-1] += (slope.T.astype(np.float32) @ self._x).T
+            gradient[:-1] += (slope.T @ self._x).T
             gradient[-1] = slope.sum(0)
             value = each @ self._weights[:, 0] + penalty / 2 * (solution[:-1] ** 2).sum()
             return value / self._total, (gradient * scale / self._total).ravel()
@@ -84,7 +84,7 @@ class Regression:
         return self._folded(), found.nfev
 
     def _logits(self, solution: np.ndarray) -> np.ndarray:
-        return (self._x @ solution[:-1].astype(np.float32)).astype(np.float64) + solution[-1]
+        return (self._x @ solution[:-1]) + solution[-1]
 
     def _folded(self) -> Head:
         """The layer of features as they are."""
@@ -98,11 +98,11 @@ def _directions(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
     along each."""
     images, features = x.shape
     if min(images, features) > LARGE:
-        return None, np.square(x).mean(0, dtype=np.float64)
+        return None, np.square(x).mean(0)
     if features <= images:
-        spread, basis = linalg.eigh((x.T @ x).astype(np.float64) / images)
+        spread, basis = linalg.eigh((x.T @ x) / images)
         return basis, np.maximum(spread, 0)
-    spread, left = linalg.eigh((x @ x.T).astype(np.float64) / images)
+    spread, left = linalg.eigh((x @ x.T) / images)
     kept = spread > 1e-6 * spread[-1]  # along the others the images do not differ
     return (x.T @ left[:, kept]) / np.sqrt(spread[kept] * images), spread[kept]
 
