@@ -1,7 +1,10 @@
 """Fixtures of several test files: small generated image folders, a cache of their own, the real data where it is."""
 
+import fcntl
 import importlib
 import os
+import pickle
+import shutil
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,9 +29,28 @@ def make_folder():
 
 
 @pytest.fixture(scope="session")
-def cell_folder(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory):
+    """made_once(name, make) -> what make(directory) returns: one worker of pytest-xdist makes it, the others read it."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def made(name: str, make):
+        place, kept = root / f"once-{name}", root / f"once-{name}.pickle"
+        with open(root / f"once-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not kept.exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                kept.write_bytes(pickle.dumps(make(place)))
+            return pickle.loads(kept.read_bytes())
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def cell_folder(made_once) -> Path:
     """Parasitized and Uninfected, 48 images each of 12 patients C1 ... C12, about 40x44 pixels. Read it only."""
-    return write_folder(tmp_path_factory.mktemp("data") / "cells", per_class=48)
+    return made_once("cells", lambda place: write_folder(place / "cells", per_class=48))
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +78,16 @@ def without_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def plain(cell_folder, tmp_path_factory):
+def plain(cell_folder, made_once):
     """A finished run of three epochs on the cells: its `workdir`, `config` and `summary`. Read it only."""
     from training_tools import tiny
 
-    place = tmp_path_factory.mktemp("plain")
-    config = tiny(cell_folder, place / "cache", log__tensorboard=True)
-    train = importlib.import_module("cnnjax.commands.train").train
-    return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
+    def make(place):
+        config = tiny(cell_folder, place / "cache", log__tensorboard=True)
+        train = importlib.import_module("cnnjax.commands.train").train
+        return SimpleNamespace(workdir=place / "run", config=config, summary=train(config, place / "run"))
+
+    return made_once("plain", make)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,8 +17,6 @@ from drawn_images import write_folder
 from outcomes import differences, outcome
 from training_tools import ROOT, child_environment
 
-# Apart from those of other tests: a process that is killed may leave half a file.
-COMPILED = tempfile.TemporaryDirectory(prefix="cnnjax-faults-")
 # Everything that has state. With these numbers the best epoch is the first, the learning rate drops twice and patience
 # ends the run after the fourth, so that none of the three may be forgotten on the way.
 SETTINGS = {
@@ -71,6 +68,9 @@ class Site:
     def __post_init__(self):
         self.folder, self.archive = self.root / "cells", self.root / "cells.zip"
         self.cache = self.root / "cache"
+        self.compiled = (
+            self.root / "compiled"
+        )  # apart from that of other tests: a process that is killed may leave half a file
         write_folder(self.folder, per_class=48)  # makes the root too
         with zipfile.ZipFile(self.archive, "w") as archive:
             for path in sorted(self.folder.rglob("*.png")):
@@ -110,7 +110,7 @@ class Trial:
         with open(self.root / f"{number}.out", "w") as out, open(self.root / f"{number}.err", "w") as err:
             process = subprocess.Popen(
                 [sys.executable, "launch.py", "--config=configs/folder.py", *flags, f"--workdir={self.workdir}"],
-                env={**child_environment(), "JAX_COMPILATION_CACHE_DIR": COMPILED.name, **self.environment},
+                env={**child_environment(), "JAX_COMPILATION_CACHE_DIR": str(self.site.compiled), **self.environment},
                 cwd=ROOT, stdout=out, stderr=err, start_new_session=True)  # fmt: skip
         self.processes.append(process)
         return process

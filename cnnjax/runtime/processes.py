@@ -20,7 +20,7 @@ from cnnjax.runtime.memory import is_shortage
 
 JOIN = 300  # seconds that a process waits for the others to begin
 FIRST_WORD, NEXT_WORD = 10, 60  # seconds of waiting after which, and then between which, it is said for whom
-HEARTBEAT = 30  # seconds without a sign of life after which a process counts as lost
+HEARTBEAT = 60  # seconds without a sign of life after which a process counts as lost
 LEAVE = 15  # seconds that a process waits for the others to leave too
 AGAIN = "start all of them again, they continue from the last checkpoint"
 

@@ -13,8 +13,8 @@ from cnnjax.data import images, listings
 from cnnjax.data import pixels as pixels_lib
 from cnnjax.errors import DataError
 
-SECONDS = {"pixels": 10, "pictures": 10, "archives": 8, "configs": 12}
-DAMAGES = 120  # of runs, by each of two tests
+SECONDS = {"pixels": 8, "pictures": 8, "archives": 6, "configs": 8}
+DAMAGES = 100  # of runs
 compiled = pytest.mark.skipif(not pixels_lib.available(), reason="cnnjax.data.pixels is not compiled")
 
 
@@ -170,9 +170,8 @@ def test_nothing_is_found_within_a_fixed_time(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [0, 1_000_000])
-def test_a_damaged_run_refuses_warns_or_answers_as_before(first, tmp_path):
-    turn = run.take_turn("runs", first, 1200, tmp_path, DAMAGES)
+def test_a_damaged_run_refuses_warns_or_answers_as_before(tmp_path):
+    turn = run.take_turn("runs", 0, 1200, tmp_path, DAMAGES)
     check(turn, tmp_path)
     assert turn.tried == DAMAGES
 

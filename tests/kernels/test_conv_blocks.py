@@ -135,7 +135,7 @@ def test_a_wide_dense_layer_takes_what_is_rounded_already(each_set):
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_in_100_000_calls():
+def test_memory_does_not_grow_in_20_000_calls():
     code = """
 import json, sys
 import jax
@@ -152,8 +152,8 @@ def resident():
 def loss(w, x):
     return kernels.conv_block(x, w, b, padding=1, pool_stride=1).sum()
 many = jax.jit(lambda w, x: jax.lax.fori_loop(0, 100, lambda i, w: w - 1e-3 * jax.grad(loss)(w, x), w))
-for i in range(1_000):
-    if i == 100:
+for i in range(200):
+    if i == 40:
         before = resident()
     jax.block_until_ready(many(w, images[:2, :8, :8]))
     if i % 10 == 0:

@@ -83,13 +83,16 @@ def compiled(compiler: str, place: Path, *flags: str) -> subprocess.CompletedPro
 
 @pytest.mark.slow
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
-@pytest.mark.parametrize(("name", "sanitizer"), [*((name, "address,undefined") for name in SETS), (SETS[0], "thread")])
+@pytest.mark.parametrize(
+    ("name", "sanitizer"),
+    [*((name, "address,undefined") for name in dict.fromkeys((SETS[0], SETS[-1]))), (SETS[0], "thread")],
+)
 def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
     built = compiled(COMPILER, tmp_path, "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *FLAGS[name])
     if "cannot find" in built.stderr:
         pytest.skip(f"the compiler has no sanitizer: {built.stderr.splitlines()[0]}")
     assert built.returncode == 0, built.stderr
-    done = subprocess.run([tmp_path / "driver", "fuzz", "60"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([tmp_path / "driver", "fuzz", "30"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout == "done\n", done.stderr
 
 

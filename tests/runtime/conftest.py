@@ -9,14 +9,14 @@ from cnnjax.errors import Stopped
 
 
 @pytest.fixture(scope="session")
-def cells(make_folder, tmp_path_factory):
+def cells(make_folder, made_once):
     """86 images of 12 patients."""
-    return make_folder(tmp_path_factory.mktemp("data") / "cells", per_class=43)
+    return made_once("few-cells", lambda place: make_folder(place / "cells", per_class=43))
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("processes")
+def place(made_once):
+    return made_once("processes", lambda place: place)
 
 
 @pytest.fixture(scope="session")
@@ -44,14 +44,18 @@ def here(cells, place):
 
 
 @pytest.fixture(scope="session")
-def one(here):
+def one(here, made_once):
     """The run of one process and device."""
-    return here("one")
+    return made_once("one-process", lambda _: here("one"))
 
 
 @pytest.fixture(scope="session")
-def matrix(one, here, job):
+def matrix(one, here, job, made_once):
     """Every run of the matrix, and one that is handed from 1 to 4, one from 4 to 2 processes: the answers of each start."""
+    return made_once("matrix", lambda _: started(here, job))
+
+
+def started(here, job):
     with pytest.raises(Stopped):
         here("up", lines=3)
     extra = {

@@ -1,7 +1,5 @@
 """Runs that are broken end as the undisturbed one does; the faults are in `fault_list.py`, what is compared in `outcomes.py`."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import faults
 import numpy as np
 import pytest
@@ -31,19 +29,15 @@ TRIALS = [
 
 
 @pytest.fixture(scope="module")
-def trials(request, tmp_path_factory):
-    """The selected trials under way, two at a time: a launch keeps one core busy."""
-    site = faults.Site(tmp_path_factory.mktemp("faults") / "site")
-    chosen = [item.callspec.params for item in request.session.items if "fault" in getattr(item, "fixturenames", ())]
-    with ThreadPoolExecutor(2) as pool:
-        yield {(p["fault"], p["seed"]): pool.submit(faults.run_trial, site, p["fault"], p["seed"]) for p in chosen}
+def site(made_once):
+    return made_once("faults", lambda place: faults.Site(place / "site"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault, seed", TRIALS)
-def test_a_broken_run_ends_as_the_undisturbed_one_bit_for_bit(trials, fault, seed):
+def test_a_broken_run_ends_as_the_undisturbed_one_bit_for_bit(site, fault, seed):
     try:
-        trials[fault, seed].result()
+        faults.run_trial(site, fault, seed)
     except faults.Skip as reason:
         pytest.skip(str(reason))
 

@@ -35,7 +35,7 @@ def small(tmp_path_factory):
     [
         (20, 32),
         (80, 8),
-        *(pytest.param(n, b, marks=pytest.mark.slow) for n, b in ((20, 4), (40, 16), (80, 32), (120, 64), (200, 64))),
+        *(pytest.param(n, b, marks=pytest.mark.slow) for n, b in ((20, 4), (80, 32), (200, 64))),
     ],
 )
 def test_two_colours_are_told_apart_by_the_config_for_folders(small, without_pictures, tmp_path, images, batch_size):
