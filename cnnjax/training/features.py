@@ -72,11 +72,7 @@ class Features:
         if done:
             stopwatch.train_seconds += seconds
             stopwatch.train_images += done
-            more = (
-                f", {counted(total - done, 'more was' if total - done == 1 else 'more')} in the cache"
-                if total > done
-                else ""
-            )
+            more = f", those of {total - done:,} more were in the cache" if total > done else ""
             self._progress.message(
                 f"  features of {counted(done, 'image')} in {duration(seconds)}, {done / seconds:,.0f} images/s{more}"
             )
