@@ -168,9 +168,13 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
         )
-    for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file", "train.init_from"):
+    for key in ("data.path", "data.root", "data.metadata", "data.cache_dir", "split.file"):
         if overrides.get(key) and not is_remote(overrides[key]):
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
+    if (weights := overrides.get("model.weights", "")) and not weights.startswith("hf:"):
+        kind = "run:" if weights.startswith("run:") else ""
+        if place := weights.removeprefix(kind):
+            overrides["model.weights"] = kind + os.path.abspath(os.path.expanduser(place))
     return overrides
 
 

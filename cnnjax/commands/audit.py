@@ -63,6 +63,10 @@ def audit(config: config_lib.Config | None, workdir: str | Path, *, labels: bool
     if config is None:
         config = _own_config(run, overrides or {})
     else:
+        if config.model.weights:
+            from cnnjax import training  # imports JAX, of which an audit has no other use
+
+            config = training.with_weights(config, run, progress, loads=False)
         run = _apart(config, run, progress)
     told = audit_lib.read_predictions(run) if labels else None  # before minutes of work
     run.check_apart(config)

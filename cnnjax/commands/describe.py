@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
-from cnnjax import models, pages, runs, runtime, training
+from cnnjax import models, pages, runs, runtime, training, weights
 from cnnjax.errors import DataError
 from cnnjax.progress import Progress, counted
 
@@ -25,13 +25,12 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     """
     run = runs.RunDirectory(workdir)
     run.check_apart(config)
+    config = training.with_weights(config, run, progress or Progress(), loads=False, fetch=False)
     config = training.with_batch_size(config, run, progress or Progress())
     standard = dict(config_lib.flatten(config_lib.default()))
     method = config.train.method
     idle = {*config_lib.without_effect(config.model.name), *config_lib.unread(config)}
-    lines = [
-        f"config (* differs from the default, - has no effect with {config.model.name} and train.method={method})"
-    ]
+    lines = [f"config (* differs from the default, - has no effect with {config.model.name} and train.method={method})"]
     for key, value in config_lib.flatten(config):
         lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
     mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
@@ -49,11 +48,25 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
             "",
             f"network ({picture})" if drawn else "network",
             pages.network_table(table),
+            *_weights(config, network),
             "",
             "memory of each device",
             *_memory(config, network, mesh),
         ]
     return "\n".join([*lines, "", "data", *(f"  {line}" for line in data)])
+
+
+def _weights(config: config_lib.Config, network: models.Network) -> list[str]:
+    """Tells with which weights training would begin; nothing is fetched."""
+    if not (text := config.model.weights):
+        return []
+    if text.startswith("run:"):
+        return ["", f"weights: the best of {text.removeprefix('run:')}"]
+    if weights.find(config, fetch=False) is None:
+        return ["", f"weights: {text} will be downloaded from the Hugging Face Hub"]
+    matched, facts = weights.load(config, network)
+    total = sum(len(jax.tree.leaves(tree)) for tree in network.shapes)
+    return ["", f"weights: {len(matched.arrays)} of {total} arrays are those of {facts.text}"]
 
 
 def _memory(config: config_lib.Config, network: models.Network, mesh: jax.sharding.Mesh) -> list[str]:

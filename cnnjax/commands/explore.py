@@ -40,6 +40,7 @@ def explore(config: config_lib.Config, workdir: str | Path, *, progress: Progres
         Stopped: `stop` was true.
     """
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
+    config = training.with_weights(config, run, progress, loads=False)
     config = training.with_batch_size(config, run, progress)
     try:
         run.finished(config)

@@ -6,7 +6,6 @@ from pathlib import Path
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import pages, runs, runtime, training
-from cnnjax.errors import ConfigError
 from cnnjax.progress import Progress
 
 
@@ -33,9 +32,8 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
     run.check_apart(config)
     if config.train.method == "probe":
-        raise ConfigError(
-            "train.method=probe has no learning rate; leave --mode=lr_find out, or try --config.train.method=gradient"
-        )
+        raise ConfigError("train.method=probe has no learning rate; train with it, or use --config.train.method=gradient")
+    config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
     with runs.begun(run.path):
         runs.check_writable(run.path, "use another --workdir")

@@ -42,6 +42,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     config_lib.remember(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
+    config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
@@ -185,6 +186,7 @@ class _Training:
         self.showcase = training.Showcase(config, data, plan.batch_size, mesh)
         feed = training.NoFeed() if probes else training.open_feed(config, data, plan, mesh, progress)
         start = training.find_start(config, data, plan, feed, mesh, checkpoints, self.run, progress)
+        self.weights = start.weights
         checkpoints.check_room(start.state.trees())
         history, observer = runs.NoHistory(), training.Observer()
         if self.main:
@@ -232,6 +234,7 @@ class _Training:
             "positive": self.positive,
             "preprocessing": self.data.preprocessing.to_dict(),
             "splits_sha256": data_lib.splits_digest(self.run.splits),
+            **({"weights": dataclasses.asdict(self.weights)} if self.weights else {}),
         }
 
     def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop | training.Probe) -> dict[str, dict]:
@@ -268,7 +271,7 @@ class _Training:
 
     def _summary(self, loop: training.Loop | training.Probe, stopped: str) -> runs.Summary:
         made = training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
-        return dataclasses.replace(made, leaks=self.leaks)
+        return dataclasses.replace(made, leaks=self.leaks, weights=self.weights)
 
     def _write_stopped(self, loop: training.Loop | training.Probe) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""

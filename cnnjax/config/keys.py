@@ -26,7 +26,7 @@ class Key:
         unit: of the bounds, for the error.
         choices: allowed values, or "package:REGISTRY", a dict or tuple that is imported when a value is checked.
         element: the type of an entry of a tuple, where the default has none.
-        words: texts that stand for a number.
+        words: texts that stand for a number, or that are allowed beside the choices.
         own: whether "FILE.py:NAME", something in a file of the user's own, is allowed beside the choices.
     """
 
@@ -40,7 +40,7 @@ class Key:
     choices: str | tuple = ()
     own: bool = False
     element: type = str
-    words: dict[str, int] = dataclasses.field(default_factory=dict)
+    words: dict[str, int | str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         if isinstance(self.default, tuple) and self.default:
@@ -101,8 +101,8 @@ class Key:
                 return missing_file(value)
             if not self.choices:
                 return f"write {FORM}, a function in a file of your own"
-        if self.choices:
-            return _not_among(value, names(self.choices), own=self.own)
+        if self.choices and value not in self.words.values():
+            return _not_among(value, (*names(self.choices), *self.words), own=self.own)
         if value in self.words.values() or self._is_within(value):
             return ""
         return f"must be {self._bounds()}" if math.isfinite(value) else f"must be a finite number{self._bounds_behind()}"
@@ -113,8 +113,8 @@ class Key:
             return "" if set(values) <= set(allowed) else f"entries must be {' or '.join(allowed)}"
         if all(type(entry) is self.element and self._is_within(entry) for entry in values):
             return ""
-        bounds = f" of {self._bounds()}" if self.least is not None else ""
-        return f"must hold {'whole numbers' if self.element is int else 'names as text'}{bounds}"
+        bounds = "" if self._bounds() == "a finite number" else f" of {self._bounds()}"
+        return f"must hold {({int: 'whole numbers', float: 'numbers'}).get(self.element, 'names as text')}{bounds}"
 
     def _is_within(self, value: Any) -> bool:
         if isinstance(value, (bool, str)):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 
 from cnnjax.config.sections import KEYS, Config
 
-READ = ("train.method", "train.monitor", "train.init_from", "train.class_weights", "train.precision")  # by all
+READ = ("train.method", "train.monitor", "train.class_weights", "train.precision")  # by all
 MIXING = ("augment.mixup", "augment.cutmix")  # give images the labels of two
 
 

@@ -21,7 +21,7 @@ class Preprocessing:
     Attributes:
         size: pixels, height and width.
         width: pixels, where it differs from the height; 0: it does not.
-        resize: bilinear, nearest or pad; see `image.resize`.
+        resize: bilinear, bicubic, nearest or pad; see `image.resize`.
         range: of grey files with more than 8 bits, the level that becomes black and the one that becomes white; (): the high byte
             is taken.
         colour: order of the channels, "RGB".
@@ -53,6 +53,8 @@ class Preprocessing:
             width=image.width,
             resize=image.resize,
             range=image.range,
+            mean=image.mean or cls.mean,
+            deviation=image.deviation or cls.deviation,
             zca=image.zca,
             library=library,
             version=version,
@@ -94,7 +96,11 @@ class Preprocessing:
             raise ConfigError(f"the checkpoint's preprocessing is damaged ({error}); take another checkpoint") from None
         numbers = (made.scale, *made.mean, *made.deviation, *made.range)
         if not (
-            all(map(math.isfinite, numbers)) and len(made.mean) == len(made.deviation) == 3 and len(made.range) in (0, 2)
+            all(map(math.isfinite, numbers))
+            and len(made.mean) == len(made.deviation) == 3
+            and len(made.range) in (0, 2)
+            and min(made.deviation) > 0
+            and made.size > 0
         ):
             raise ConfigError("the checkpoint's preprocessing is damaged (its numbers); take another checkpoint")
         if made.colour != "RGB":

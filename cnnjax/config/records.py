@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from cnnjax.config.keys import AUTO
 from cnnjax.config.sections import KEYS, SECTIONS, Config, flatten
 from cnnjax.config.settings import default, finish, override
 from cnnjax.errors import ConfigError
@@ -33,7 +34,10 @@ def from_dict(tree: Mapping[str, Any], overrides: Mapping[str, Any] | None = Non
     if not isinstance(tree, Mapping):
         raise ConfigError(f"a config is sections by name, not {repr(tree)[:60]}; restore the file that it comes from")
     overrides = overrides or {}
-    return finish(override(override(default(), dict(flatten(tree))), overrides), overrides)
+    config = override(override(default(), dict(flatten(_renamed(tree)))), overrides)
+    if config.image.size == AUTO or config.image.resize == "auto":  # of a run the weights have been asked
+        raise ConfigError("image.size and image.resize of a run are never auto; restore its config from a copy")
+    return finish(config, overrides)
 
 
 def completed(tree: Any) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def completed(tree: Any) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise ConfigError("not an object")
     whole = json.loads(to_json(Config()))
-    for key, value in flatten(tree):
+    for key, value in flatten(_renamed(tree)):
         try:
             if key in SECTIONS or not isinstance(whole.get(key.rpartition(".")[0], {}), dict):
                 raise TypeError
@@ -60,13 +64,23 @@ def completed(tree: Any) -> dict[str, Any]:
     return whole
 
 
+def _renamed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns the tree of a config of any version with the keys of this one."""
+    train, model = tree.get("train"), tree.get("model")
+    if not isinstance(train, Mapping) or "init_from" not in train or not isinstance(model, Mapping):
+        return tree
+    rest = {key: value for key, value in train.items() if key != "init_from"}
+    began = {"weights": f"run:{train['init_from']}"} if train["init_from"] else {}
+    return {**tree, "train": rest, "model": {**model, **began}}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Returns lines "key: old -> new" of the values that differ and matter to a run's numbers.
 
     A key that is missing, as in a run of an older version, has its default.
     """
     standard = dict(flatten(json.loads(to_json(Config()))))
-    old, new = ({**standard, **dict(flatten(tree))} for tree in (old, new))
+    old, new = ({**standard, **dict(flatten(_renamed(tree)))} for tree in (old, new))
     for values in (old, new):
         values["data.group"] = re.sub(r"^\(\?P<\w+>(.*)\)$", r"\1", values["data.group"])  # a name alone changes no group
     return [

@@ -77,10 +77,15 @@ class Data(Section):
 class Image(Section):
     """The network's input; `Preprocessing` is made of it."""
 
-    size: int = key(64, "pixels, height and width that the network sees; HEIGHT,WIDTH sets both", least=4, most=4096, unit="pixels")
+    size: int = key(64, "pixels, height and width that the network sees; HEIGHT,WIDTH sets both; auto: as model.weights want, else 64", least=4,
+                    most=4096, unit="pixels", words={"auto": AUTO})
     width: int = key(0, "pixels, where the width differs from the height; 0: it does not", least=0, most=4096, unit="pixels")
-    resize: str = key("bilinear", "bilinear: antialiased; nearest; pad: bilinear, aspect kept, black margins",
-                      choices="cnnjax.data:RESIZES")
+    resize: str = key("bilinear", "bilinear: antialiased; bicubic: likewise; nearest; pad: bilinear, aspect kept, black margins; auto: as "
+                      "model.weights want, else bilinear", choices="cnnjax.data:RESIZES", words={"auto": "auto"})
+    mean: tuple[float, ...] = key((), "of red, green and blue in [0, 1], subtracted from each image, such as 0.485,0.456,0.406; (): as "
+                                  "model.weights want, else 0", least=0, most=1, element=float)
+    deviation: tuple[float, ...] = key((), "by which each of them is divided then, such as 0.229,0.224,0.225; (): as model.weights want, else 1",
+                                       above=0, element=float)
     range: tuple[float, ...] = key((), "of grey files with more than 8 bits, the levels that become black and white, such as 0,4095; (): as the "
                                    "training images have them", element=float)
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
@@ -117,6 +122,8 @@ class Model(Section):
     name: str = key("convnet", "convnet: blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers; a "
                     "residual network such as resnet18; or FILE.py:NAME, a network of your own",
                     choices="cnnjax.models:MODELS", own=True)
+    weights: str = key("", "with which training begins: FILE.safetensors of torchvision's or timm's names; hf:OWNER/NAME[@REVISION][:FILE] of the "
+                       'Hugging Face Hub; run:DIR, the best of another run; with another last layer where classes differ; "": drawn anew')
     channels: tuple[int, ...] = key((16, 32, 64), "filters in each block", least=1)
     convs: tuple[int, ...] = key((1,), "convolutions in each block; one entry holds for all blocks", least=1)
     padding: tuple[str, ...] = key(("same",), "same or valid, in each block; one entry holds for all blocks", choices=("same", "valid"))
@@ -180,7 +187,6 @@ class Train(Section):
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
-    init_from: str = key("", 'run directory whose best weights training begins with, with another last layer where classes differ; "": begin anew')
     loss: str = key("cross_entropy", "cross_entropy; focal; or FILE.py:NAME, a loss of your own; see docs/own-code.md",
                     choices="cnnjax.training:LOSSES", own=True)
     focal_gamma: float = key(2.0, "of the focal loss: how much less images count that are right already", least=0)

@@ -16,6 +16,8 @@ from cnnjax.config.presets import set_preset
 from cnnjax.config.sections import KEYS, SECTIONS, Config
 from cnnjax.errors import ConfigError
 
+MOVED = {"train.init_from": "--config.model.weights=run:DIR"}  # keys of older versions
+
 
 def default() -> ConfigDict:
     """Returns the default config, locked: keys cannot be added and types cannot change."""
@@ -89,6 +91,8 @@ def unknown_key(key: str) -> ConfigError:
     if inside := [name for name in KEYS if name.startswith(f"{key}.")]:
         return ConfigError(f"{key!r} is a section of the config; set one of its keys: {', '.join(inside)}")
     near = list(dict.fromkeys(nearest(key) + difflib.get_close_matches(key, KEYS, 3, 0.6)))[:3]
+    if key in MOVED:
+        return ConfigError(f"{key!r} is {MOVED[key]} now")
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     return ConfigError(f"unknown config key {key!r}{hint} python launch.py --help lists all {len(KEYS)}")
 
@@ -103,6 +107,10 @@ def finish(config: Mapping[str, Any] | ConfigDict, given: Collection[str] = ()) 
         section, _, leaf = name.rpartition(".")
         if key.own and (own := split_own(config[section][leaf])):
             config[section][leaf] = f"{own[0].resolve()}:{own[1]}"
+    for name in ("size", "resize"):  # auto, and no weights to ask
+        key = KEYS[f"image.{name}"]
+        if not config["model"]["weights"] and config["image"][name] in key.words.values():
+            config["image"][name] = key.default
     sections = {name: section(**config[name]) for name, section in SECTIONS.items()}
     frozen = Config(name=config["name"], seed=config["seed"], **sections)
     validation.validate(frozen, given)

@@ -5,7 +5,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 
 from cnnjax.config import keys, methods
-from cnnjax.config.sections import KEYS, Config, Data, Evidence, Model, Split, flatten
+from cnnjax.config.origin import origin_problem
+from cnnjax.config.sections import KEYS, Config, Data, Evidence, Image, Model, Split, flatten
 from cnnjax.errors import ConfigError
 
 
@@ -22,7 +23,7 @@ def validate(config: Config, given: Collection[str] = ()) -> None:
 def find_problems(config: Config, given: Collection[str] = ()) -> list[str]:
     """Returns a line for every problem: of single keys, then of keys that do not fit together."""
     values = dict(flatten(config))
-    found = [(name, key.problem(values[name])) for name, key in KEYS.items()]
+    found = [*_published(config.model.name), *((name, key.problem(values[name])) for name, key in KEYS.items())]
     if not any(problem for name, problem in found if name == "model.name"):
         found += _network(config.model, given)
     found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config),
@@ -59,7 +60,9 @@ def without_effect(network: str) -> tuple[str, ...]:
     reads = getattr(made, "reads", getattr(getattr(made, "func", None), "reads", None))  # of a class, or of a partial of one
     if reads is None:
         return ()
-    return tuple(name for name in KEYS if name.startswith("model.") and name.removeprefix("model.") not in {"name", *reads})
+    return tuple(
+        name for name in KEYS if name.startswith("model.") and name.removeprefix("model.") not in {"name", "weights", *reads}
+    )
 
 
 def idle(config: Config, names: Iterable[str] | None = None) -> list[str]:
@@ -75,11 +78,24 @@ def idle(config: Config, names: Iterable[str] | None = None) -> list[str]:
 Problems = Iterator[tuple[str, str]]  # key and problem, "" where there is none
 
 
+def _published(name: str) -> Problems:
+    """Says where weights come from, to those who name them as a network, such as timm:resnet18."""
+    if found := re.fullmatch("(timm|hf|torchvision):(.+)", name):
+        networks = ", ".join(map(str, keys.names(KEYS["model.name"].choices)))
+        source = "FILE.safetensors" if found[1] == "torchvision" else f"hf:timm/{found[2].removeprefix('timm/')}"
+        yield (
+            "model.name",
+            f"networks are rows of cnnjax.models:MODELS; use one of {networks}; weights of {found[1]} come by "
+            f"--config.model.weights={source}",
+        )
+
+
 def _network(model: Model, given: Collection[str]) -> Problems:
     unread = without_effect(model.name)
     for name in unread:
         if name in given:
             yield name, f"has no effect with model.name={model.name}; leave it out, or use convnet"
+    yield "model.weights", origin_problem(model.weights) if model.weights else ""
     blocks = len(model.channels)
     yield "model.channels", "" if blocks else "needs at least one block"
     for name in ("convs", "padding"):
@@ -142,7 +158,7 @@ def _weights_problem(entries: tuple[str, ...]) -> str:
 
 def _augmentation(config: Config) -> Problems:
     augment, sides = config.augment, (config.image.size, config.image.width or config.image.size)
-    size = min(sides)
+    size = KEYS["image.size"].most if config.image.size == keys.AUTO else min(sides)
     if 0 < config.image.width < 4:
         yield "image.width", "must be between 4 and 4096 pixels, or 0"
     if augment.turns and config.image.width not in (0, config.image.size):
@@ -161,6 +177,17 @@ def _augmentation(config: Config) -> Problems:
         yield "image.range", "write the level of black and that of white, such as 0,4095"
     if config.image.zca and max(sides) > 48:
         yield "image.size", "ZCA whitening (image.zca) needs images of at most 48 pixels"
+    yield from _standardization(config.image)
+
+
+def _standardization(image: Image) -> Problems:
+    if image.size == keys.AUTO and image.width:
+        yield "image.width", "is part of image.size=auto; leave it out, or write --config.image.size=HEIGHT,WIDTH"
+    for name, example in (("mean", "0.485,0.456,0.406"), ("deviation", "0.229,0.224,0.225")):
+        if len(image[name]) not in (0, 3):
+            yield f"image.{name}", f"write three numbers, of red, green and blue, such as {example}"
+        if image.zca and image[name]:
+            yield f"image.{name}", "image.zca makes the mean 0 and the deviation 1 by itself; leave one of them out"
 
 
 def _evidence(evidence: Evidence) -> Problems:

@@ -12,13 +12,14 @@ from cnnjax.data.duplicates import sets as picture_sets
 from cnnjax.data.examples import Source
 from cnnjax.data.features import FeatureFiles
 from cnnjax.data.folds import Folds, check_divides, prepare_folds, read_folds
-from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, RESIZES, decode, resize, shown_part, thumbnail
+from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, decode, thumbnail
 from cnnjax.data.inputs import Inputs, find_inputs
 from cnnjax.data.limits import ImageError
 from cnnjax.data.listings import DataReference, FileReference, Reference, spelled_out
 from cnnjax.data.other_set import NAME as OTHER_SET
 from cnnjax.data.other_set import open_other_set, shared_images
 from cnnjax.data.properties import properties
+from cnnjax.data.resizes import RESIZES, resize, shown_part
 from cnnjax.data.sources import SOURCES, check_path, open_source, unfetched
 from cnnjax.data.splits import METHODS as SPLIT_METHODS
 from cnnjax.data.splits import NAMES as SPLITS

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> uint8 RGB, and the resize. The one place that decides what the network sees of a file."""
+"""Bytes of an image file -> uint8 RGB. This file and `resizes` alone decide what the network sees of a file."""
 
 import contextlib
 import importlib
@@ -13,6 +13,7 @@ from PIL import Image
 from cnnjax.data import bands, dicom, high_bits, jpeg, limits, memory, tiff
 from cnnjax.data import pixels as pixels_lib
 from cnnjax.data.limits import ImageError
+from cnnjax.data.resizes import resize
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -74,7 +75,7 @@ def decode_resized(data: bytes | np.ndarray, size: int | tuple[int, int], method
     Args:
         data: an encoded file, or uint8 [height, width] or [height, width, 1, 3 or 4].
         size: height and width of the result, in pixels; one number is both.
-        method: bilinear (antialiased), nearest, or pad (bilinear, aspect kept, centred on black).
+        method: bilinear or bicubic (antialiased), nearest, or pad (bilinear, aspect kept, centred on black).
         out: uint8 [height, width, 3], contiguous, for the result; None: a new array.
         levels: as in `decode`.
 
@@ -153,63 +154,6 @@ def thumbnail(pixels: np.ndarray, side: int = 220) -> bytes:
     else:
         image.save(out, "jpeg", quality=88)
     return out.getvalue()
-
-
-def resize(pixels: np.ndarray, size: int | tuple[int, int], method: str, out: np.ndarray | None = None) -> np.ndarray:
-    """Resizes uint8 [height, width, 3] to `out`, or a new array of `size`; sizes and methods as in `decode_resized`."""
-    sides = (size, size) if isinstance(size, int) else size
-    out = np.empty((*sides, 3), np.uint8) if out is None else out
-    RESIZES[method](pixels, out)
-    return out
-
-
-def _bilinear(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Pillow's BILINEAR, a triangle filter as wide as the reduction: rows first, then columns, whatever Pillow would begin with."""
-    if pixels_lib.available():
-        pixels_lib.resize(pixels, out)
-        return
-    between = np.empty((pixels.shape[0], out.shape[1], 3), np.uint8)
-    for rows in bands.bands(*pixels.shape[:2]):
-        band = Image.fromarray(pixels[rows])
-        between[rows] = np.asarray(band.resize((out.shape[1], band.height), Image.Resampling.BILINEAR))
-    for columns in bands.bands(*between.shape[1::-1]):
-        band = Image.fromarray(between[:, columns])
-        out[:, columns] = np.asarray(band.resize((band.width, out.shape[0]), Image.Resampling.BILINEAR))
-
-
-def _nearest(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Pillow's NEAREST, which is asked for the rows and columns alone."""
-    rows, columns = (
-        np.asarray(Image.fromarray(np.arange(own, dtype=np.int32)[None]).resize((wanted, 1), Image.Resampling.NEAREST))[0]
-        for own, wanted in zip(pixels.shape[:2], out.shape[:2], strict=True)
-    )
-    out[:] = pixels[rows[:, None], columns]
-
-
-def _pad(pixels: np.ndarray, out: np.ndarray) -> None:
-    """Bilinear with the aspect kept, centred on black."""
-    out[:] = 0
-    _bilinear(pixels, out[_centred(pixels.shape[:2], out.shape[:2])])
-
-
-def _centred(own: tuple[int, int], shape: tuple[int, int]) -> tuple[slice, slice]:
-    scale = min(shape[0] / own[0], shape[1] / own[1])
-    sides = [max(round(side * scale), 1) for side in own]
-    return tuple(slice((whole - side) // 2, (whole - side) // 2 + side) for whole, side in zip(shape, sides, strict=True))
-
-
-def shown_part(own: tuple[int, int], shape: tuple[int, int], method: str) -> tuple[slice, slice]:
-    """Returns the rows and columns of a resized image that show something of the file: for `pad` those without the black.
-
-    Args:
-        own: height and width of the file's image.
-        shape: height and width of the resized image.
-        method: as in `decode_resized`.
-    """
-    return _centred(own, shape) if method == "pad" else (slice(0, shape[0]), slice(0, shape[1]))
-
-
-RESIZES = {"bilinear": _bilinear, "nearest": _nearest, "pad": _pad}  # uint8 [h, w, 3] -> all of uint8 [height, width, 3]
 
 
 def _from_pixels(pixels: np.ndarray) -> tuple[np.ndarray, dict]:

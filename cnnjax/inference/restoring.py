@@ -103,6 +103,20 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
     )
 
 
+def read_preprocessing(workdir: str | Path) -> Preprocessing:
+    """Returns the preprocessing of the best checkpoint of a run, which may be a stranger's.
+
+    Raises:
+        CheckpointError: no such run or checkpoint, or a damaged one.
+        ConfigError: a checkpoint of a newer version.
+    """
+    run = RunDirectory(workdir)
+    check_single(run)
+    with checkpoints.Checkpoints(run) as saved:
+        number = saved.resolve("best")
+        return Preprocessing.from_dict(_facts(run, number, saved.metadata(number)).preprocessing)
+
+
 def _facts(run: RunDirectory, step: int, metadata: Mapping[str, Any]) -> _Facts:
     """Returns the metadata of a checkpoint. Raises CheckpointError for what is none."""
     try:
@@ -136,6 +150,7 @@ def _check_summary(run: RunDirectory, step: int, classes: tuple[str, ...]) -> No
 
 def with_preprocessing(config: Config, preprocessing: Preprocessing) -> Config:
     """Returns the config with the `image` section of a checkpoint's preprocessing."""
+    mean, deviation = (preprocessing.mean, preprocessing.deviation) if preprocessing.is_standardized else ((), ())
     image = dataclasses.replace(config.image, size=preprocessing.size, width=preprocessing.width, resize=preprocessing.resize, range=preprocessing.range,
-                                zca=preprocessing.zca)  # fmt: skip
+                                zca=preprocessing.zca, mean=mean, deviation=deviation)  # fmt: skip
     return dataclasses.replace(config, image=image)

@@ -3,7 +3,19 @@
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, why_not
-from cnnjax.kernels.ops import PLAIN, Ops
+from cnnjax.kernels.ops import PLAIN, Ops, Padding, same_padding
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
-__all__ = ["FILLS", "INTERPOLATIONS", "PLAIN", "Block", "CpuOps", "Ops", "available", "instruction_set", "why_not"]
+__all__ = [
+    "FILLS",
+    "INTERPOLATIONS",
+    "PLAIN",
+    "Block",
+    "CpuOps",
+    "Ops",
+    "Padding",
+    "available",
+    "instruction_set",
+    "same_padding",
+    "why_not",
+]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from cnnjax.kernels import adam, blocks, library, normed, positions, sampling
+from cnnjax.kernels import adam, blocks, depthwise, library, normed, positions, sampling
 from cnnjax.kernels.blocks import Block
-from cnnjax.kernels.ops import Ops
+from cnnjax.kernels.ops import Ops, Padding, sides
 
 WIDE = 1024  # inputs from which on a dense layer is left to the kernels
 
@@ -41,6 +41,11 @@ class CpuOps(Ops):
         if x.dtype == dtype == jnp.float32 and x.shape[1] > 1 and normed.supports_conv(x.shape, w.shape, stride):
             return normed.conv(x, w, stride=stride)
         return super().conv(x, w, stride=stride, dtype=dtype)
+
+    def depthwise(self, x: jax.Array, w: jax.Array, *, stride: int, padding: Padding, dtype) -> jax.Array:
+        if x.dtype == dtype == jnp.float32 and depthwise.supports(x.shape, w.shape, stride, sides(padding)):
+            return depthwise.depthwise(x, w, stride=stride, padding=sides(padding))
+        return super().depthwise(x, w, stride=stride, padding=padding, dtype=dtype)
 
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
                    relu: bool, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip

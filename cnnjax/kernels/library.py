@@ -17,6 +17,8 @@ HANDLERS = {
     "sample": "CnnjaxSample",
     "plain_forward": "CnnjaxPlainForward",
     "plain_backward": "CnnjaxPlainBackward",
+    "depthwise_forward": "CnnjaxDepthwiseForward",
+    "depthwise_backward": "CnnjaxDepthwiseBackward",
     "norm_sums": "CnnjaxNormSums",
     "norm_forward": "CnnjaxNormForward",
     "norm_gradient_sums": "CnnjaxNormGradientSums",

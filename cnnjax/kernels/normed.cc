@@ -1,5 +1,6 @@
-// What XLA calls for convolutions that a norm follows, for the norm, and for the pool after the first of them.
+// What XLA calls for convolutions that a norm follows, with a kernel for each channel too, for the norm, and for the pool after the first of them.
 #include "calls.h"
+#include "depthwise.h"
 #include "norm.h"
 #include "plain.h"
 #include "pool.h"
@@ -39,6 +40,40 @@ ffi::Error PlainBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Resu
   }
   return run(threads, [&](const Pool& pool) {
     plain_backward(pool, conv, x.typed_data(), w.typed_data(), g.typed_data(), dw->typed_data(), dx);
+  });
+}
+
+// The same of a kernel for each channel; padding: top, bottom, left, right.
+const char* describe(Dims x, Dims w, Dims y, int64_t stride, Dims padding, Depthwise& conv) {
+  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
+  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[2] != 1 || x[3] != w[3]) return "images and weights do not fit";
+  if (w[0] != 3 && w[0] != 5 && w[0] != 7) return "the kernel is 3, 5 or 7";
+  if (x[3] < 16 || stride < 1 || stride > 2 || padding.size() != 4) return "channels are 16 or more, the stride 1 or 2, paddings four";
+  for (int64_t zeros : padding)
+    if (zeros < 0 || zeros >= w[0]) return "padding goes from 0 to one less than the kernel";
+  const int64_t height = x[1] + padding[0] + padding[1] - w[0], width = x[2] + padding[2] + padding[3] - w[0];
+  if (height < 0 || width < 0) return "images are too small";
+  conv = {x[0], x[1], x[2], x[3], w[0], stride, padding[0], padding[2], height / stride + 1, width / stride + 1};
+  return equal(y, {conv.n, conv.rows, conv.columns, conv.channels}) ? nullptr : "output has another shape";
+}
+
+ffi::Error DepthwiseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, int64_t stride, Dims padding) {
+  Depthwise conv;
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, padding, conv)) return wrong(problem);
+  return run(threads, [&](const Pool& pool) {
+    depthwise_forward(pool, conv, x.typed_data(), w.typed_data(), y->typed_data());
+  });
+}
+
+ffi::Error DepthwiseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dw, ffi::Result<F32> dx, int64_t stride,
+                             Dims padding) {
+  Depthwise conv;
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, padding, conv)) return wrong(problem);
+  if (!equal(dw->dimensions(), {conv.kernel, conv.kernel, 1, conv.channels})
+      || !equal(dx->dimensions(), {conv.n, conv.h, conv.w, conv.channels}))
+    return wrong("gradients have other shapes");
+  return run(threads, [&](const Pool& pool) {
+    depthwise_backward(pool, conv, x.typed_data(), w.typed_data(), g.typed_data(), dw->typed_data(), dx->typed_data());
   });
 }
 
@@ -149,6 +184,8 @@ ffi::Error MaxPoolBackward(ffi::ThreadPool threads, U8 code, F32 g, ffi::Result<
 extern "C" {
 EXPORTED XLA_FFI_Error* CnnjaxPlainForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxPlainBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxDepthwiseForward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxDepthwiseBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormSums(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxNormGradientSums(XLA_FFI_CallFrame*);
@@ -160,6 +197,10 @@ EXPORTED XLA_FFI_Error* CnnjaxMaxPoolBackward(XLA_FFI_CallFrame*);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward, THREADS ARG ARG RET.Attr<int64_t>("stride"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward,
                               THREADS ARG ARG ARG RET.RemainingRets().Attr<int64_t>("stride"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDepthwiseForward, cnnjax::DepthwiseForward,
+                              THREADS ARG ARG RET.Attr<int64_t>("stride").Attr<cnnjax::Dims>("padding"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDepthwiseBackward, cnnjax::DepthwiseBackward,
+                              THREADS ARG ARG ARG RET RET.Attr<int64_t>("stride").Attr<cnnjax::Dims>("padding"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormSums, cnnjax::NormSums, THREADS ARG RET RET);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormForward, cnnjax::NormForward,
                               THREADS ARG ARG ARG ARG.RemainingArgs() RET.Attr<bool>("relu"));

@@ -16,6 +16,23 @@ from cnnjax.kernels import positions
 from cnnjax.kernels.blocks import Block
 
 NHWC = ("NHWC", "HWIO", "NHWC")
+Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+
+def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns ((top, bottom), (left, right)) of a padding that may be one number for all sides."""
+    return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
+
+
+def same_padding(size: tuple[int, int], kernel: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Returns ((top, bottom), (left, right)) of TensorFlow's "SAME": ceil(size / stride) outputs, an odd zero at the end.
+
+    Args:
+        size: height and width of the images, pixels.
+        kernel, stride: pixels, along rows and columns.
+    """
+    total = [max((-(-pixels // stride) - 1) * stride + kernel - pixels, 0) for pixels in size]
+    return tuple((zeros // 2, zeros - zeros // 2) for zeros in total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +90,19 @@ class Ops:
         x = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
         parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
         return jnp.dot(jnp.concatenate(parts, -1), w.reshape(-1, w.shape[3]))
+
+    def depthwise(self, x: jax.Array, w: jax.Array, *, stride: int, padding: Padding, dtype) -> jax.Array:
+        """Convolves each channel with a kernel of its own, without a bias.
+
+        Args:
+            x: [n, h, w, channels].
+            w: float32 [kernel, kernel, 1, channels].
+            stride: pixels, along rows and columns.
+            padding: zeros on all four sides, or ((top, bottom), (left, right)), as `same_padding` gives it.
+            dtype: of the computation and of the result, [n, (h + top + bottom - kernel) // stride + 1, the same of w, channels].
+        """
+        return lax.conv_general_dilated(x.astype(dtype), w.astype(dtype), (stride,) * 2, sides(padding),
+                                        dimension_numbers=NHWC, feature_group_count=x.shape[3])  # fmt: skip
 
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
                    relu: bool, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip

@@ -91,7 +91,7 @@ class Layer:
     """One row of the table. `module` is the attribute that holds its parameters; "" where there are none."""
 
     name: str
-    kind: str  # whiten, conv, norm, pool, block, dropout, average, flatten, dense
+    kind: str  # whiten, conv, norm, embed, pool, block, dropout, average, token, flatten, dense
     module: str = ""
     relu: bool = False
     window: tuple[int, ...] = ()  # of a pool: window, stride and padding of `Ops.max_pool`
@@ -130,8 +130,7 @@ class Layered(nnx.Module):
         """Returns whether the network of a `model` section has batch normalisation."""
         return False
 
-    @classmethod
-    def refitted(cls, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
+    def refitted(self, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
         """Returns a published array in the shape that it has here, such as position embeddings at another image size.
 
         Args:
@@ -155,8 +154,8 @@ class Layered(nnx.Module):
             x = x.reshape(x.shape[0], -1)
         elif layer.kind == "dropout":
             x = module(x, rngs=rngs)
-        elif layer.kind == "norm":
-            return module(x, relu=layer.relu)
+        elif layer.kind == "norm" and layer.relu:
+            return module(x, relu=True)
         elif layer.kind == "dense" and module.bias is not None:
             x = self.ops.dense(x, module.kernel[...], module.bias[...], dtype=self.dtype)
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 # Pairs of a regular expression and its replacement, applied in turn to the path of a module here, such as "block1_2.conv1";
-# they give its path there, such as "layer1.1.conv1".
+# they give its path there, such as "layer1.1.conv1". (":gamma", "layer_scale") renames a parameter, not a module.
 Rules = tuple[tuple[str, str | Callable[[re.Match], str]], ...]
 
 # By the name of a parameter or a statistic here: its name in PyTorch. Others have the same name in both.
@@ -41,7 +41,10 @@ def reference_name(path: Sequence[str], rules: Rules) -> str:
     """
     module, leaf = ".".join(path[:-1]), path[-1]
     for pattern, replacement in rules:
-        module = re.sub(pattern, replacement, module)
+        if pattern.startswith(":"):
+            leaf = replacement if leaf == pattern[1:] else leaf
+        else:
+            module = re.sub(pattern, replacement, module)
     return f"{module}.{LEAVES.get(leaf, leaf)}".removeprefix(".")
 
 

@@ -39,13 +39,15 @@ def bottleneck(width: int, stride: int) -> tuple[tuple[int, int, int], ...]:
 class Conv(nnx.Conv):
     """Convolution without a bias, for a norm follows; padded by the same on all sides, as in torch, and not as "SAME" does.
 
-    [b, h, w, channels] -> [b, ceil(h / stride), ceil(w / stride), out].
+    [b, h, w, channels] -> [b, ceil(h / stride), ceil(w / stride), out]. Weights begin He normal, by `fan`.
     """
 
-    def __init__(self, channels: int, out: int, kernel: int, stride: int, dtype, ops: Ops, rngs: nnx.Rngs):
+    def __init__(
+        self, channels: int, out: int, kernel: int, stride: int, dtype, ops: Ops, rngs: nnx.Rngs, fan: str = "fan_out"
+    ):
         super().__init__(channels, out, (kernel, kernel), stride, padding=kernel // 2, use_bias=False, dtype=dtype,
                          param_dtype=jnp.float32, rngs=rngs,
-                         kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"))  # fmt: skip
+                         kernel_init=nnx.initializers.variance_scaling(2.0, fan, "normal"))  # fmt: skip
         self.ops = ops
 
     def __call__(self, x: jax.Array) -> jax.Array:

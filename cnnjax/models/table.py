@@ -27,22 +27,26 @@ def table(model: Layered) -> list[Row]:
     x = jax.ShapeDtypeStruct((1, *model.preprocessing.shape, 3), jnp.float32)
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     graphdef, state = nnx.split(model)
+
+    def maps(state, x):
+        network = nnx.merge(graphdef, state)
+        return [x := network.apply(layer, x) for layer in network.layers]
+
     rows = []
-    for layer in model.layers:
-        before = x.shape
-        x = jax.eval_shape(lambda state, x, layer=layer: nnx.merge(graphdef, state).apply(layer, x), state, x)
+    for layer, after in zip(model.layers, jax.eval_shape(maps, state, x), strict=True):
+        before, x = x.shape, after
         module = getattr(model, layer.module) if layer.module else None
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
         if layer.kind == "whiten":
-            flops = 2 * math.prod(x.shape) ** 2
+            flops = 2 * math.prod(after) ** 2
         elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
-            places = x.shape[1] * x.shape[2] if layer.kind == "conv" else 1
+            places = after[1] * after[2] if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
             flops = module.operations(before[1:3])
-        rows.append(Row(layer.name, layer.kind, x.shape[1:], parameters, flops / 1e6))
+        rows.append(Row(layer.name, layer.kind, after[1:], parameters, flops / 1e6))
     return rows
 
 

@@ -134,7 +134,11 @@ def _data(record: Record) -> Iterator[str]:
 def _network(record: Record) -> Iterator[str]:
     config, summary = record.config, record.summary
     height, width = record.sides
-    yield f"Input: {height} x {width} pixels, {config['image.resize']}, RGB, scaled to [0, 1] by the network's first layer"
+    mean, deviation = (config[f"image.{name}"] for name in ("mean", "deviation"))
+    then = f", less {text_of(mean) or 0}, divided by {text_of(deviation) or 1}" if mean or deviation else ""
+    yield f"Input: {height} x {width} pixels, {config['image.resize']}, RGB, scaled to [0, 1]{then} by the network's first layer"
+    if record.weights:
+        yield f"Training began with the weights of {record.weights}"
     if summary:
         yield f"Network: {config['model.name']}, {summary.parameters:,} parameters; {summary.precision or 'float32'} on {summary.devices}"
         epochs = f"{summary.epochs} epochs, seed {config['seed']}, {config['optimizer.name']}, learning rate {config['optimizer.learning_rate']:g}"

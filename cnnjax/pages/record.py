@@ -103,6 +103,11 @@ class Record:
         return self.config["image.size"], self.config.get("image.width") or self.config["image.size"]
 
     @property
+    def weights(self) -> str:
+        """The weights that training began with, on one line; "" for drawn ones."""
+        return self.summary.weights.text if self.summary and self.summary.weights else ""
+
+    @property
     def best_step(self) -> int:
         """Step of the best epoch so far; 0 before the first, or before the first stop where the history is without `train.monitor`."""
         sign = {"val_loss": 1, "val_accuracy": -1}.get(self.config.get("train.monitor", "val_loss"))

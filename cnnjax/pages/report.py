@@ -156,7 +156,9 @@ def _network(record: Record) -> Section:
     parameters, mflops = (sum(getattr(row, key) for row in record.network) for key in ("parameters", "mflops"))
     rows.append(("total", "", f"{parameters:,}", f"{mflops:,.2f}"))
     picture = svg(plots.network(record.network, record.sides))
+    began = [Note(f"Training began with the weights of {record.weights}.")] if record.weights else []
     return Section("Network", [
+        *began,
         Note(f"{parameters:,} parameters, and {mflops:,.1f} million operations for each image. Under a layer stand its "
              "output, height × width × channels, and its parameters."),
         Charts([picture], wide=True),

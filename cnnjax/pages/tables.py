@@ -13,7 +13,8 @@ from cnnjax.progress import duration
 def text_of(value) -> str:
     """Returns a value of a config as text; a list without brackets, and of an absolute path its last name: a page travels."""
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    return os.path.basename(text.rstrip("/")) if os.path.isabs(text) else text
+    kind, place = ("run:", text.removeprefix("run:")) if text.startswith("run:") else ("", text)
+    return kind + os.path.basename(place.rstrip("/")) if os.path.isabs(place) else text
 
 
 def short_paths(line: str) -> str:

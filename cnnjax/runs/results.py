@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -50,6 +51,48 @@ class Layer:
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
         """Returns the record of a row."""
         return typed(tree, cls, "layer")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights that a run began with.
+
+    Attributes:
+        source: `model.weights`.
+        file: its name; "" of a run.
+        sha256: of that file, 64 hex digits.
+        revision: commit of a repository, or the step of a run.
+        names: the collection whose names the file has; "" of a run.
+        new: names of the arrays that began anew.
+    """
+
+    source: str
+    file: str = ""
+    sha256: str = ""
+    revision: str = ""
+    names: str = ""
+    new: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Self:
+        """Returns the record of a tree. Raises TypeError for another."""
+        return typed(tree, cls, "weights")
+
+    @classmethod
+    def kept(cls, metadata: Mapping[str, Any]) -> Self | None:
+        """Returns the weights that the metadata of a checkpoint tells of; None where it tells of none, or not of any as they are."""
+        try:
+            return cls.from_dict(metadata["weights"])
+        except (KeyError, TypeError):
+            return None
+
+    @property
+    def text(self) -> str:
+        """The facts on one line, with the last name alone of a path: a page travels."""
+        source = self.source if self.source.startswith("hf:") else re.sub("^(run:)?.*/", r"\1", self.source)
+        facts = [self.file if self.file != source else "", self.revision, f"SHA-256 {self.sha256}" if self.sha256 else ""]
+        new = f"; drawn anew were {', '.join(self.new[:6])}{', ...' if len(self.new) > 6 else ''}" if self.new else ""
+        return f"{source} ({', '.join(filter(None, facts))}){new}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +229,7 @@ class Summary(Record):
         spent: kind of work -> seconds.
         notes: lines about what was understood, decided and left out of the data; () in files of older versions.
         leaks: lines about pictures that are on several sides of the split, or under several labels; () in files of older versions.
+        weights: with which training began; None: drawn ones.
         train, val, test: name of a metric -> value at the best step; None for a split without images.
         intervals: val or test -> name of a metric -> [low, high], None for an end that is not given; {} in files of older versions.
     """
@@ -209,6 +253,7 @@ class Summary(Record):
     spent: dict[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     leaks: tuple[str, ...] = ()
+    weights: Weights | None = None
     train: dict[str, float | int | None] | None = None
     val: dict[str, float | int | None] | None = None
     test: dict[str, float | int | None] | None = None
@@ -217,8 +262,10 @@ class Summary(Record):
     def to_dict(self) -> dict[str, Any]:
         """Returns the tree of the JSON file."""
         tree = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.weights:
+            tree["weights"] = {**dataclasses.asdict(self.weights), "new": list(self.weights.new)}
         added = {
-            name for name in ("kernels", "precision", "notes", "leaks", "intervals") if not tree[name]
+            name for name in ("kernels", "precision", "notes", "leaks", "weights", "intervals") if not tree[name]
         }  # since the first files were written
         return {
             name: list(value) if name in ("classes", "notes", "leaks") else value

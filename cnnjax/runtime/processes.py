@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
 import re
 import signal
@@ -190,6 +191,15 @@ def all_or_none() -> Iterator[None]:
 def from_main(value):
     """The arrays that process 0 has."""
     return multihost_utils.broadcast_one_to_all(value) if is_distributed() else value
+
+
+def told_by_main(value):
+    """Returns the value of JSON that process 0 has."""
+    if not is_distributed():
+        return value
+    text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(from_main(np.int32(len(text))))
+    return json.loads(from_main(np.resize(text, size)).tobytes())
 
 
 def check_same(what: str, *arrays: np.ndarray) -> None:

@@ -41,6 +41,7 @@ def crossvalidate(config: config_lib.Config, workdir: str | Path, fold: int | No
     runtime.set_up(config)
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
+    config = training.with_weights(config, run, progress)
     with runtime.all_or_none(), runs.begun(run.path):
         _check(config, run, fold)
         config = training.with_batch_size(config, run, progress)

@@ -24,7 +24,7 @@ from cnnjax.training.plan import Plan
 from cnnjax.training.saver import Saver
 from cnnjax.training.start import Start
 
-PATIENCE = 3  # weaker penalties that bring neither a better score nor a lower loss, after which weaker ones are not tried
+PATIENCE = 2  # weaker penalties that bring neither a better score nor a lower loss, after which weaker ones are not tried
 
 
 class NoFeed:

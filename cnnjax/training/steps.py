@@ -75,7 +75,7 @@ def recipe(config) -> Recipe:
     """Returns the recipe of a whole config. Raises ConfigError where code of the user's own cannot be imported."""
     return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
                   loss=find_loss(config.train), custom=find_custom(config.augment.custom),
-                  settle=not config.train.init_from)  # fmt: skip
+                  settle=not config.model.weights)  # fmt: skip
 
 
 def find_custom(text: str) -> Custom | None:

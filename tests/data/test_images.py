@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnnjax.data import images, pixels
+from cnnjax.data import images, pixels, resizes
 from cnnjax.data.images import ImageError
 
 
@@ -199,11 +199,13 @@ def test_decompression_bombs_are_refused():
 
 @pytest.mark.parametrize("shape", [(48, 64), (130, 124), (20, 20), (300, 50), (1, 7), (2, 1)])
 @pytest.mark.parametrize("size", [1, 16, 32, 90])
-def test_bilinear_is_pillows_antialiased_bilinear(shape, size):
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_filters_are_pillows_antialiased_ones(shape, size, method):
     image = noise(*shape)
-    expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    # Pillow rounds between its two passes and chooses by the sizes which comes first.
-    assert np.abs(images.resize(image, size, "bilinear").astype(int) - expected).max() <= 1
+    expected = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling[method.upper()]))
+    # Pillow rounds between its two passes and chooses by the sizes which comes first; bicubic clips there too.
+    most = {"bilinear": 1, "bicubic": 8}[method]
+    assert np.abs(images.resize(image, size, method).astype(int) - expected).max() <= most
 
 
 @pytest.mark.skipif(not pixels.available(), reason="cnnjax.data.pixels is not compiled")
@@ -233,7 +235,7 @@ def real_images(shared_data):
 def same_without_compiler(monkeypatch, files):
     """Asserts that the files have the same pixels and facts where nothing of this package is compiled."""
     for data in files:
-        for method in images.RESIZES:
+        for method in resizes.RESIZES:
             with monkeypatch.context() as hidden:
                 found = images.decode_resized(data, 48, method)
                 hidden.setattr(pixels, "_library", lambda: None)
@@ -351,7 +353,7 @@ def test_header_without_pixels_is_refused(size):
         images.decode(png(*size, bytes(1000)))
 
 
-@pytest.mark.parametrize("method", ["bilinear", "nearest", "pad"])
+@pytest.mark.parametrize("method", sorted(resizes.RESIZES))
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (3, 2)])
 def test_extreme_shapes_are_resized(method, shape):
     out = images.resize(np.full((*shape, 3), 120, np.uint8), 24, method)

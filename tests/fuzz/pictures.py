@@ -14,7 +14,7 @@ from fuzz.findings import Finding, bounded, told
 from fuzz.mutations import damaged
 from PIL import Image, features
 
-from cnnjax.data import images, jpeg, limits
+from cnnjax.data import images, jpeg, limits, resizes
 
 SECONDS = 30  # of an attempt, after which its process is ended
 LIMITED = True
@@ -35,7 +35,7 @@ def attempt(rng: random.Random, folder: Path) -> None:
     (folder / name.replace(" ", ".")).write_bytes(data)
     size = (rng.randrange(1, 40), rng.randrange(1, 40))
     with bounded(CPU):
-        examine(data, size, rng.choice(sorted(images.RESIZES)), rng.choice(((), (), (0.0, 4095.0))))
+        examine(data, size, rng.choice(sorted(resizes.RESIZES)), rng.choice(((), (), (0.0, 4095.0))))
 
 
 def examine(data: bytes, size: tuple[int, int], method: str, levels: tuple[float, ...] = ()) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cnnjax.kernels import PLAIN
+from cnnjax.kernels import PLAIN, same_padding
 
 
 def reduce_window(x, window: int, stride: int, padding: int = 0):
@@ -58,3 +58,15 @@ def test_convolution_of_images_of_any_shape_is_that_of_xla(size, stride):
     x, w = (jnp.asarray(rng.integers(-3, 4, shape), jnp.float32) for shape in ((2, *size, 4), (3, 3, 4, 5)))
     expected = lax.conv_general_dilated(x, w, (stride,) * 2, ((1, 1),) * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     assert np.array_equal(PLAIN.conv(x, w, stride=stride, dtype=jnp.float32), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "kernel"), [((6, 9), 3), ((8, 7), 5), ((3, 4), 7)])
+def test_padding_of_tensorflow_is_the_same_of_xla(size, kernel, stride):
+    rng = np.random.default_rng(0)
+    x, w = (jnp.asarray(rng.integers(-3, 4, shape), jnp.float32) for shape in ((2, *size, 3), (kernel, kernel, 1, 3)))
+    found = PLAIN.depthwise(x, w, stride=stride, padding=same_padding(size, kernel, stride), dtype=jnp.float32)
+    expected = lax.conv_general_dilated(
+        x, w, (stride,) * 2, "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3
+    )
+    assert np.array_equal(found, expected)

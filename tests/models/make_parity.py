@@ -8,32 +8,56 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import parity_small
 import timm
 import torch
 import torchvision
-from parity_draws import array, images
+from parity_draws import array, digest, images
 
 FILE = Path(__file__).with_name("parity.json")
 CLASSES, COUNT = 5, 4
+# Of the kernels of convolutions. With a small one the images hardly matter after many blocks, with a large one rounding does.
+GAINS = (2, 1.8, 1.6, 1.5, 1.41)
 
-# "network here/collection": size of the images in pixels, and the name there.
+CONVNEXT = {"depths": (1, 2, 1, 1), "widths": (8, 12, 16, 24)}
+DENSENET = {"depths": (2, 1, 1), "growth": 8}
+# "network here/collection": size of the images in pixels, the name there or what makes it, and arguments that both take, for
+# fewer blocks.
 SIDES = {
+    "efficientnet_b0/timm": (64, "efficientnet_b0"),
+    "efficientnet_b0/torchvision": (64, "efficientnet_b0"),
+    "efficientnet_lite0/timm": (64, "tf_efficientnet_lite0"),
+    "efficientnetv2_s/torchvision": (64, "efficientnet_v2_s"),
+    "mobilenetv3_large/torchvision": (64, "mobilenet_v3_large"),
+    "mobilenetv3_large_100/timm": (64, "mobilenetv3_large_100"),
+    "convnext_nano/timm": (64, parity_small.convnext_timm_convolved, CONVNEXT),
+    "convnext_tiny/timm": (64, parity_small.convnext_timm, CONVNEXT),
+    "convnext_tiny/torchvision": (64, parity_small.convnext_torchvision, CONVNEXT),
+    "densenet121/timm": (64, parity_small.densenet_timm, DENSENET),
+    "densenet121/torchvision": (64, parity_small.densenet_torchvision, DENSENET),
     "resnet18/torchvision": (64, "resnet18"),
     "resnet34/timm": (64, "resnet34"),
     "resnet50/torchvision": (64, "resnet50"),
+    "tf_efficientnetv2_s/timm": (64, "tf_efficientnetv2_s"),
+    "vit_tiny/timm": (64, "vit_tiny_patch16_224", {"depth": 2}),
+    "vit_small/timm": (32, "vit_small_patch16_224", {"depth": 2}),
+    "dinov2_small/timm": (28, "vit_small_patch14_dinov2", {"depth": 2}),
 }
 
 
-def made(collection: str, name: str, size: int) -> torch.nn.Module:
+def made(collection: str, name, size: int, gain: float, **options) -> torch.nn.Module:
     """The network of a collection, with drawn weights."""
-    if collection == "torchvision":
-        network = getattr(torchvision.models, name)(num_classes=CLASSES)
+    if callable(name):
+        network = name(num_classes=CLASSES, **options)
+    elif collection == "torchvision":
+        network = getattr(torchvision.models, name)(num_classes=CLASSES, **options)
     else:
-        network = timm.create_model(name, num_classes=CLASSES, **({"img_size": size} if "vit" in name else {}))
+        options |= {"img_size": size} if "vit" in name else {}
+        network = timm.create_model(name, num_classes=CLASSES, **options)
     state = network.state_dict()
     for key, value in state.items():
         if value.is_floating_point():
-            state[key] = torch.from_numpy(array(key, tuple(value.shape)))
+            state[key] = torch.from_numpy(array(key, tuple(value.shape), gain))
     network.load_state_dict(state)
     return network
 
@@ -49,18 +73,35 @@ def without_dropout(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
+def arrays(collection: str, name: str) -> str:
+    """The digest of the arrays of a whole network with 1000 classes."""
+    with torch.device("meta"):
+        network = (
+            getattr(torchvision.models, name)() if collection == "torchvision" else timm.create_model(name, num_classes=1000)
+        )
+    return digest({k: v.numel() for k, v in network.state_dict().items() if v.is_floating_point()})
+
+
 def logits(side: str) -> dict:
-    """The row of one network."""
-    collection, (size, name) = side.split("/")[1], SIDES[side]
-    network = made(collection, name, size)
-    x = torch.from_numpy(
-        np.ascontiguousarray(images(COUNT, size).transpose(0, 3, 1, 2)).astype(np.float32) / np.float32(255)
-    )
-    with torch.no_grad():
-        evaluated = network.eval()(x)
-        trained = without_dropout(network)(x)
-    rows = {"eval": evaluated, "train": trained}
-    return {"size": size, "reference": name} | {
+    """The row of one network; of one that training mode does not change, without the logits of that mode."""
+    collection, (size, name, *more) = side.split("/")[1], SIDES[side]
+    options = more[0] if more else {}
+    x = images(COUNT, size).transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+    x = torch.from_numpy(np.ascontiguousarray(x))
+    for gain in GAINS:
+        network = made(collection, name, size, gain, **options)
+        with torch.no_grad():
+            rounded = network.eval()(x)
+            trained = without_dropout(network.double())(x.double())
+            found = network.eval()(x.double())
+        largest = found.abs().max()
+        if (found - found.mean(0)).abs().max() > 0.02 * largest and (found - rounded).abs().max() < 5e-6 * largest:
+            break
+    else:
+        raise ValueError(f"{side}: no gain at which images matter and rounding does not")
+    rows = {"eval": found} | ({} if found.equal(trained) else {"train": trained})
+    whole = side.split("/")[0] if callable(name) else name
+    return {"size": size, "gain": gain, "reference": whole, "options": options, "arrays": arrays(collection, whole)} | {
         k: [[float(f"{z:.8g}") for z in row] for row in v.tolist()] for k, v in rows.items()
     }
 

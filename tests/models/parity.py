@@ -1,11 +1,14 @@
 """Comparison of a network with the logits that PyTorch computed for the same drawn weights."""
 
+import functools
 import json
+import math
 from pathlib import Path
 
 import jax
 import numpy as np
 import parity_draws
+import pytest
 from flax import nnx, traverse_util
 from training_tools import network_of, settings
 
@@ -16,17 +19,42 @@ ROWS = json.loads(Path(__file__).with_name("parity.json").read_text())
 CLASSES, COUNT = 5, 4  # of make_parity.py
 
 
-def drawn(network: models.Network, collection: str) -> tuple[dict, dict]:
-    """(params, stats) of a network, drawn under the names of a collection."""
-    rules = network.model.references[collection]
+def shape_there(side: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of an array in PyTorch: ConvNeXt and timm's MobileNetV3 have axes of length 1 there."""
+    longer = (
+        name.endswith("layer_scale")
+        or (side, name) == ("mobilenetv3_large_100/timm", "conv_head.weight")
+        or (side == "convnext_nano/timm" and ".mlp." in name and len(shape) == 2)
+    )
+    return (*shape, 1, 1) if longer else shape
+
+
+def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
+    """(params, stats) of a network, drawn under the names of a row of parity.json."""
+    rules = network.model.references[side.split("/")[1]]
     trees = []
     for tree in network.shapes:
         flat = traverse_util.flatten_dict(tree)
         for path, name in models.reference_names(flat, rules).items():
             there = models.to_reference(path, np.broadcast_to(np.float32(0), flat[path].shape)).shape
-            flat[path] = models.from_reference(path, parity_draws.array(name, there))
+            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there), ROWS[side]["gain"]))
+            shape = flat[path].shape
+            flat[path] = array if array.shape == shape else type(network.model).refitted(path, array, shape)
         trees.append(traverse_util.unflatten_dict(flat))
     return tuple(trees)
+
+
+def arrays(side: str) -> str:
+    """The digest of the names in a collection of all arrays of the whole network, with their numbers of elements."""
+    name, collection = side.split("/")
+    expected = models.find_network(settings(model__name=name).model)
+    size = getattr(expected, "func", expected).expects.size
+    network = network_of(settings(model__name=name, image__size=size), 1000)
+    sizes = {
+        path: math.prod(leaf.shape) for tree in network.shapes for path, leaf in traverse_util.flatten_dict(tree).items()
+    }
+    names = models.reference_names(sizes, network.model.references[collection])
+    return parity_draws.digest({name: sizes[path] for path, name in names.items()})
 
 
 def difference(side: str, mode: str, **overrides) -> float:
@@ -37,11 +65,12 @@ def difference(side: str, mode: str, **overrides) -> float:
         mode: "eval" or "train", where batches give their own statistics.
         overrides: of the config.
     """
-    name, collection = side.split("/")
-    row = ROWS[side]
+    name, row = side.split("/")[0], ROWS[side]
     config = settings(model__name=name, image__size=row["size"], **overrides)
-    network = network_of(config, CLASSES)
-    params, stats = drawn(network, collection)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.MODELS, name, functools.partial(models.MODELS[name], **row.get("options", {})))
+        network = network_of(config, CLASSES)
+    params, stats = drawn(network, side)
     definition = network.train_def if mode == "train" else network.eval_def
 
     @jax.jit

@@ -34,11 +34,21 @@ def test_a_setting_without_effect_is_refused_where_it_was_typed():
 
 
 def test_a_name_that_is_not_a_network_is_refused_with_the_nearest():
-    with pytest.raises(
-        ConfigError,
-        match="use one of convnet, resnet18, resnet34, resnet50, or FILE.py:NAME of your own; did you mean 'resnet50'",
-    ):
+    allowed = ", ".join(models.MODELS)
+    with pytest.raises(ConfigError, match=f"use one of {allowed}, or FILE.py:NAME of your own; did you mean 'resnet50'"):
         settings(model__name="resnet5")
+
+
+@pytest.mark.parametrize(("name", "weights"), [
+    ("timm:resnet18.a1_in1k", "timm come by --config.model.weights=hf:timm/resnet18.a1_in1k"),
+    ("hf:timm/vit_small", "hf come by --config.model.weights=hf:timm/vit_small"),
+    ("torchvision:resnet50", "torchvision come by --config.model.weights=FILE.safetensors"),
+])  # fmt: skip
+def test_a_network_of_a_collection_is_refused_with_the_place_of_weights(name, weights):
+    with pytest.raises(ConfigError) as error:
+        settings(model__name=name)
+    assert str(error.value) == (f"model.name={name!r}: networks are rows of cnnjax.models:MODELS; use one of "
+                                f"{', '.join(models.MODELS)}; weights of {weights}")  # fmt: skip
 
 
 def test_describe_marks_what_has_no_effect(cell_folder, tmp_path):

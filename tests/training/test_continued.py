@@ -94,7 +94,7 @@ def test_a_schedule_that_reaches_to_the_end_says_where_it_goes_on(make, tmp_path
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_training_begins_with_the_best_weights_of_another_run(short, make, tmp_path, ema):
     said = Said()
-    train(make(train__epochs=1, train__init_from=str(short), optimizer__learning_rate=1e-12, train__ema_decay=ema), tmp_path / "run",
+    train(make(train__epochs=1, model__weights=f"run:{short}", optimizer__learning_rate=1e-12, train__ema_decay=ema), tmp_path / "run",
           progress=said)  # fmt: skip
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-8), weights(tmp_path / "run"), weights(short, "best"))
     assert any(
@@ -106,7 +106,7 @@ def test_training_begins_with_the_best_weights_of_another_run(short, make, tmp_p
 def test_other_classes_have_another_last_layer(short, make, make_folder, tmp_path):
     folder, said = make_folder(tmp_path / "other", ("a", "b", "c"), 24), Said()
     config = make(data__path=str(folder), data__positive="", data__group="", split__method="stratified", train__epochs=1,
-                  train__init_from=str(short), optimizer__learning_rate=1e-12)  # fmt: skip
+                  model__weights=f"run:{short}", optimizer__learning_rate=1e-12)  # fmt: skip
     train(config, tmp_path / "run", progress=said)
     mine, theirs = weights(tmp_path / "run")["params"], weights(short, "best")["params"]
     np.testing.assert_allclose(mine["dense1"]["kernel"], theirs["dense1"]["kernel"], atol=1e-8)
@@ -117,30 +117,30 @@ def test_other_classes_have_another_last_layer(short, make, make_folder, tmp_pat
 def test_two_classes_of_other_names_have_another_last_layer_too(short, make, make_folder, tmp_path):
     folder, said = make_folder(tmp_path / "other", ("a", "b"), 24), Said()
     config = make(data__path=str(folder), data__positive="", data__group="", split__method="stratified", train__epochs=1,
-                  train__init_from=str(short))  # fmt: skip
+                  model__weights=f"run:{short}")  # fmt: skip
     train(config, tmp_path / "run", progress=said)
     assert any("6 of 8 arrays; new are outputs/" in line for line in said.lines)
 
 
 def test_validation_images_that_the_other_run_was_trained_on_are_told(short, make, tmp_path):
     said = Said()
-    train(make(train__epochs=1, train__init_from=str(short), split__seed=5), tmp_path / "run", progress=said)
+    train(make(train__epochs=1, model__weights=f"run:{short}", split__seed=5), tmp_path / "run", progress=said)
     assert any("of val and test have the name of a training image of" in line for line in said.lines)
 
 
 def test_a_network_that_fits_nowhere_or_is_not_there_is_one_line(short, make, tmp_path):
     with pytest.raises(ConfigError) as error:
-        train(make(train__init_from=str(short), model__name="resnet18", image__size=32, train__epochs=1), tmp_path / "a")
+        train(make(model__weights=f"run:{short}", model__name="resnet18", image__size=32, train__epochs=1), tmp_path / "a")
     assert "nothing but the last layer of that network fits ResNet; name a run of the same network" in one_line(error)
     with pytest.raises(CheckpointError, match="no checkpoints in"):
-        train(make(train__init_from=str(tmp_path / "nowhere")), tmp_path / "b")
+        train(make(model__weights=f"run:{tmp_path / 'nowhere'}"), tmp_path / "b")
     assert not (tmp_path / "a" / "config.json").exists() and not (tmp_path / "b").exists()
 
 
 def test_a_finished_start_is_not_needed_any_more(short, make, tmp_path):
     gone = shutil.copytree(short, tmp_path / "gone")
     asked = iter(range(100))
-    config = make(train__epochs=2, train__init_from=str(gone))
+    config = make(train__epochs=2, model__weights=f"run:{gone}")
     with pytest.raises(Stopped):
         train(config, tmp_path / "run", stop=lambda: next(asked) > 6)
     shutil.rmtree(gone)
@@ -159,7 +159,7 @@ def test_the_best_epoch_is_that_of_the_monitor(make, tmp_path, monitor):
 
 
 def test_whitening_is_that_of_the_own_images(short, make, tmp_path):
-    train(make(train__epochs=1, train__init_from=str(short), image__zca=True), tmp_path / "run")
+    train(make(train__epochs=1, model__weights=f"run:{short}", image__zca=True), tmp_path / "run")
     matrix = weights(tmp_path / "run")["stats"]["whiten"]["matrix"]
     assert np.isfinite(matrix).all() and not np.allclose(matrix, np.eye(len(matrix)))
 
@@ -176,4 +176,4 @@ def test_learning_rates_are_tried_from_those_weights(short, make, tmp_path, monk
         monkeypatch.setattr(training, "range_test", real)
         return found[0]
 
-    assert begins(train__init_from=str(short)) < begins() - 0.05
+    assert begins(model__weights=f"run:{short}") < begins() - 0.05

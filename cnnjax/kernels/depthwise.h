@@ -1,0 +1,20 @@
+// y = convolution(x, w) with a kernel for each channel, and its gradients.
+#pragma once
+
+#include <cstdint>
+
+#include "threads.h"
+
+namespace cnnjax {
+
+// Images are [n][h][w][channels], weights [kernel][kernel][channels]; the kernel is 3, 5 or 7, the stride 1 or 2, channels are
+// 16 at least. `top` and `left` zeros stand before the first row and column; those behind the last follow from the output's size.
+struct Depthwise {
+  int64_t n, h, w, channels, kernel, stride, top, left, rows, columns;
+};
+
+// Both throw std::bad_alloc. g: gradient of y.
+void depthwise_forward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, float* y);
+void depthwise_backward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, const float* g, float* dw, float* dx);
+
+}  // namespace cnnjax

@@ -1,0 +1,78 @@
+"""The images that weights were trained on, as far as the weights, or the network that they are of, say."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnjax.config import KEYS, Config, Origin, Preprocessing
+from cnnjax.errors import ConfigError
+from cnnjax.inside import read_small
+from cnnjax.models import Expected, find_network
+from cnnjax.weights import hub
+
+CARD = "config.json"  # of a repository, beside model.safetensors
+RESIZES = ("bilinear", "bicubic", "nearest")  # of those that timm names, what `image.resize` has too
+
+
+def wanted(config: Config, *, fetch: bool = True) -> Preprocessing:
+    """Returns the images that `model.weights` want, a file or a repository of the hub.
+
+    They are those of `config.json` beside a model.safetensors, as timm writes it, else those that the network says of published
+    weights.
+
+    Args:
+        config: with weights.
+        fetch: get `config.json` of a repository where the hub's cache has not got it.
+
+    Raises:
+        ConfigError: the repository cannot be read, or its `config.json` says what cannot be.
+    """
+    made = find_network(config.model)
+    expects: Expected = getattr(made, "func", made).expects
+    usual = Preprocessing(size=expects.size, resize=expects.resize, mean=expects.mean, deviation=expects.deviation)
+    card = _card(Origin.of(config.model.weights), fetch)
+    return _of_card(card, usual) if card else usual
+
+
+def _card(origin: Origin, fetch: bool) -> Path | None:
+    """The `config.json` that belongs to the weights; None without one."""
+    if origin.kind == "hub":
+        try:
+            return hub.download(origin, CARD) if fetch else hub.cached(origin, CARD)
+        except FileNotFoundError:
+            return None
+    path = Path(origin.place)
+    return path.with_name(CARD) if path.name == "model.safetensors" and path.with_name(CARD).is_file() else None
+
+
+def _of_card(path: Path, usual: Preprocessing) -> Preprocessing:
+    """Returns the images that a `config.json` names; where it says nothing, the usual ones."""
+    try:
+        tree = json.loads(read_small(path))
+        said = tree.get("pretrained_cfg", tree) if isinstance(tree, Mapping) else {}
+        return _said(said, usual) if isinstance(said, Mapping) else usual
+    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"model.weights: {path} is damaged ({' '.join(str(error).split())[:120]}); get it again, or put model.safetensors "
+                          "in a folder without it") from None  # fmt: skip
+
+
+def _said(card: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
+    channels, height, width = card.get("input_size", (3, *usual.shape))
+    fields = {
+        "size": height,
+        "width": 0 if width == height else width,
+        "resize": card["interpolation"] if card.get("interpolation") in RESIZES else usual.resize,
+        "mean": list(card.get("mean", usual.mean)),
+        "deviation": list(card.get("std", usual.deviation)),
+    }
+    made = Preprocessing.from_dict(fields)
+    size = KEYS["image.size"]
+    if (
+        channels != 3
+        or not all(size.least <= side <= size.most for side in made.shape)
+        or max(map(math.fabs, made.mean)) > 1
+    ):
+        raise ValueError(f"input_size {card.get('input_size')}, mean {card.get('mean')}")
+    return made
