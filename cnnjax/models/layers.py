@@ -194,6 +194,15 @@ class Layered(nnx.Module):
         """Computes the logits of a map from `features`: float32 [b, outputs]."""
         return self._through(features, list(self.layers[self.seen :])).astype(jnp.float32)
 
+    def before_last(self, images: jax.Array) -> jax.Array:
+        """Computes the input of the last layer: images as in `__call__` -> [b, numbers]."""
+        layers = list(self.layers[:-1])
+        return self._through(self._entered(images, layers), layers)
+
+    def last(self, features: jax.Array) -> jax.Array:
+        """Computes the logits of numbers from `before_last`: float32 [b, outputs]."""
+        return self._through(features.astype(self.dtype), [self.layers[-1]]).astype(jnp.float32)
+
     def _entered(self, images: jax.Array, layers: list[Layer]) -> jax.Array:
         """Scales images; takes the convolutions that scale them themselves off the front of `layers`, and applies these."""
         scale = 1.0 if self.preprocessing.is_standardized else self.preprocessing.scale

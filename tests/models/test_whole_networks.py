@@ -17,7 +17,8 @@ PAGE = {
     for line in (ROOT / "docs" / "networks.md").read_text(encoding="utf-8").splitlines()
     if line.startswith("| `") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) == 8
 }
-DEEP = ("efficientnetv2_s", "tf_efficientnetv2_s", "densenet121")  # seconds to trace
+# Networks that take seconds to trace.
+DEEP = ("efficientnet_b0", "efficientnetv2_s", "tf_efficientnetv2_s", "mobilenetv3_large_100", "densenet121")
 
 
 def digest(network: models.Network, collection: str) -> str:
