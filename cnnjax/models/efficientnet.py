@@ -35,7 +35,9 @@ def blocks_of(stages: Sequence[Stage], channels: int, activation: str = "silu") 
         for i in range(stage.depth):
             wide = channels * stage.expansion if stage.expansion > 1 else 0
             squeezed = channels // stage.squeeze if stage.squeeze else 0
-            made[-1].append(Inverted(stage.kernel, 1 if i else stage.stride, wide, stage.out, squeezed, activation, stage.fused))
+            made[-1].append(
+                Inverted(stage.kernel, 1 if i else stage.stride, wide, stage.out, squeezed, activation, stage.fused)
+            )
             channels = stage.out
     return made
 

@@ -21,7 +21,11 @@ CLASSES, COUNT = 5, 4  # of make_parity.py
 
 def shape_there(side: str, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of an array in PyTorch: ConvNeXt and timm's MobileNetV3 have axes of length 1 there."""
-    longer = name.endswith("layer_scale") or (side, name) == ("mobilenetv3_large_100/timm", "conv_head.weight") or (side == "convnext_nano/timm" and ".mlp." in name and len(shape) == 2)
+    longer = (
+        name.endswith("layer_scale")
+        or (side, name) == ("mobilenetv3_large_100/timm", "conv_head.weight")
+        or (side == "convnext_nano/timm" and ".mlp." in name and len(shape) == 2)
+    )
     return (*shape, 1, 1) if longer else shape
 
 

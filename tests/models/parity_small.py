@@ -35,7 +35,9 @@ def shortened(network: torch.nn.Module, depths) -> torch.nn.Module:
     if isinstance(network, MobileNetV3):
         starts = [1, 2, 4, 7, 11, 13]  # of the stages, which follow each other without a container
         left = {0, 16} | {start + i for start, depth in zip(starts, depths, strict=True) for i in range(depth)}
-        network.features = torch.nn.Sequential(OrderedDict(m for m in network.features.named_children() if int(m[0]) in left))
+        network.features = torch.nn.Sequential(
+            OrderedDict(m for m in network.features.named_children() if int(m[0]) in left)
+        )
         return network
     for stage, depth in zip(getattr(network, "blocks", None) or network.features[1:], depths, strict=False):
         del stage[depth:]
