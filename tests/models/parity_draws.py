@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 
-def array(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
+def array(name: str, shape: tuple[int, ...], gain: float) -> np.ndarray:
     """A float32 array of a state dict, by its name and shape in PyTorch: of a size that keeps a deep network's numbers moderate."""
     random = np.random.default_rng([zlib.crc32(name.encode()), *shape])
     if name.endswith("running_var"):
         return random.uniform(0.5, 1.5, shape).astype(np.float32)
     drawn = random.standard_normal(shape, np.float32)
     if name.endswith(".weight") and len(shape) > 1:
-        return drawn * np.float32((gain if len(shape) == 4 else 1.0) / np.sqrt(np.prod(shape[1:])))
+        return drawn * np.float32((gain if len(shape) == 4 else 1) / np.sqrt(np.prod(shape[1:])))
     near = 1.0 if name.endswith(("weight", "gamma", "layer_scale")) else 0.0
     return np.float32(near) + np.float32(0.1) * drawn
 
