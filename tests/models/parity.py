@@ -35,7 +35,7 @@ def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
             there = models.to_reference(path, np.broadcast_to(np.float32(0), flat[path].shape)).shape
             array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there), ROWS[side]["gain"]))
             shape = flat[path].shape
-            flat[path] = array if array.shape == shape else type(network.model).refitted(path, array, shape)
+            flat[path] = array if array.shape == shape else network.model.refitted(path, array, shape)
         trees.append(traverse_util.unflatten_dict(flat))
     return tuple(trees)
 
