@@ -181,10 +181,18 @@ class Augment(Section):
 class Train(Section):
     """Length of the training, its loss and its precision."""
 
+    method: str = key("gradient", "gradient: all weights, by steps of the optimizer; probe: the last layer alone, as a logistic regression of what the "
+                      "frozen network gives it", choices=("gradient", "probe"))
     epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
+    freeze: str = key("", 'parameters that training leaves as they are: backbone, all but the last layer; or a regular expression of dotted names, '
+                      "as 'conv1|block[12]_.*'; \"\": none")
+    unfreeze_epoch: int = key(0, "first epoch, from 2 on, that trains the frozen parameters too: with train.freeze=backbone the epochs before warm up "
+                              "the last layer; 0: they stay frozen", least=0)
+    frozen_statistics: bool = key(False, "batch normalisation uses the averages it begins with, and keeps them, in training too; where its "
+                                  "parameters are frozen it always does")
     loss: str = key("cross_entropy", "cross_entropy; focal; or FILE.py:NAME, a loss of your own; see docs/own-code.md",
                     choices="cnnjax.training:LOSSES", own=True)
     focal_gamma: float = key(2.0, "of the focal loss: how much less images count that are right already", least=0)
@@ -199,6 +207,15 @@ class Train(Section):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe(Section):
+    """The logistic regression of train.method=probe."""
+
+    views: int = key(1, "of each training image: 1: as it is; more: also views of it by the augment section", least=1, most=100)
+    penalties: tuple[float, ...] = key((1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0), "on half the squares of coefficients, beside the sum "
+                                       "of losses (1 / C of scikit-learn), of which train.monitor chooses one", above=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer(Section):
     """The optimizer and its learning rate over time."""
 
@@ -208,6 +225,8 @@ class Optimizer(Section):
     beta2: float = key(0.999, "decay of adam's second moment", least=0, below=1)
     epsilon: float = key(1e-7, "added to adam's denominator (Keras' default)", above=0)
     weight_decay: float = key(0.0, "adamw: per step, times the learning rate; kernels only", least=0)
+    layer_decay: float = key(1.0, "factor on the learning rate from each layer to the one before; the last has learning_rate; 1: all have it",
+                             above=0, most=1)
     clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", least=0)
     schedule: str = key("constant", "constant, cosine, step or plateau", choices="cnnjax.training:SCHEDULES")
     warmup_epochs: float = key(0.0, "epochs of linear rise from 0 to learning_rate, with any schedule", least=0)
@@ -275,6 +294,7 @@ class Config(Section):
     model: Model = dataclasses.field(default_factory=Model)
     augment: Augment = dataclasses.field(default_factory=Augment)
     train: Train = dataclasses.field(default_factory=Train)
+    probe: Probe = dataclasses.field(default_factory=Probe)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     audit: Audit = dataclasses.field(default_factory=Audit)

@@ -23,11 +23,19 @@ def short_paths(line: str) -> str:
 
 
 def network_table(table: Sequence) -> str:
-    """Returns the layers, their output shapes, parameters and MFLOP per image, as text."""
+    """Returns the layers, their output shapes, parameters, those of them that are frozen, and MFLOP per image, as text."""
     rows = [(r.name, " x ".join(map(str, r.shape)), f"{r.parameters:,}" if r.parameters else "",
-             f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
-    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", f"{sum(r.mflops for r in table):.3f}"))
-    return aligned(("layer", "output", "parameters", "MFLOP/image"), rows, left=2)
+             *frozen_cells(table, r.frozen), f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
+    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", *frozen_cells(table, sum(r.frozen for r in table)),
+                 f"{sum(r.mflops for r in table):.3f}"))  # fmt: skip
+    return aligned(("layer", "output", "parameters", *frozen_cells(table, "frozen"), "MFLOP/image"), rows, left=2)
+
+
+def frozen_cells(table: Sequence, value: int | str) -> tuple[str, ...]:
+    """Returns the cell of a column of frozen parameters; none where the whole network is trained."""
+    if not any(row.frozen for row in table):
+        return ()
+    return (value if isinstance(value, str) else f"{value:,}" if value else "",)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -40,14 +48,14 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def history_header() -> str:
-    """Returns the column names above the rows of `history_row`."""
-    return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
+def history_header(first: str = "epoch") -> str:
+    """Returns the column names above the rows of `history_row`; of a probe the first is "penalty"."""
+    return f"{first:>8}     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
 
 
 def history_row(row: dict, epochs: int, *, best: str) -> str:
-    """Returns an epoch in one line; `best` tells of what it has the best number so far."""
-    epoch = f"{row['epoch']}/{epochs}"
+    """Returns an epoch, or a penalty, in one line; `best` tells of what it has the best number so far."""
+    epoch = f"{row['penalty']:g}" if "penalty" in row else f"{row['epoch']}/{epochs}"
     return (
         f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
         f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{f'  {best}' if best else ''}"
