@@ -35,6 +35,11 @@ def batch():
     return {"image": rng.integers(0, 256, (8, 8, 8, 3), dtype=np.uint8), "label": np.arange(8, dtype=np.int32) % 3}
 
 
+@functools.cache
+def residual():
+    return network_of(settings(model__name="resnet18", image__size=32), 3)
+
+
 def begun(config, steps_per_epoch=2):
     """A network of three classes with drawn weights, its optimizer, and its first state on the host."""
     network, rng = network_of(config, 3), np.random.default_rng(0)
@@ -178,6 +183,14 @@ def test_frozen_statistics_of_a_network_without_norms_are_said_to_have_no_effect
     ]
 
 
+@pytest.mark.parametrize(("freeze", "held"), [("backbone", 20), ("block[12]_.*", 9), (r".*\.scale", 0), ("", 0)])
+def test_norms_within_blocks_are_held_where_all_of_their_parameters_are_frozen(freeze, held):
+    network = residual()
+    trained = finetuning.still(network, finetuning.frozen_paths(freeze, network), statistics=False)
+    modules = nnx.iter_modules(nnx.merge(trained.train_def, *network.shapes))
+    assert sum(module.use_running_average for _, module in modules if isinstance(module, nnx.BatchNorm)) == held
+
+
 # Unfreezing
 
 
@@ -219,7 +232,7 @@ def test_the_rate_falls_from_the_last_layer_to_the_first():
         factors["conv2.kernel"] == factors["norm_conv2.scale"] == 0.25
         and factors["conv1.kernel"] == factors["norm_conv1.bias"] == 0.125
     )
-    resnet = finetuning.layer_factors(0.9, network_of(settings(model__name="resnet18", image__size=32), 3))
+    resnet = finetuning.layer_factors(0.9, residual())
     assert resnet["conv1", "kernel"] == resnet["norm1", "scale"] == pytest.approx(0.9**9)  # eight blocks, and the last layer
     assert (
         resnet["block4_2", "conv2", "kernel"] == pytest.approx(0.9)
