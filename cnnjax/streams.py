@@ -11,6 +11,7 @@ class Stream(enum.IntEnum):
 
     WEIGHTS = 0  # initial weights
     STEPS = 1  # one key per step, folded with its number and split into augmentation and dropout
+    VIEWS = 2  # one key per view of a probe, folded with its number and with that of the image
 
 
 class AugmentationStream(enum.IntEnum):

@@ -35,7 +35,10 @@ def train(config, workdir: Path, push: Callable[[], None], console: Console) -> 
     console.message("")
     patience = counted(training.epochs_of(config.train.patience, summary["steps"] // max(summary["epochs"], 1)), "epoch")
     why = f"no better {config.train.monitor} for {patience}" if summary["stopped"] == "early" else "all epochs done"
-    console.message(f"{counted(summary['epochs'], 'epoch')} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
+    done = counted(summary["epochs"], "epoch")
+    if config.train.method == "probe":
+        done, why = "a linear probe", f"penalties tried: {summary['epochs']} of {len(config.probe.penalties)}"
+    console.message(f"{done} in {duration(summary['seconds'])} ({why}); the numbers at the best step, "
                     f"{summary['best_step']}:")  # fmt: skip
     console.message(pages.numbers_table(summary))
     split = "test" if summary["test"] else "val"

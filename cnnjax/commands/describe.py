@@ -28,8 +28,9 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     config = training.with_weights(config, run, progress or Progress(), loads=False, fetch=False)
     config = training.with_batch_size(config, run, progress or Progress())
     standard = dict(config_lib.flatten(config_lib.default()))
-    idle = config_lib.without_effect(config.model.name)
-    lines = ["config (* differs from the default" + (f", - has no effect with {config.model.name})" if idle else ")")]
+    method = config.train.method
+    idle = {*config_lib.without_effect(config.model.name), *config_lib.unread(config)}
+    lines = [f"config (* differs from the default, - has no effect with {config.model.name} and train.method={method})"]
     for key, value in config_lib.flatten(config):
         lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
     mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
@@ -72,12 +73,13 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     """Lists the memory that a device needs for training, as far as it is known without compiling."""
     tx = training.tuned_optimizer(config, network, lambda step: 0.0, 1)
     params, stats = network.shapes
-    parts = {
-        "weights": (params, stats),
-        "optimizer": jax.eval_shape(tx.init, params),
-        "averaged weights": params if config.train.ema_decay else {},
-        "gradients": training.trained_of(params, tx),
-    }
+    parts = {"weights": (params, stats)}
+    if config.train.method == "gradient":
+        parts |= {
+            "optimizer": jax.eval_shape(tx.init, params),
+            "averaged weights": params if config.train.ema_decay else {},
+            "gradients": training.trained_of(params, tx),
+        }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * math.prod(config.image.shape) * 3
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
@@ -125,7 +127,13 @@ def _data(
     per_epoch = math.ceil(train / batch_size)
     height, width = config.image.shape
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
-    lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
+    if config.train.method == "gradient":
+        lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
+    else:
+        views = f" and {counted(config.probe.views - 1, 'view')} of each training image" if config.probe.views > 1 else ""
+        lines.append(
+            f"features of all images{views} once, then a logistic regression with up to {len(config.probe.penalties)} penalties"
+        )
     lines.append(f"decoded once to {height}x{width} pixels ({config.image.resize}): {len(source.examples) * height * width * 3 / 1e6:,.0f} MB "
                  f"in {data.cache_dir}")  # fmt: skip
     if len(source.classes) == 2:

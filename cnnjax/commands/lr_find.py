@@ -7,6 +7,7 @@ from pathlib import Path
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import pages, runs, runtime, training
+from cnnjax.errors import ConfigError
 from cnnjax.progress import Progress
 
 
@@ -32,6 +33,8 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
     runtime.set_up(config)
     progress, run = progress or Progress(), runs.RunDirectory(workdir)
     run.check_apart(config)
+    if config.train.method == "probe":
+        raise ConfigError("train.method=probe has no learning rate; train with it, or use --config.train.method=gradient")
     config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
     if config.train.unfreeze_epoch:

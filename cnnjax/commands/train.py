@@ -149,7 +149,8 @@ class _Training:
             shapes = self.plan.network.abstract(self.mesh, ema=bool(config.train.ema_decay))
             weights = checkpoints.load(best, {"model": shapes})["model"]
         summary = self._summary(loop, "early" if early else "finished")
-        summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
+        if config.train.method == "gradient":
+            summary.spent["augmentation"] = round(self.showcase.seconds(loop.done) * loop.done, 4)
         engine = inference.Engine(self.plan.steps.logits, inference.evaluated(**weights), self.mesh, self.plan.network)
         summary = dataclasses.replace(summary, best_step=best, **self._evaluate(engine, best, loop))
         if self.main:
@@ -171,51 +172,64 @@ class _Training:
             self.progress.warn(f"train.precision={wanted}, but a network with normalisation computes in {precision} where the kernels do: "
                                f"that is faster on a CPU; --config.runtime.kernels=xla computes in {wanted}")  # fmt: skip
 
-    def _prepare(self, checkpoints: checkpoints_lib.Checkpoints, held: contextlib.ExitStack) -> training.Loop:
+    def _prepare(
+        self, checkpoints: checkpoints_lib.Checkpoints, held: contextlib.ExitStack
+    ) -> training.Loop | training.Probe:
         """Returns the loop at its start; `held` closes what the loop writes to."""
         config, data, mesh, progress = self.config, self.data, self.mesh, self.progress
         self.plan = plan = self.ahead.plan(len(data.classes), len(data.splits["train"]))
         training.check_fits(config, mesh, plan.images)
+        if probes := config.train.method == "probe":
+            training.check_probe(config, plan, data)
         self._say_what_differs()
         table = models.table(plan.network.model, plan.tx.frozen)
         if large := models.oversized(table, config.image.size):
             self.progress.warn(large)
         self.parameters = sum(row.parameters for row in table)
         self.showcase = training.Showcase(config, data, plan.batch_size, mesh)
-        feed = training.open_feed(config, data, plan, mesh, progress)
+        feed = training.NoFeed() if probes else training.open_feed(config, data, plan, mesh, progress)
         start = training.find_start(config, data, plan, feed, mesh, checkpoints, self.run, progress)
         self.weights = start.weights
         checkpoints.check_room(start.state.trees())
         history, observer = runs.NoHistory(), training.Observer()
         if self.main:
             run = self.run
-            history = runs.History(run, start.step, averaged=bool(config.train.ema_decay), warn=progress.warn)
+            more = runs.PENALTY if probes else runs.RAW if config.train.ema_decay else ()
+            history = runs.History(run, start.stopping.evaluated if probes else start.step, more=more, warn=progress.warn)
             held.callback(history.close)
             events = runs.open_events(run.tensorboard, start.step, wanted=config.log.tensorboard)
             held.callback(events.close)
             run.write_json(run.network_table, [dataclasses.asdict(row) for row in table])
             observer = _Pictures(config, run, plan, table, self.showcase, events, progress, self.ahead)
-        validation = training.Validation(data, plan, mesh, config.data.batch_size, self.positive)
         saver = training.Saver(checkpoints, feed, history, self._metadata(), start.stopping, start.stopwatch,
                                config.train.checkpoint_every, start.saved)  # fmt: skip
+        if probes:
+            return training.Probe(
+                config, plan, mesh, start, data, self.positive, saver, history, observer, progress, self.stop
+            )
+        validation = training.Validation(data, plan, mesh, config.data.batch_size, self.positive)
         return training.Loop(config, plan, mesh, start, feed, validation, saver, history, observer, progress, self.stop)
 
     def _say_what_differs(self) -> None:
         """Says where the run is not what the config seems to ask for."""
         config, plan = self.config, self.plan
-        if plan.batch_size < config.data.batch_size:
+        if plan.batch_size < config.data.batch_size and config.train.method == "gradient":
             images = counted(plan.images, "training image")
             self.progress.warn(
                 f"data.batch_size={config.data.batch_size} is more than the {images}: each step takes {plan.batch_size}"
             )
         patience = config.train.patience
-        if (longer := training.epochs_of(patience, plan.steps_per_epoch)) > patience:
+        if config.train.method == "gradient" and (longer := training.epochs_of(patience, plan.steps_per_epoch)) > patience:
             steps = counted(plan.steps_per_epoch, "step")
             self.progress.message(f"  an epoch has {steps} only: train.patience={patience} is meant as {longer} epochs")
         for line in training.tuning_lines(config, plan.network, plan.tx):
             self.progress.message(f"  {line}")
         if idle := config_lib.idle(config):
             self.progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
+        if idle := config_lib.idle(config, config_lib.unread(config)):
+            self.progress.message(
+                f"  train.method={config.train.method} has no use for {', '.join(idle)}, which the config sets"
+            )
 
     def _metadata(self) -> dict:
         """Returns the metadata that all checkpoints of the run share."""
@@ -228,10 +242,12 @@ class _Training:
             **({"weights": dataclasses.asdict(self.weights)} if self.weights else {}),
         }
 
-    def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop) -> dict[str, dict]:
+    def _evaluate(self, engine: inference.Engine, step: int, loop: training.Loop | training.Probe) -> dict[str, dict]:
         """Calibrates on validation, then evaluates every split that has images; returns its numbers by its name."""
         config, found, judged = self.config, {}, "test" if len(self.data.splits["test"]) else "val"
-        known = {"val": inference.split_logits(engine, self.data, "val", config.data.batch_size, self.progress)}
+        known = dict(loop.logits) or {
+            "val": inference.split_logits(engine, self.data, "val", config.data.batch_size, self.progress)
+        }
         share = training.supposed_share(config, self.data, self.positive)
         reading = inference.fit_reading(known["val"], self.data, evidence=config.evidence, positive=self.positive, share=share, step=step,
                                         digest=data_lib.splits_digest(self.run.splits), unit=evidence.unit_of(config.data))  # fmt: skip
@@ -258,11 +274,11 @@ class _Training:
         judged = [name for name in ("val", "test") if getattr(summary, name)]
         return {name: made.intervals for name in judged if (made := evidence.read_evidence(self.run, name))}
 
-    def _summary(self, loop: training.Loop, stopped: str) -> runs.Summary:
+    def _summary(self, loop: training.Loop | training.Probe, stopped: str) -> runs.Summary:
         made = training.summarize(self.config, self.plan, self.mesh, loop, self.data, self.parameters, stopped)
         return dataclasses.replace(made, leaks=self.leaks, weights=self.weights)
 
-    def _write_stopped(self, loop: training.Loop) -> None:
+    def _write_stopped(self, loop: training.Loop | training.Probe) -> None:
         """Writes the summary of a run that was stopped, before any process leaves."""
         if self.main:
             self.run.write_summary(self._summary(loop, "signal"))
@@ -280,6 +296,11 @@ class _Pictures(training.Observer):
 
     def began(self):
         plan, parameters = self._plan, sum(row.parameters for row in self._table)
+        if self._config.train.method == "probe":
+            self._progress.message(f"  {parameters:,} parameters, of which the {self._table[-1].parameters:,} of {self._table[-1].name} are fitted, at most "
+                                   f"{counted(len(self._config.probe.penalties), 'time')}")  # fmt: skip
+            self._progress.message(pages.history_header("penalty"))
+            return
         steps = f"{counted(plan.steps_per_epoch, 'step')} of {counted(plan.batch_size, 'image')} per epoch"
         self._progress.message(
             f"  {parameters:,} parameters, {steps}, at most {counted(self._config.train.epochs, 'epoch')}"

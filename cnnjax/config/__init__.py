@@ -2,6 +2,7 @@
 
 from cnnjax.config.files import bundled, load_config, unknown_variant
 from cnnjax.config.keys import AUTO
+from cnnjax.config.methods import unread
 from cnnjax.config.origin import Origin
 from cnnjax.config.own import load_own, split_own
 from cnnjax.config.preprocessing import Preprocessing
@@ -18,6 +19,7 @@ from cnnjax.config.sections import (
     Mesh,
     Model,
     Optimizer,
+    Probe,
     Runtime,
     Section,
     Split,
@@ -29,8 +31,7 @@ from cnnjax.config.trust import remember, unknown
 from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
-    "AUTO", "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer",
-    "Origin", "Preprocessing", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
+    "AUTO", "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer", "Origin", "Preprocessing", "Probe", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
     "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "split_own", "to_json",
-    "unknown", "unknown_variant", "validate", "without_effect",
+    "unknown", "unknown_variant", "unread", "validate", "without_effect",
 ]  # fmt: skip

@@ -181,6 +181,8 @@ class Augment(Section):
 class Train(Section):
     """Length of the training, its loss and its precision."""
 
+    method: str = key("gradient", "gradient: all weights, by steps of the optimizer; probe: the last layer alone, as a logistic regression of what the "
+                      "frozen network gives it", choices=("gradient", "probe"))
     epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
@@ -202,6 +204,15 @@ class Train(Section):
     checkpoint_every: str = key("10 min", '"500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these')
     precision: str = key("float32", "of the computation: float32 or bfloat16; weights are float32 always, and so is all of a network "
                          "with normalisation where cnnjax's own kernels compute", choices=("float32", "bfloat16"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe(Section):
+    """The logistic regression of train.method=probe."""
+
+    views: int = key(1, "of each training image: 1: as it is; more: also views of it by the augment section", least=1, most=100)
+    penalties: tuple[float, ...] = key((1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0), "on half the squares of coefficients, beside the sum "
+                                       "of losses (1 / C of scikit-learn), of which train.monitor chooses one", above=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -283,6 +294,7 @@ class Config(Section):
     model: Model = dataclasses.field(default_factory=Model)
     augment: Augment = dataclasses.field(default_factory=Augment)
     train: Train = dataclasses.field(default_factory=Train)
+    probe: Probe = dataclasses.field(default_factory=Probe)
     optimizer: Optimizer = dataclasses.field(default_factory=Optimizer)
     evidence: Evidence = dataclasses.field(default_factory=Evidence)
     audit: Audit = dataclasses.field(default_factory=Audit)

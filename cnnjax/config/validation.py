@@ -2,9 +2,9 @@
 
 import math
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
-from cnnjax.config import keys
+from cnnjax.config import keys, methods
 from cnnjax.config.origin import origin_problem
 from cnnjax.config.sections import KEYS, Config, Data, Evidence, Image, Model, Split, flatten
 from cnnjax.errors import ConfigError
@@ -27,7 +27,7 @@ def find_problems(config: Config, given: Collection[str] = ()) -> list[str]:
     if not any(problem for name, problem in found if name == "model.name"):
         found += _network(config.model, given)
     found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config),
-              *_evidence(config.evidence)]  # fmt: skip
+              *_evidence(config.evidence), *methods.find_problems(config, given)]  # fmt: skip
     said: dict[str, str] = {}  # the first problem of each key
     for name, problem in found:
         if problem:
@@ -65,10 +65,14 @@ def without_effect(network: str) -> tuple[str, ...]:
     )
 
 
-def idle(config: Config) -> list[str]:
-    """Returns the keys that a config sets and its network does not read."""
+def idle(config: Config, names: Iterable[str] | None = None) -> list[str]:
+    """Returns the keys that a config sets among `names`, or among those that its network does not read."""
     values = dict(flatten(config))
-    return [name for name in without_effect(config.model.name) if values[name] != KEYS[name].default]
+    return [
+        name
+        for name in (without_effect(config.model.name) if names is None else names)
+        if values[name] != KEYS[name].default
+    ]
 
 
 Problems = Iterator[tuple[str, str]]  # key and problem, "" where there is none

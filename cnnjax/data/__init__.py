@@ -10,6 +10,7 @@ from cnnjax.data.duplicates import QUICK, Copies
 from cnnjax.data.duplicates import find as find_copies
 from cnnjax.data.duplicates import sets as picture_sets
 from cnnjax.data.examples import Source
+from cnnjax.data.features import FeatureFiles
 from cnnjax.data.folds import Folds, check_divides, prepare_folds, read_folds
 from cnnjax.data.images import PIXELS_BY, PNG_SIGNATURE, decode, thumbnail
 from cnnjax.data.inputs import Inputs, find_inputs
@@ -33,6 +34,6 @@ from cnnjax.data.tfds import prepared as is_prepared
 from cnnjax.data.whitening import fit as fit_whitening
 
 __all__ = [
-    "COPY_KINDS", "NO_ROWS", "OTHER_SET", "PIXELS_BY", "PNG_SIGNATURE", "QUICK", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "Copies", "DataReference", "Dataset", "FileReference", "Folds", "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_divides", "check_path", "class_names", "decode", "decode_all", "find_copies", "find_inputs", "fit_whitening",
+    "COPY_KINDS", "NO_ROWS", "OTHER_SET", "PIXELS_BY", "PNG_SIGNATURE", "QUICK", "RESIZES", "SOURCES", "SPLITS", "SPLIT_METHODS", "Copies", "DataReference", "Dataset", "FeatureFiles", "FileReference", "Folds", "ImageError", "Inputs", "Reference", "Rows", "Source", "assign_splits", "by_split", "check_divides", "check_path", "class_names", "decode", "decode_all", "find_copies", "find_inputs", "fit_whitening",
     "is_other", "is_prepared", "is_system", "mapped", "open_other_set", "open_source", "picture_sets", "prepare", "prepare_folds", "preprocessing", "properties", "read_folds", "read_splits", "resize", "shared_groups", "shared_images", "shown_part", "spelled_out", "split_reason", "splits_digest", "thumbnail", "unfetched", "upright",
 ]  # fmt: skip

@@ -44,11 +44,13 @@ class Cache:
         images: uint8 [examples, height, width, 3], memory-mapped, read-only; zeros where there is a reason.
         facts: `FACTS` of the examples as columns of text; "reason" is why it could not be decoded, or "".
         built: whether this call decoded the images.
+        key: of its content, from `key`.
     """
 
     images: np.ndarray
     facts: dict[str, Column]
     built: bool
+    key: str
 
 
 def decode_chunk(references: list[Reference], shape: tuple[int, int], method: str, out: np.ndarray | None = None,
@@ -293,7 +295,7 @@ def _open(directory: Path, count: int, shape: tuple[int, int], built: bool) -> C
     except (OSError, ValueError, EOFError, csv.Error):
         return None
     whole = images.shape == (count, *shape, 3) and images.dtype == np.uint8 and len(facts["reason"]) == count
-    return Cache(images, facts, built) if whole else None
+    return Cache(images, facts, built, directory.name) if whole else None
 
 
 def _sweep(directory: Path) -> None:

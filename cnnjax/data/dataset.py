@@ -46,6 +46,8 @@ class Dataset:
         notes: lines about what was understood, decided and left out.
         sizes: int64 rows -> bytes of their files; None where no listing tells.
         metadata: name of a column of `data.metadata` -> a text for each image.
+        copies: pictures that are there more than once, where the split has asked for them.
+        key: of the decoded images: the same for the same pixels in the same order.
     """
 
     images: np.ndarray
@@ -61,7 +63,8 @@ class Dataset:
     preprocessing: Preprocessing | None = None  # that made `images`
     sizes: Callable[[np.ndarray], Sequence[int]] | None = None
     metadata: Mapping[str, Column] = dataclasses.field(default_factory=dict)
-    copies: Copies | None = None  # pictures that are there more than once, where the split has asked for them
+    copies: Copies | None = None
+    key: str = ""
 
     @property
     def used(self) -> np.ndarray:
@@ -174,7 +177,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
     if shared := _shared_groups(source, splits):  # not a note: the report finds it in `splits.csv`
         progress.warn(shared)
     return Dataset(cache.images, source.labels(), source.examples.ids, source.examples.groups, source.classes, splits,
-                   cache.facts, quarantine, source.stream, tuple(notes), made_by, source.sizes, metadata, copies)  # fmt: skip
+                   cache.facts, quarantine, source.stream, tuple(notes), made_by, source.sizes, metadata, copies, cache.key)  # fmt: skip
 
 
 def _check_quarantine(quarantine: Sequence[tuple[str, str]], files: int, most: float) -> None:

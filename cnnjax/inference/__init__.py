@@ -3,7 +3,15 @@
 from cnnjax.inference.batches import EvalBatches, iterate, own_part, put
 from cnnjax.inference.classifier import Classifier, Prediction
 from cnnjax.inference.corruptions import CHANGES, corrupted
-from cnnjax.inference.engine import Engine, compile_logits, evaluated, logits_step
+from cnnjax.inference.engine import (
+    Engine,
+    batch_of_rows,
+    compile_features,
+    compile_last,
+    compile_logits,
+    evaluated,
+    logits_step,
+)
 from cnnjax.inference.ensemble import Ensemble, load
 from cnnjax.inference.evaluation import evaluate_split, split_logits
 from cnnjax.inference.explanation import Explainer
@@ -16,7 +24,6 @@ from cnnjax.inference.unlike import write_typical
 
 __all__ = [
     "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "OverlayFiles", "Prediction", "Reading",
-    "RestoredNetwork", "Run", "check_classes", "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading",
-    "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore",
+    "RestoredNetwork", "Run", "batch_of_rows", "check_classes", "compile_features", "compile_last", "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading", "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore",
     "say_maker", "split_logits", "unapplied", "write_reading", "write_typical",
 ]  # fmt: skip

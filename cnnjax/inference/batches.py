@@ -26,9 +26,9 @@ class EvalBatches(grain.sources.RandomAccessDataSource):
         return -(-len(self._rows) // self._batch_size)
 
     def __getitem__(self, k: int) -> np.ndarray:
-        """Returns batch k, or this process's part of it: uint8 [b, size, size, 3]."""
+        """Returns batch k, or this process's part of it: of images uint8 [b, size, size, 3]."""
         rows = self._rows[k * self._batch_size : (k + 1) * self._batch_size]
-        batch = np.zeros((self._batch_size, *self._images.shape[1:]), np.uint8)
+        batch = np.zeros((self._batch_size, *self._images.shape[1:]), self._images.dtype)
         batch[: len(rows)] = self._images[rows]
         return batch[self._mine]
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
@@ -39,9 +40,29 @@ def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Arra
 
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """Returns `logits_step` compiled for a mesh; the logits are replicated on every device."""
-    return jax.jit(lambda model, images: logits_step(model, images, network=network),
+    return _compiled(network, mesh, lambda model, images: model(images))
+
+
+def compile_features(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """Returns the network up to its last layer, compiled as by `compile_logits`: float32 [b, numbers]."""
+    return _compiled(network, mesh, lambda model, images: model.before_last(images).astype(jnp.float32))
+
+
+def compile_last(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """Returns the last layer alone, compiled as by `compile_logits`: of numbers from `compile_features` the logits."""
+    return _compiled(network, mesh, lambda model, features: model.last(features))
+
+
+def _compiled(network: Network, mesh: jax.sharding.Mesh, part: Callable) -> Callable[[dict, jax.Array], jax.Array]:
+    return jax.jit(lambda model, x: part(nnx.merge(network.eval_def, model["params"], model["stats"]), x),
                    in_shardings=(None, runtime.batched(mesh)), out_shardings=runtime.replicated(mesh),
-                   compiler_options=runtime.compiler_options(mesh.devices.flat[0].platform))  # fmt: skip
+                   compiler_options=runtime.compiler_options(runtime.platform_of(mesh)))  # fmt: skip
+
+
+def batch_of_rows(batch_size: int, side: int, mesh: jax.sharding.Mesh) -> int:
+    """Returns the images of a batch without gradients, where training takes `batch_size` of `side` pixels."""
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    return batch_size * min(max(PIXELS // (batch_size * side**2), 1), BATCHES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,21 +97,23 @@ class Engine:
                        advance: Callable[[int], None] = lambda n: None) -> np.ndarray:  # fmt: skip
         """Logits of `rows` of the cache, each once and in order: float32 [rows, outputs], mapped. `batch_size` is that of
         training."""
-        batch_size = -(-batch_size // self.mesh.size) * self.mesh.size
-        batch_size *= min(max(PIXELS // (batch_size * images.shape[1] ** 2), 1), BATCHES)
+        outputs = self.outputs_of_rows(images, rows, batch_size, advance)
+        return data_lib.mapped(outputs, np.float32).reshape(len(rows), -1)
+
+    def outputs_of_rows(self, images: np.ndarray, rows: np.ndarray, batch_size: int,
+                        advance: Callable[[int], None] = lambda n: None) -> Iterator[np.ndarray]:  # fmt: skip
+        """Yields the outputs of `rows` in their order, float32 [b, outputs] of each batch; arguments as of `logits_of_rows`."""
+        batch_size = batch_of_rows(batch_size, images.shape[1], self.mesh)
         batches = EvalBatches(images, rows, batch_size=batch_size, process_index=jax.process_index(),
                                        process_count=jax.process_count())  # fmt: skip
-
-        def fetched() -> Iterator[np.ndarray]:
-            pending = None
-            for batch in iterate(batches):
-                current = self.run(self.model, put(batch, runtime.batched(self.mesh)))
-                # Fetched one batch late, so that the device always has work.
-                if pending is not None:
-                    yield np.ascontiguousarray(pending, np.float32)
-                    advance(batch_size)
-                pending = current
-            yield np.ascontiguousarray(pending, np.float32)
-            advance(len(rows) - batch_size * (len(batches) - 1))
-
-        return data_lib.mapped(fetched(), np.float32).reshape(len(batches) * batch_size, -1)[: len(rows)]
+        pending = None
+        for batch in iterate(batches):
+            current = self.run(self.model, put(batch, runtime.batched(self.mesh)))
+            # Fetched one batch late, so that the device always has work.
+            if pending is not None:
+                yield np.ascontiguousarray(pending, np.float32)
+                advance(batch_size)
+            pending = current
+        last = len(rows) - batch_size * (len(batches) - 1)
+        yield np.ascontiguousarray(pending, np.float32)[:last]
+        advance(last)

@@ -180,7 +180,9 @@ class Layered(nnx.Module):
         """Number of layers up to the last map that a convolution makes, its norm included; 0 where no such map is known."""
         if type(self).__call__ is not Layered.__call__:
             return 0
-        maps = [i for i, layer in enumerate(self.layers, 1) if layer.kind not in NO_MAPS]
+        kinds = [layer.kind for layer in self.layers]
+        ends = [kinds.index(kind) for kind in ("average", "flatten") if kind in kinds]  # a norm may follow, of no map
+        maps = [i for i, kind in enumerate(kinds[: min(ends, default=None)], 1) if kind not in NO_MAPS]
         return maps[-1] if maps else 0
 
     def features(self, images: jax.Array) -> jax.Array:
@@ -191,6 +193,15 @@ class Layered(nnx.Module):
     def head(self, features: jax.Array) -> jax.Array:
         """Computes the logits of a map from `features`: float32 [b, outputs]."""
         return self._through(features, list(self.layers[self.seen :])).astype(jnp.float32)
+
+    def before_last(self, images: jax.Array) -> jax.Array:
+        """Computes the input of the last layer: images as in `__call__` -> [b, numbers]."""
+        layers = list(self.layers[:-1])
+        return self._through(self._entered(images, layers), layers)
+
+    def last(self, features: jax.Array) -> jax.Array:
+        """Computes the logits of numbers from `before_last`: float32 [b, outputs]."""
+        return self._through(features.astype(self.dtype), [self.layers[-1]]).astype(jnp.float32)
 
     def _entered(self, images: jax.Array, layers: list[Layer]) -> jax.Array:
         """Scales images; takes the convolutions that scale them themselves off the front of `layers`, and applies these."""

@@ -145,8 +145,9 @@ def network(config: Config, classes: int, ops: Ops, preprocessing: Preprocessing
             raise ConfigError(f"model.name={section.name}: {type(error).__name__}: {said}; write {CONTRACT}") from error
         if not isinstance(error, ValueError):
             raise
+        fewer = "" if hasattr(getattr(made, "func", made), "reads") else " or use fewer --config.model.channels"
         raise DataError(f"images of {options['preprocessing'].size} pixels are too small for this network: {error}; enlarge "
-                        "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
+                        f"--config.image.size{fewer}") from None  # fmt: skip
     _, params, stats = nnx.split(model, nnx.Param, ...)
     shapes = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
     return Network(definition(True), definition(False), make, model, shapes, classes, ops)

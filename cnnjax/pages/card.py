@@ -147,6 +147,9 @@ def _network(record: Record) -> Iterator[str]:
         )
         yield f"Network: {config['model.name']}, {summary.parameters:,} parameters{part}; {summary.precision or 'float32'} on {summary.devices}"
         epochs = f"{summary.epochs} epochs, seed {config['seed']}, {config['optimizer.name']}, learning rate {config['optimizer.learning_rate']:g}"
+        if record.turn == "penalty":
+            penalty = f", penalty {record.best_row['penalty']:g}" if record.best_row else ""
+            epochs = f"linear probe, the last layer alone is fitted, a logistic regression with an L2 penalty{penalty}; seed {config['seed']}"
         yield f"Training: {epochs}; every setting is in config.json, calibration and threshold in calibration.json and decision.json"
         versions = ", ".join(f"{name} {version}" for name, version in summary.versions.items())
         yield f"Software: Python {summary.python}, {versions}" + (
@@ -155,7 +158,7 @@ def _network(record: Record) -> Iterator[str]:
 
 
 def _judged(record: Record) -> Iterator[str]:
-    yield f"Epoch {record.best_row['epoch'] if record.best_row else '-'} was chosen by {record.monitor}, never by test"
+    yield f"{record.turn.capitalize()} {f'{record.best_row[record.turn]:g}' if record.best_row else '-'} was chosen by {record.monitor}, never by test"
     if record.sureness:
         if text := record.sureness.calibration.get("text"):
             yield f"{text[0].upper()}{text[1:]}"

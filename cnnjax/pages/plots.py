@@ -34,7 +34,8 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
     alone = len(runs) == 1
     title = key.capitalize() if alone else f"Validation {key}, the best epochs marked"
     for (name, rows), colour in zip(runs.items(), SERIES * len(runs), strict=False):
-        epochs = [row["epoch"] for row in rows]
+        turn = "penalty" if alone and "penalty" in rows[0] else "epoch"
+        epochs = [row[turn] for row in rows]
         dots = "o" if len(epochs) < 3 else None
         if alone:
             axes.plot(epochs, [row[key] for row in rows], color=BLUE, label="training", marker=dots)
@@ -47,13 +48,17 @@ def _measure(axes, runs: Mapping[str, Sequence[dict]], key: str, best: Mapping[s
             marker=dots,
         )
         for row in (row for row in rows if row["step"] == best.get(name)):
-            axes.plot(row["epoch"], row[f"val_{key}"], "o", color=colour, markersize=6)
+            axes.plot(row[turn], row[f"val_{key}"], "o", color=colour, markersize=6)
             if alone:
-                axes.axvline(row["epoch"], color=MUTED, linewidth=0.8, linestyle=":")
-                title += f": {row[f'val_{key}']:.3f} in validation at the best epoch, {row['epoch']}"
+                axes.axvline(row[turn], color=MUTED, linewidth=0.8, linestyle=":")
+                title += f": {row[f'val_{key}']:.3f} in validation at the best {turn}, {row[turn]:g}"
     axes.set_title(title)
-    axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes.set_xlabel(turn)
+    if turn == "penalty":
+        axes.set_xscale("log")
+        axes.invert_xaxis()  # the strongest is fitted first
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes.legend(loc="best", fontsize=8)
     plain(axes)
 

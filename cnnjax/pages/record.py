@@ -123,6 +123,11 @@ class Record:
         return f"validation {METRICS[name].title if name in METRICS else name}"
 
     @property
+    def turn(self) -> str:
+        """What a row of the history is of: an epoch, or of a probe a penalty."""
+        return "penalty" if self.config.get("train.method") == "probe" else "epoch"
+
+    @property
     def best_row(self) -> Mapping[str, float] | None:
         """Row of the history at `best_step`."""
         return next((row for row in self.history if row["step"] == self.best_step), None)

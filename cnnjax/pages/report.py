@@ -92,7 +92,12 @@ def _result(record: Record) -> Section:
             if metric.tile and value is not None:
                 tiles.append((f"{value:.3f}", f"{JUDGED[record.judged]} {metric.title}", interval_of(record.sureness, key)))
     if record.best_row:
-        tiles.append((f"{record.best_row['epoch']} of {len(record.history)}", f"best epoch, by {record.monitor}"))
+        value = (
+            f"{record.best_row['penalty']:g}"
+            if record.turn == "penalty"
+            else f"{record.best_row['epoch']} of {len(record.history)}"
+        )
+        tiles.append((value, f"best {record.turn}, by {record.monitor}"))
     if summary:
         tiles += [(f"{summary.parameters:,}", "parameters"), (duration(summary.seconds), "training time"),
                   (f"{summary.images_per_second:,.0f}", "images per second in training")]  # fmt: skip
@@ -105,7 +110,7 @@ def _result(record: Record) -> Section:
             rows.append((name, *(m.text(numbers.get(key)) for key, m in columns.items())))
             if name != "train":  # known images say nothing of new ones
                 rows += interval_row(record.evidence.get(name), columns)
-        caption = "At the best epoch, which validation has chosen. Training reads test once, at its end."
+        caption = f"At the best {record.turn}, which validation has chosen. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "
@@ -169,19 +174,25 @@ def _training(record: Record) -> Section:
     histories, best = {record.name: record.history}, {record.name: record.best_step}
     charts = Charts([svg(plots.curves(histories, key, best)) for key in ("accuracy", "loss")])
     rows = [
-        (row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
+        (f"{row['penalty']:g}" if record.turn == "penalty" else row["epoch"], row["step"], f"{row['loss']:.4f}", f"{row['accuracy']:.4f}", f"{row['val_loss']:.4f}",
          f"{row['val_accuracy']:.4f}", f"{row['images_per_second']:,.0f}", duration(row["seconds"]),
          "best" if row["step"] == record.best_step else "", *(f"{row[key]:.4f}" for key in runs.RAW if key in row))
         for row in record.history
     ]  # fmt: skip
     averaged = runs.RAW if "raw_val_loss" in record.history[0] else ()
-    header = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "", *averaged)
-    blocks = [charts, Table(header, rows, folded="All epochs as a table", left=0)]
+    header = (record.turn, "step", "loss", "accuracy", "val_loss", "val_accuracy", "images/s", "time", "", *averaged)
+    blocks = [
+        charts,
+        Table(header, rows, folded=f"All {'penalties' if record.turn == 'penalty' else 'epochs'} as a table", left=0),
+    ]
     config = record.config
     if averaged:
         blocks.insert(0, Note("Validation is of averaged weights (train.ema_decay), and so are the numbers above; that of the "
                               "weights themselves is in the table as raw."))  # fmt: skip
-    if any(config.get(f"augment.{key}") for key in ("mixup", "cutmix")) or config.get("train.label_smoothing"):
+    if record.turn == "penalty":
+        blocks.insert(0, Note("Linear probe: all layers but the last stay as they were, and the last one is a logistic regression of what they "
+                              "give, fitted with each of the penalties (docs/design.md)."))  # fmt: skip
+    elif any(config.get(f"augment.{key}") for key in ("mixup", "cutmix")) or config.get("train.label_smoothing"):
         blocks.insert(0, Note("Training loss and accuracy are of mixed images or smoothed labels; they do not compare with "
                               "those of validation."))  # fmt: skip
     return Section("Training", blocks)

@@ -48,14 +48,14 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def history_header() -> str:
-    """Returns the column names above the rows of `history_row`."""
-    return "   epoch     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
+def history_header(first: str = "epoch") -> str:
+    """Returns the column names above the rows of `history_row`; of a probe the first is "penalty"."""
+    return f"{first:>8}     step     loss  accuracy  val_loss  val_accuracy  images/s      time"
 
 
 def history_row(row: dict, epochs: int, *, best: str) -> str:
-    """Returns an epoch in one line; `best` tells of what it has the best number so far."""
-    epoch = f"{row['epoch']}/{epochs}"
+    """Returns an epoch, or a penalty, in one line; `best` tells of what it has the best number so far."""
+    epoch = f"{row['penalty']:g}" if "penalty" in row else f"{row['epoch']}/{epochs}"
     return (
         f"  {epoch:>6} {row['step']:>8} {row['loss']:>8.4f} {row['accuracy']:>9.4f} {row['val_loss']:>9.4f} "
         f"{row['val_accuracy']:>13.4f} {row['images_per_second']:>9,.0f} {duration(row['seconds']):>9}{f'  {best}' if best else ''}"

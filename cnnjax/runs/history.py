@@ -15,6 +15,7 @@ from cnnjax.runs.sealed import SealedFiles
 HISTORY = ("epoch", "step", "loss", "accuracy", "val_loss", "val_accuracy", "seconds", "images_per_second")
 
 RAW = ("raw_val_loss", "raw_val_accuracy")
+PENALTY = ("penalty",)
 
 
 class Tables(Protocol):
@@ -45,12 +46,13 @@ class History:
     Args:
         run: the run directory.
         step: the step at which the run goes on; later rows belong to work that was lost, and are dropped.
-        averaged: the validation columns are of averaged weights; `RAW` columns, of the weights themselves, follow.
+        more: columns that follow `HISTORY`: `RAW` where the validation columns are of averaged weights, for those of the weights
+            themselves; `PENALTY` of a probe.
         warn: hears of what was damaged.
     """
 
-    def __init__(self, run: Tables, step: int, *, averaged: bool = False, warn: Callable[[str], None] = lambda text: None):
-        self.columns = HISTORY + RAW if averaged else HISTORY
+    def __init__(self, run: Tables, step: int, *, more: Sequence[str] = (), warn: Callable[[str], None] = lambda text: None):
+        self.columns = (*HISTORY, *more)
         self._run = run
         rows = _usable(run, run.history, run.read_history, warn)
         self.rows = [row for row in rows if row["step"] <= step and row.keys() == set(self.columns)]
@@ -62,7 +64,7 @@ class History:
         self._log = open(run.metrics, "ab")  # noqa: SIM115 - closed in close()
 
     def epoch(self, row: Mapping[str, float]) -> None:
-        """Adds a row of `HISTORY` (and `RAW`)."""
+        """Adds a row of `columns`."""
         self.rows.append(dict(row))
         self._write()
 

@@ -125,7 +125,7 @@ class _Once(Progress):
         self._progress, self._said = progress, set()
 
     def message(self, text):
-        if text not in self._said or text == pages.history_header():
+        if text not in self._said or text in (pages.history_header(), pages.history_header("penalty")):
             self._said.add(text)
             self._progress.message(text)
 

@@ -11,6 +11,7 @@ from cnnjax.training.observer import Observer
 from cnnjax.training.optimizers import OPTIMIZERS, SCHEDULES, make_optimizer, make_schedule
 from cnnjax.training.plan import Ahead, Plan, choose_batch_size, make_plan
 from cnnjax.training.pretrained import with_weights
+from cnnjax.training.probe import NoFeed, Probe, check_probe
 from cnnjax.training.range_test import STEPS as RANGE_STEPS
 from cnnjax.training.range_test import RangeTest, range_test
 from cnnjax.training.saver import Saver
@@ -21,10 +22,11 @@ from cnnjax.training.steps import Steps, compile_augmentation, compile_steps
 from cnnjax.training.summary import summarize
 from cnnjax.training.validation import Validation
 
-# fmt: off
-__all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "Observer", "Plan", "RangeTest", "Saver", "Showcase",
-           "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device", "check_fits", "check_monitor", "choose_batch_size",
-           "compile_augmentation", "compile_steps", "epochs_of", "find_start", "frozen_paths", "make_optimizer", "make_plan", "make_schedule",
-           "open_feed", "range_test", "summarize", "supposed_share", "trained_of", "tuned_optimizer", "tuning_lines", "with_batch_size",
-           "with_weights"]
-# fmt: on
+__all__ = [
+    "LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed",
+    "Observer", "Plan", "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState",
+    "Validation", "batches_of", "bytes_per_device", "check_fits", "check_monitor", "check_probe", "choose_batch_size",
+    "compile_augmentation", "compile_steps", "epochs_of", "find_start", "frozen_paths", "make_optimizer", "make_plan",
+    "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of", "tuned_optimizer",
+    "tuning_lines", "with_batch_size", "with_weights",
+]  # fmt: skip

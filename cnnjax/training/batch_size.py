@@ -9,7 +9,7 @@ from cnnjax import runs, runtime
 from cnnjax.errors import ConfigError
 from cnnjax.progress import Progress
 from cnnjax.training.feeds import shapes
-from cnnjax.training.plan import choose_batch_size, make_plan
+from cnnjax.training.plan import choose_batch_size, lower_features, make_plan
 
 USUAL = 32  # images of a step on a CPU, whose memory sets no limit, and which larger batches do not make faster
 MOST = 512  # from there on a small rate of updates costs more than the device gains
@@ -69,7 +69,9 @@ def step_bytes(config, mesh: jax.sharding.Mesh) -> int:
     size = config.data.batch_size
     plan = make_plan(config, mesh, CLASSES, size)
     batch, _ = shapes(mesh, size, config.image.shape, 0, weighted=bool(config.train.class_weights))
-    found = plan.steps.train.lower(plan.steps.abstract, batch, None).compile().memory_analysis()
+    probes = config.train.method == "probe"
+    lowered = lower_features(config, plan, mesh) if probes else plan.steps.train.lower(plan.steps.abstract, batch, None)
+    found = lowered.compile().memory_analysis()
     return found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 

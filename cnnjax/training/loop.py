@@ -6,7 +6,8 @@ a step are read after the next one is dispatched, so that the devices always hav
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import jax
 import numpy as np
@@ -45,7 +46,10 @@ class Loop:
     Attributes:
         done: updates done.
         stopping, stopwatch: the run's memory.
+        logits: of splits, as far as training has computed those of the best epoch.
     """
+
+    logits: Mapping[str, np.ndarray] = MappingProxyType({})
 
     def __init__(self, config, plan: Plan, mesh: jax.sharding.Mesh, start: Start, feed: Feed, validation: Validation,
                  saver: Saver, history: runs.History | runs.NoHistory, observer: Observer, progress: Progress, stop):  # fmt: skip

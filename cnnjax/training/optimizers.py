@@ -115,6 +115,11 @@ class Optimizer:
         return new, (*after[:place], moments._replace(mu=mu, nu=nu), *after[place + 1 :])
 
 
+def no_optimizer(section, rate: optax.Schedule) -> Optimizer:
+    """Returns the optimizer of a network whose weights no gradient changes: without a state."""
+    return Optimizer(section, rate, optax.identity(), {})
+
+
 def make_optimizer(section, rate: optax.Schedule, factors: Mapping[tuple, float] = types.MappingProxyType({})) -> Optimizer:
     """Returns the optimizer of the `optimizer` section with a learning rate schedule, and factors on it as in `Optimizer`."""
     clip = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []

@@ -8,9 +8,10 @@ import math
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from cnnjax import models, runtime
+from cnnjax import inference, models, runtime
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import finetuning, optimizers, steps
 
@@ -27,7 +28,7 @@ class Plan:
         batch_size: images of a step.
         network: what is trained.
         rate: step -> learning rate; drops on a plateau come on top.
-        steps_per_epoch: batches that show every training image.
+        steps_per_epoch: batches that show every training image; of a probe 1, for a penalty.
         resident: whether the training images are stored on the device.
         steps: compiled at their first call, or ahead.
         tx: their optimizer.
@@ -59,15 +60,29 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
     network = models.network(config, classes, runtime.ops(config.runtime, runtime.platform_of(mesh)))
     batch = choose_batch_size(config, mesh, images)
-    steps_per_epoch = math.ceil(images / batch)
+    probes = config.train.method == "probe"
+    steps_per_epoch = 1 if probes else math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
-    tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
+    tx = (
+        optimizers.no_optimizer(config.optimizer, rate)
+        if probes
+        else finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
+    )
     placement = config.data.placement
-    resident = placement == "device" or (
-        placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1]
+    resident = not probes and (
+        placement == "device"
+        or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
     )
     compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
     return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled, tx)
+
+
+def lower_features(config, plan: Plan, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
+    """Returns the network up to its last layer, lowered for the batches in which a probe computes features."""
+    height, width = config.image.shape
+    batch = inference.batch_of_rows(config.data.batch_size, height, mesh)
+    images = jax.ShapeDtypeStruct((batch, height, width, 3), jnp.uint8, sharding=runtime.batched(mesh))
+    return plan.steps.features.lower({"params": plan.steps.abstract.params, "stats": plan.steps.abstract.stats}, images)
 
 
 class Ahead:
@@ -99,6 +114,9 @@ class Ahead:
 def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     made = make_plan(config, mesh, classes, images)
     made.steps.first.lower().compile()
+    if config.train.method == "probe":
+        lower_features(config, made, mesh).compile()
+        return made
     batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.shape, images if made.resident else 0,
                                        weighted=bool(config.train.class_weights))  # fmt: skip
     made.steps.at(0).lower(made.steps.abstract, batch, resident).compile()

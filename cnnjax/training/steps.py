@@ -13,7 +13,7 @@ from cnnjax import runtime
 from cnnjax.augmentation import Custom, Targets, augment, mix, of_partners
 from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
-from cnnjax.inference import compile_logits
+from cnnjax.inference import compile_features, compile_logits
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
@@ -179,6 +179,7 @@ class Steps:
     logits: Callable[[dict, jax.Array], jax.Array]
     early: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # as `train`, for the first `until` updates
     until: int  # updates that leave parameters as they are which those after train, too
+    features: Callable[[dict, jax.Array], jax.Array]  # what the last layer is given
 
     def at(self, step: int) -> Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]:
         """Returns the program for the updates after `step` updates: it leaves frozen parameters as they are, or trains all."""
@@ -247,4 +248,5 @@ def compile_steps(network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.shar
     places = shardings(abstract, mesh)
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
     last = compiled(frozen_at(tx, tx.until))
-    return Steps(abstract, first, last, compile_logits(network, mesh), compiled(tx.frozen) if tx.until else last, tx.until)
+    early = compiled(tx.frozen) if tx.until else last
+    return Steps(abstract, first, last, compile_logits(network, mesh), early, tx.until, compile_features(network, mesh))

@@ -1,0 +1,37 @@
+"""Ways of training (`train.method`), and the keys that each of them does not read."""
+
+from collections.abc import Collection, Iterator
+
+from cnnjax.config.sections import KEYS, Config
+
+READ = ("train.method", "train.monitor", "train.class_weights", "train.precision")  # by all
+MIXING = ("augment.mixup", "augment.cutmix")  # give images the labels of two
+
+
+def unread(config: Config) -> tuple[str, ...]:
+    """Returns the keys that the way of training has no use for."""
+    if config.train.method == "gradient":
+        return tuple(name for name in KEYS if name.startswith("probe."))
+    sections = ("train.", "optimizer.") if config.probe.views > 1 else ("train.", "optimizer.", "augment.")
+    idle = [name for name in KEYS if name.startswith(sections) and name not in READ]
+    return tuple(idle + [name for name in ("data.placement", *MIXING) if name not in idle])
+
+
+def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yields key and problem of what does not fit together."""
+    method, probe = config.train.method, config.probe
+    for name in unread(config):
+        if name in given:
+            yield (
+                name,
+                f"has no effect with train.method={method}"
+                + (" and probe.views=1" if name[:8] == "augment." else "")
+                + "; leave it out",
+            )
+    if method != "probe":
+        return
+    yield "probe.penalties", "" if probe.penalties else "needs at least one, such as 1000"
+    if config.data.sampling != "shuffled":
+        yield "data.sampling", "train.method=probe takes every image once; use --config.train.class_weights=balanced"
+    if probe.views > 1 and all(value == KEYS[f"augment.{name}"].default for name, value in config.augment.items()):
+        yield "probe.views", "there is no augmentation to make views by; set some, as --config.augment=light, or use 1"
