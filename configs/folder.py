@@ -6,6 +6,12 @@ Where several images show one patient, animal or place, keep these together, or 
 
     python launch.py --config=configs/folder.py --config.data.path=DIR --config.data.group='^[^_]+'
 
+With a network that has seen ImageNet, which learns more from few images; its weights are downloaded from the Hugging Face Hub (pip install
+-e '.[hub]'), or are a file that is here:
+
+    python launch.py --config=configs/folder.py:pretrained --config.data.path=DIR
+    python launch.py --config=configs/folder.py:pretrained --config.data.path=DIR --config.model.weights=FILE.safetensors
+
 Folders such as train/, valid/ and Testing/ around the class folders are used as they are. --config.split.method=stratified divides all
 images anew.
 
@@ -17,9 +23,11 @@ from cnnjax.config import default, unknown_variant
 
 
 def get_config(arg=""):
-    """No variants."""
+    """`arg`: "" or pretrained."""
+    if arg == "pretrained":
+        return _pretrained()
     if arg:
-        raise unknown_variant("folder", arg, ())
+        raise unknown_variant("folder", arg, ("pretrained",))
     config = default()
     config.image.size = 96
     config.image.resize = "pad"
@@ -35,4 +43,30 @@ def get_config(arg=""):
     config.optimizer.schedule = "plateau"
     config.optimizer.plateau_patience = 3
     config.optimizer.decay_factor = 0.3
+    return config
+
+
+def _pretrained():
+    """A small network that has learned from 1.28 million photos: first its last layer alone, then all of it, the first layers the slowest."""
+    config = default()
+    config.model.name = "efficientnet_lite0"
+    config.model.weights = "hf:timm/tf_efficientnet_lite0.in1k"
+    config.model.dropout_dense = 0.2
+    config.image.size = 224
+    config.image.resize = "auto"
+    config.augment.flip_horizontal = True
+    config.augment.crop_area = 0.5
+    config.augment.brightness = 0.2
+    config.augment.contrast = 0.2
+    config.augment.saturation = 0.2
+    config.train.epochs = 10
+    config.train.label_smoothing = 0.1
+    config.train.freeze = "backbone"
+    config.train.unfreeze_epoch = 2
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.layer_decay = 0.9
+    config.optimizer.clip_norm = 1.0
     return config
