@@ -26,7 +26,7 @@ FORMAT = 1  # part of the key: raise it when the same weights give other feature
 
 
 class Features:
-    """What the last layer of a frozen network is given.
+    """The inputs of the last layer of a frozen network.
 
     Args:
         config: of the run.
@@ -86,7 +86,7 @@ class Features:
         return self._files[view].read(rows, self.width)
 
     def _missing(self, files: FeatureFiles, rows: np.ndarray) -> np.ndarray:
-        """Which of `rows` the main process has no features of: bool [rows]."""
+        """Returns whether the main process has no features of each of `rows`: bool [rows]."""
         have = np.zeros(len(rows), bool)
         if runtime.is_main():
             have = np.concatenate([np.isfinite(files.read(part, self.width)).all(1) for part in files.tasks(rows)])
