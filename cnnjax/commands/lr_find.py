@@ -1,5 +1,6 @@
 """One verb: try learning rates, before anything is trained."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,9 @@ def lr_find(config: config_lib.Config, workdir: str | Path, *, progress: Progres
         raise ConfigError("train.method=probe has no learning rate; train with it, or use --config.train.method=gradient")
     config = training.with_weights(config, run, progress)
     config = training.with_batch_size(config, run, progress)
+    if config.train.unfreeze_epoch:
+        progress.message(f"  all layers are trained here, as from epoch {config.train.unfreeze_epoch} of a training on")
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, freeze="", unfreeze_epoch=0))
     with runs.begun(run.path):
         runs.check_writable(run.path, "use another --workdir")
         data = data_lib.prepare(config, run.path, progress, freeze=False, stop=stop)

@@ -123,6 +123,9 @@ class _Training:
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
+        if freeze := self.config.train.freeze:
+            ops = runtime.ops(self.config.runtime, runtime.platform_of(self.mesh))
+            training.frozen_paths(freeze, models.network(self.config, classes, ops))  # before the decoding, if it is wrong
         training.check_fits(self.config, self.mesh, images)
         self.ahead.compile(classes, images)
 
@@ -179,7 +182,7 @@ class _Training:
         if probes := config.train.method == "probe":
             training.check_probe(config, plan, data)
         self._say_what_differs()
-        table = models.table(plan.network.model)
+        table = models.table(plan.network.model, plan.tx.frozen)
         if large := models.oversized(table, config.image.size):
             self.progress.warn(large)
         self.parameters = sum(row.parameters for row in table)
@@ -219,6 +222,8 @@ class _Training:
         if config.train.method == "gradient" and (longer := training.epochs_of(patience, plan.steps_per_epoch)) > patience:
             steps = counted(plan.steps_per_epoch, "step")
             self.progress.message(f"  an epoch has {steps} only: train.patience={patience} is meant as {longer} epochs")
+        for line in training.tuning_lines(config, plan.network, plan.tx):
+            self.progress.message(f"  {line}")
         if idle := config_lib.idle(config):
             self.progress.message(f"  {config.model.name} has no use for {', '.join(idle)}, which the config sets")
         if idle := config_lib.idle(config, config_lib.unread(config)):

@@ -187,6 +187,12 @@ class Train(Section):
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
+    freeze: str = key("", 'parameters that training leaves as they are: backbone, all but the last layer; or a regular expression of dotted names, '
+                      "as 'conv1|block[12]_.*'; \"\": none")
+    unfreeze_epoch: int = key(0, "first epoch, from 2 on, that trains the frozen parameters too: with train.freeze=backbone the epochs before warm up "
+                              "the last layer; 0: they stay frozen", least=0)
+    frozen_statistics: bool = key(False, "batch normalisation uses the averages it begins with, and keeps them, in training too; where its "
+                                  "parameters are frozen it always does")
     loss: str = key("cross_entropy", "cross_entropy; focal; or FILE.py:NAME, a loss of your own; see docs/own-code.md",
                     choices="cnnjax.training:LOSSES", own=True)
     focal_gamma: float = key(2.0, "of the focal loss: how much less images count that are right already", least=0)
@@ -219,6 +225,8 @@ class Optimizer(Section):
     beta2: float = key(0.999, "decay of adam's second moment", least=0, below=1)
     epsilon: float = key(1e-7, "added to adam's denominator (Keras' default)", above=0)
     weight_decay: float = key(0.0, "adamw: per step, times the learning rate; kernels only", least=0)
+    layer_decay: float = key(1.0, "factor on the learning rate from each layer to the one before; the last has learning_rate; 1: all have it",
+                             above=0, most=1)
     clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", least=0)
     schedule: str = key("constant", "constant, cosine, step or plateau", choices="cnnjax.training:SCHEDULES")
     warmup_epochs: float = key(0.0, "epochs of linear rise from 0 to learning_rate, with any schedule", least=0)

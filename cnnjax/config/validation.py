@@ -111,14 +111,19 @@ def _data(data: Data) -> Problems:
     if data.sha256 and not re.fullmatch("[0-9a-f]{64}", data.sha256):
         yield "data.sha256", "must be 64 hex digits"
     for key in ("label", "group"):
-        try:
-            re.compile(data[key])
-        except re.error as error:
-            yield f"data.{key}", f"is not a regular expression ({error})"
+        yield f"data.{key}", _pattern_problem(data[key])
     if data.source == "tfds" and not data.tfds:
         yield "data.tfds", "name a set, as in --config=configs/tfds.py:cifar10"
     if data.source == "files" and not data.url and not data.path:
         yield "data.path", "name a folder, .zip or .tar with one folder per class: --config.data.path=DIR"
+
+
+def _pattern_problem(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        return f"is not a regular expression ({error})"
+    return ""
 
 
 def _split(split: Split, data: Data) -> Problems:
@@ -138,6 +143,14 @@ def _training(config: Config) -> Problems:
     train, batch_size = config.train, config.data.batch_size
     if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
+    yield "train.freeze", _pattern_problem(train.freeze)
+    if train.unfreeze_epoch and not train.freeze:
+        yield (
+            "train.unfreeze_epoch",
+            "has no effect without train.freeze; add --config.train.freeze=backbone, or leave it out",
+        )
+    if train.unfreeze_epoch and not 2 <= train.unfreeze_epoch <= train.epochs:
+        yield "train.unfreeze_epoch", f"must be between 2 and train.epochs={train.epochs}, or 0"
     yield "train.class_weights", _weights_problem(train.class_weights)
     if train.checkpoint_every and interval(train.checkpoint_every) is None:
         yield "train.checkpoint_every", 'write "500 steps", "600 s" or "10 min", or "" for epochs and stops only'

@@ -154,7 +154,7 @@ class ConvNeXt(Layered):
                  preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
         super().__init__(preprocessing, dtype, ops)
         if min(preprocessing.shape) < (least := 2 ** (len(depths) + 1)):
-            raise ValueError(f"it halves them down to a place of {least} pixels")
+            raise ValueError(f"a place of its last map is {least} x {least} pixels")
         layers, channels = list(self.layers), widths[0]
         self.conv1 = Patches(3, channels, 4, dtype, rngs)
         self.norm1 = LayerNorm(channels, dtype=dtype, rngs=rngs)

@@ -102,7 +102,7 @@ class DenseNet(Layered):
         layers, channels = list(self.layers), 2 * growth
         left = -(-min(preprocessing.shape) // 4) >> len(depths) - 1  # the stem rounds up, a transition down
         if not left:
-            raise ValueError(f"nothing is left of them after the last of {len(depths) - 1} transitions")
+            raise ValueError(f"nothing is left of them after {len(depths) - 1} transitions")
         self.conv1 = _conv(3, channels, 7, 2, dtype, ops, rngs)
         self.norm1 = _norm(channels, dtype=dtype, ops=ops, rngs=rngs)
         layers += [Layer("conv1", "conv", "conv1"), Layer("norm1", "norm", "norm1", relu=True),

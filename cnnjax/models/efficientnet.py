@@ -3,11 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, NamedTuple
 
-import jax.numpy as jnp
-from flax import nnx
-
-from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Ops
+from cnnjax.config import Model
 from cnnjax.models.inverted import TIMM_BLOCKS, Inverted, InvertedResiduals, Style, flat, torchvision_blocks
 from cnnjax.models.references import Expected, References, Rules
 
@@ -32,7 +28,7 @@ LITE0 = tuple(stage._replace(squeeze=0) for stage in B0)
 
 
 def blocks_of(stages: Sequence[Stage], channels: int, activation: str = "silu") -> list[list[Inverted]]:
-    """Returns the blocks of each stage, after a stem of so many channels."""
+    """Returns the blocks of each stage, after a stem of so many channels; `activation` is one of theirs."""
     made = []
     for stage in stages:
         made.append([])
@@ -92,9 +88,7 @@ class EfficientNet(InvertedResiduals):
     """EfficientNet-B0, as torchvision and timm have it: SiLU and squeeze-and-excitation.
 
     Args:
-        stages: of blocks.
-        stem: channels of the first convolution.
-        head: channels of the last one.
+        depths: blocks of each stage, from the first on; (): all.
 
     The other arguments, the initial weights and the error are those of `InvertedResiduals`.
     """
@@ -103,11 +97,9 @@ class EfficientNet(InvertedResiduals):
     stem: ClassVar[int] = 32
     references: ClassVar[References] = {"timm": TIMM, "torchvision": _torchvision(B0, 32)}
 
-    def __init__(self, outputs: int, section: Model, *, stages: Sequence[Stage] = (), stem: int = 0, head: int = 1280,
-                 preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
-        stem = stem or self.stem
-        super().__init__(outputs, section, stem=stem, head=head, preprocessing=preprocessing, dtype=dtype, ops=ops, rngs=rngs,
-                         stages=blocks_of(stages or self.stages, stem, self.style.activation))  # fmt: skip
+    def __init__(self, outputs: int, section: Model, **options):
+        stages = blocks_of(self.stages, self.stem, self.style.activation)
+        super().__init__(outputs, section, stem=self.stem, stages=stages, head=1280, **options)
 
 
 class EfficientNetLite(EfficientNet):

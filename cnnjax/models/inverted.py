@@ -175,6 +175,7 @@ class InvertedResiduals(Layered):
         stem: channels of the first convolution.
         stages: the blocks of each stage.
         head: channels of the last convolution.
+        depths: blocks of each stage, from the first on; (): all.
         dtype: of the computation; parameters and batch statistics are float32.
         ops: what computes the layers.
         rngs: initial weights.
@@ -187,7 +188,8 @@ class InvertedResiduals(Layered):
     style: ClassVar[Style] = Style()
 
     def __init__(self, outputs: int, section: Model, *, stem: int, stages: Sequence[Sequence[Inverted]], head: int,
-                 preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN, rngs: nnx.Rngs):  # fmt: skip
+                 depths: Sequence[int] = (), preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN,
+                 rngs: nnx.Rngs):  # fmt: skip
         super().__init__(preprocessing, dtype, ops)
         if min(preprocessing.shape) < LEAST:
             raise ValueError(f"it halves them five times and takes {LEAST} or more")
@@ -195,8 +197,8 @@ class InvertedResiduals(Layered):
         layers = list(self.layers)
         layers += self._convolved("1", 3, stem, 3, 2, style, rngs)
         channels = stem
-        for stage, blocks in enumerate(stages, 1):
-            for i, block in enumerate(blocks, 1):
+        for stage, (blocks, depth) in enumerate(zip(stages, depths or map(len, stages), strict=True), 1):
+            for i, block in enumerate(blocks[:depth], 1):
                 name = f"block{stage}_{i}"
                 setattr(self, name, Block(channels, block, style, rngs))
                 layers.append(Layer(name, "block", name))

@@ -180,7 +180,9 @@ class Layered(nnx.Module):
         """Number of layers up to the last map that a convolution makes, its norm included; 0 where no such map is known."""
         if type(self).__call__ is not Layered.__call__:
             return 0
-        maps = [i for i, layer in enumerate(self.layers, 1) if layer.kind not in NO_MAPS]
+        kinds = [layer.kind for layer in self.layers]
+        ends = [kinds.index(kind) for kind in ("average", "flatten") if kind in kinds]  # a norm may follow, of no map
+        maps = [i for i, kind in enumerate(kinds[: min(ends, default=None)], 1) if kind not in NO_MAPS]
         return maps[-1] if maps else 0
 
     def features(self, images: jax.Array) -> jax.Array:

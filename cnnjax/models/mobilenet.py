@@ -1,16 +1,13 @@
 """MobileNetV3-Large (Howard et al. 2019, arXiv:1905.02244)."""
 
 import functools
-from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Ops
+from cnnjax.config import Model
 from cnnjax.models.inverted import TIMM_BLOCKS, Inverted, InvertedResiduals, Style, dense, flat, torchvision_blocks
 from cnnjax.models.layers import Layer
 from cnnjax.models.references import References
@@ -31,10 +28,7 @@ class MobileNetV3(InvertedResiduals):
     """MobileNetV3-Large of torchvision: hard swish, squeeze-and-excitation in some blocks, a dense layer before the last one.
 
     Args:
-        stages: the blocks of each stage.
-        stem: channels of the first convolution.
-        head: channels of the last one.
-        hidden: units of the dense layer.
+        depths: blocks of each stage, from the first on; (): all.
 
     The other arguments, the initial weights and the error are those of `InvertedResiduals`.
     """
@@ -50,16 +44,12 @@ class MobileNetV3(InvertedResiduals):
         )
     }
 
-    def __init__(self, outputs: int, section: Model, *, stages: Sequence[Sequence[Inverted]] = LARGE, stem: int = 16,
-                 head: int = 960, hidden: int = 1280, preprocessing: Preprocessing, dtype=jnp.float32, ops: Ops = PLAIN,
-                 rngs: nnx.Rngs):  # fmt: skip
-        self.hidden = dense(head, hidden, dtype, rngs)
-        super().__init__(outputs, section, stem=stem, stages=stages, head=head, preprocessing=preprocessing, dtype=dtype, ops=ops,
-                         rngs=rngs)  # fmt: skip
+    def __init__(self, outputs: int, section: Model, **options):
+        super().__init__(outputs, section, stem=16, stages=LARGE, head=960, **options)
 
     def _classified(self, channels: int, outputs: int, section: Model, rngs: nnx.Rngs) -> list[Layer]:
-        hidden = self.hidden.kernel.shape[1]
-        return [Layer("hidden", "dense", "hidden"), *super()._classified(hidden, outputs, section, rngs)]
+        self.hidden = dense(channels, 1280, self.dtype, rngs)
+        return [Layer("hidden", "dense", "hidden"), *super()._classified(1280, outputs, section, rngs)]
 
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         x = super().apply(layer, x, rngs)

@@ -1,7 +1,8 @@
 """Networks taken apart into structure and state, so that plain functions of plain dicts compute with them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,19 @@ class Network:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
         params, stats = self.shapes
         return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
+
+    def norms(self) -> dict[tuple, tuple[str, ...]]:
+        """Returns path of each batch normalisation -> names of its parameters."""
+        found = ((path, module) for path, module in nnx.iter_modules(self.model) if isinstance(module, nnx.BatchNorm))
+        return {path: tuple(nnx.to_pure_dict(nnx.state(module, nnx.Param))) for path, module in found}
+
+    def holding(self, norms: Collection[tuple]) -> Self:
+        """Returns the network whose batch normalisation at the paths `norms` uses its running averages, and keeps them, in training too."""
+        view = nnx.view(self.model, deterministic=False, use_running_average=False, raise_if_not_found=False)
+        for path, module in nnx.iter_modules(view):
+            if path in norms:
+                module.use_running_average = True
+        return dataclasses.replace(self, train_def=nnx.split(view, nnx.Param, ...)[0])
 
     def settled(self, before: dict, after: dict, updates: jax.Array) -> dict:
         """Returns the statistics after an update, where running averages are plain means of their first updates.
@@ -131,8 +145,9 @@ def network(config: Config, classes: int, ops: Ops, preprocessing: Preprocessing
             raise ConfigError(f"model.name={section.name}: {type(error).__name__}: {said}; write {CONTRACT}") from error
         if not isinstance(error, ValueError):
             raise
+        fewer = "" if hasattr(getattr(made, "func", made), "reads") else " or use fewer --config.model.channels"
         raise DataError(f"images of {options['preprocessing'].size} pixels are too small for this network: {error}; enlarge "
-                        "--config.image.size or use fewer --config.model.channels") from None  # fmt: skip
+                        f"--config.image.size{fewer}") from None  # fmt: skip
     _, params, stats = nnx.split(model, nnx.Param, ...)
     shapes = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
     return Network(definition(True), definition(False), make, model, shapes, classes, ops)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import nnx, traverse_util
 
 from cnnjax.models.layers import Layered
 
@@ -20,13 +20,15 @@ class Row:
     shape: tuple[int, ...]  # of the output for one image
     parameters: int
     mflops: float  # millions of multiplications and additions for one image, forward
+    frozen: int = 0  # of the parameters, those that training leaves as they are, at first or always
 
 
-def table(model: Layered) -> list[Row]:
-    """Returns a row for each layer; computes nothing."""
+def table(model: Layered, frozen: Collection[tuple] = ()) -> list[Row]:
+    """Returns a row for each layer; computes nothing. `frozen` are the paths of frozen parameters."""
     x = jax.ShapeDtypeStruct((1, *model.preprocessing.shape, 3), jnp.float32)
     model = nnx.view(model, deterministic=True, use_running_average=True, raise_if_not_found=False)
     graphdef, state = nnx.split(model)
+    sizes = {path: x.shape for path, x in traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model, nnx.Param))).items()}
 
     def maps(state, x):
         network = nnx.merge(graphdef, state)
@@ -39,14 +41,15 @@ def table(model: Layered) -> list[Row]:
         parameters = 0 if module is None else sum(p.size for p in jax.tree.leaves(nnx.state(module, nnx.Param)))
         flops = 0
         if layer.kind == "whiten":
-            flops = 2 * math.prod(after) ** 2
+            flops = 2 * math.prod(after.shape) ** 2
         elif layer.kind in ("conv", "dense"):
             kernel = module.kernel.shape
-            places = after[1] * after[2] if layer.kind == "conv" else 1
+            places = math.prod(after.shape[1:3]) if layer.kind == "conv" else 1
             flops = 2 * places * math.prod(kernel)
         elif hasattr(module, "operations"):
             flops = module.operations(before[1:3])
-        rows.append(Row(layer.name, layer.kind, after[1:], parameters, flops / 1e6))
+        held = sum(math.prod(sizes[path]) for path in frozen if layer.module and path[0] == layer.module)
+        rows.append(Row(layer.name, layer.kind, after.shape[1:], parameters, flops / 1e6, held))
     return rows
 
 

@@ -24,7 +24,7 @@ from cnnjax.pages.robustness import robustness_section
 from cnnjax.pages.seen import seen_section
 from cnnjax.pages.subgroups import subgroups_section
 from cnnjax.pages.sureness import interval_of, interval_row, sureness_section
-from cnnjax.pages.tables import short_paths, text_of
+from cnnjax.pages.tables import frozen_cells, short_paths, text_of
 from cnnjax.pages.unlike import unlike_section
 from cnnjax.progress import counted, duration
 
@@ -152,9 +152,10 @@ def _network(record: Record) -> Section:
     if not record.network:
         return Section("Network", [])
     rows = [(row.name, " × ".join(f"{n:,}" for n in row.shape), f"{row.parameters:,}" if row.parameters else "",
-             f"{row.mflops:,.2f}" if row.mflops else "") for row in record.network]  # fmt: skip
+             *frozen_cells(record.network, row.frozen), f"{row.mflops:,.2f}" if row.mflops else "") for row in record.network]  # fmt: skip
     parameters, mflops = (sum(getattr(row, key) for row in record.network) for key in ("parameters", "mflops"))
-    rows.append(("total", "", f"{parameters:,}", f"{mflops:,.2f}"))
+    frozen = frozen_cells(record.network, sum(row.frozen for row in record.network))
+    rows.append(("total", "", f"{parameters:,}", *frozen, f"{mflops:,.2f}"))
     picture = svg(plots.network(record.network, record.sides))
     began = [Note(f"Training began with the weights of {record.weights}.")] if record.weights else []
     return Section("Network", [
@@ -163,7 +164,7 @@ def _network(record: Record) -> Section:
              "output, height × width × channels, and its parameters."),
         Charts([picture], wide=True),
         Note("MFLOP: millions of multiplications and additions for one image, forward."),
-        *halves(Table(("layer", "output", "parameters", "MFLOP"), rows)),
+        *halves(Table(("layer", "output", "parameters", *frozen_cells(record.network, "frozen"), "MFLOP"), rows)),
     ])  # fmt: skip
 
 

@@ -23,11 +23,19 @@ def short_paths(line: str) -> str:
 
 
 def network_table(table: Sequence) -> str:
-    """Returns the layers, their output shapes, parameters and MFLOP per image, as text."""
+    """Returns the layers, their output shapes, parameters, those of them that are frozen, and MFLOP per image, as text."""
     rows = [(r.name, " x ".join(map(str, r.shape)), f"{r.parameters:,}" if r.parameters else "",
-             f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
-    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", f"{sum(r.mflops for r in table):.3f}"))
-    return aligned(("layer", "output", "parameters", "MFLOP/image"), rows, left=2)
+             *frozen_cells(table, r.frozen), f"{r.mflops:.3f}" if r.mflops else "") for r in table]  # fmt: skip
+    rows.append(("total", "", f"{sum(r.parameters for r in table):,}", *frozen_cells(table, sum(r.frozen for r in table)),
+                 f"{sum(r.mflops for r in table):.3f}"))  # fmt: skip
+    return aligned(("layer", "output", "parameters", *frozen_cells(table, "frozen"), "MFLOP/image"), rows, left=2)
+
+
+def frozen_cells(table: Sequence, value: int | str) -> tuple[str, ...]:
+    """Returns the cell of a column of frozen parameters; none where the whole network is trained."""
+    if not any(row.frozen for row in table):
+        return ()
+    return (value if isinstance(value, str) else f"{value:,}" if value else "",)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

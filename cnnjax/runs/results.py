@@ -39,6 +39,7 @@ class Layer:
         shape: of its output for one image.
         parameters: numbers in it.
         mflops: millions of multiplications and additions for one image, forward.
+        frozen: parameters that training leaves as they are, at first or always; 0 in files of older versions.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Layer:
     parameters: int
     mflops: float
     kind: str = ""
+    frozen: int = 0
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
@@ -219,6 +221,7 @@ class Summary(Record):
         seconds: of work, over all starts.
         images_per_second: of training.
         parameters: numbers in the network.
+        trained_parameters: of these, all that are trained, at last if not from the start; 0 in files of older versions.
         classes: names in the order of the probabilities.
         devices: one line.
         kernels: instruction set of the CPU's kernels, or "xla"; "" in files of older versions.
@@ -243,6 +246,7 @@ class Summary(Record):
     images_per_second: float
     parameters: int
     classes: tuple[str, ...]
+    trained_parameters: int = 0
     devices: str = ""
     kernels: str = ""
     precision: str = ""
@@ -265,7 +269,9 @@ class Summary(Record):
         if self.weights:
             tree["weights"] = {**dataclasses.asdict(self.weights), "new": list(self.weights.new)}
         added = {
-            name for name in ("kernels", "precision", "notes", "leaks", "weights", "intervals") if not tree[name]
+            name
+            for name in ("trained_parameters", "kernels", "precision", "notes", "leaks", "weights", "intervals")
+            if not tree[name]
         }  # since the first files were written
         return {
             name: list(value) if name in ("classes", "notes", "leaks") else value

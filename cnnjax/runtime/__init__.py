@@ -29,12 +29,11 @@ from cnnjax.runtime.processes import (
     readable_loss,
     told_by_main,
     wait_for_all,
-)  # fmt: skip
+)
 from cnnjax.runtime.speed import set_up
 
 __all__ = [
-    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes",
-    "disconnect", "divide_cpu", "end", "from_main", "host_bytes", "is_distributed", "is_loss", "is_main",
-    "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed", "platform_of", "readable_loss",
-    "readable_shortage", "replicated", "set_up", "steps_at_once", "told_by_main", "wait_for_all",
+    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes", "disconnect", "divide_cpu",
+    "end", "from_main", "host_bytes", "is_distributed", "is_loss", "is_main", "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed",
+    "platform_of", "readable_loss", "readable_shortage", "replicated", "set_up", "steps_at_once", "told_by_main", "wait_for_all",
 ]  # fmt: skip

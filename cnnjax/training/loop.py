@@ -79,7 +79,9 @@ class Loop:
         self._observer.began()
         while True:
             self.evaluate()
-            if self.stopping.is_spent(self._patience):
+            if self.done and self.done == self._plan.steps.until:
+                self._unfreeze()
+            if self.done >= self._plan.steps.until and self.stopping.is_spent(self._patience):
                 return True
             if self.done >= self._end:
                 return False
@@ -136,7 +138,8 @@ class Loop:
         """Dispatches `count` updates."""
         with self.stopwatch.clock(self._kind()):
             request = self._requests.send()
-            self._state, values = self._plan.steps.train(self._state, batch, self._feed.resident)
+            program = self._plan.steps.at(self.done)
+            self._state, values = program(self._state, batch, self._feed.resident)
             self.done += count
             return Dispatched(count, self.done, values, request)
 
@@ -196,6 +199,12 @@ class Loop:
         self._observer.epoch_evaluated(
             row | extra, measured, best=best_text(self._train.monitor) if self.stopping.best_step == self.done else ""
         )
+
+    def _unfreeze(self) -> None:
+        """Goes on with another program, which trains the frozen parameters too, and with all of the patience."""
+        self.stopping.wait = 0
+        self._is_compiled = False
+        self._progress.message(f"  all layers are trained from here (train.unfreeze_epoch={self._train.unfreeze_epoch})")
 
     def _drop_rate(self) -> None:
         """Lowers the learning rate where `train.monitor` is on a plateau."""

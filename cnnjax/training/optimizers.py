@@ -1,7 +1,9 @@
 """Optimizers and learning rate schedules, by the `optimizer` section of a config."""
 
 import dataclasses
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -62,9 +64,12 @@ def make_schedule(section, steps_per_epoch: int, epochs: int) -> optax.Schedule:
 class Optimizer:
     """An optimizer of optax, and its update in one pass over the memory of a CPU."""
 
+    frozen: ClassVar[frozenset] = frozenset()  # it trains all parameters that it is given; see `finetuning.PartlyFrozen`
+    until: ClassVar[int] = 0
     section: object  # the `optimizer` section
     rate: optax.Schedule
     transformation: optax.GradientTransformation
+    factors: Mapping[tuple, float]  # path of a parameter -> factor on its learning rate; of others it is 1
 
     def init(self, params: dict) -> optax.OptState:
         """Returns the optimizer's state before the first update."""
@@ -80,7 +85,9 @@ class Optimizer:
             ops: what updates large parameters, where it can; kernels for one device only.
         """
         updates, after = self.transformation.update(grads, opt_state, params)
-        new = jax.tree.map(lambda p, u: p + scale * u, params, updates)
+        of = {factor: scale * factor if factor != 1 else scale for factor in {1.0, *self.factors.values()}}
+        factors = jax.tree_util.tree_map_with_path(lambda path, p: self.factors.get(tuple(k.key for k in path), 1.0), params)
+        new = jax.tree.map(lambda p, u, factor: p + of[factor] * u, params, updates, factors)
         if not ops.has_adam or self.section.name == "sgd":
             return new, after
         place = next(i for i, part in enumerate(after) if isinstance(part, optax.ScaleByAdamState))
@@ -88,18 +95,22 @@ class Optimizer:
         count, clip = moments.count.astype(jnp.float32), jnp.float32(1)
         if section.clip_norm:
             clip = jnp.minimum(1, section.clip_norm / optax.tree.norm(grads))
-        factors = jnp.stack([self.rate(opt_state[-1].count) * scale, 1 / (1 - section.beta1**count), 1 / (1 - section.beta2**count),
-                             clip]).astype(jnp.float32)  # fmt: skip
+        rate, corrections = (
+            self.rate(opt_state[-1].count),
+            [1 / (1 - beta**count) for beta in (section.beta1, section.beta2)],
+        )
+        numbers = {factor: jnp.stack([rate * share, *corrections, clip]).astype(jnp.float32) for factor, share in of.items()}
 
-        def leaf(done, g, p, m, v):
+        def leaf(done, g, p, m, v, factor):
             decay = section.weight_decay if section.name == "adamw" and p.ndim > 1 else 0.0
-            updated = ops.adam_update(factors, g, p, m, v, beta1=section.beta1, beta2=section.beta2, epsilon=section.epsilon,
+            updated = ops.adam_update(numbers[factor], g, p, m, v, beta1=section.beta1, beta2=section.beta2, epsilon=section.epsilon,
                                       decay=decay)  # fmt: skip
             return done if updated is None else updated
 
         # XLA leaves out what optax has for the parameters that are replaced here.
         done = jax.tree.map(lambda *parts: parts, new, moments.mu, moments.nu)
-        done = jax.tree.map(lambda g, p, m, v, done: leaf(done, g, p, m, v), grads, params, before.mu, before.nu, done)
+        done = jax.tree.map(lambda g, p, m, v, factor, done: leaf(done, g, p, m, v, factor), grads, params, before.mu, before.nu,
+                            factors, done)  # fmt: skip
         new, mu, nu = jax.tree.transpose(jax.tree.structure(params), jax.tree.structure((0, 0, 0)), done)
         return new, (*after[:place], moments._replace(mu=mu, nu=nu), *after[place + 1 :])
 
@@ -109,8 +120,8 @@ def no_optimizer(section, rate: optax.Schedule) -> Optimizer:
     return Optimizer(section, rate, optax.identity())
 
 
-def make_optimizer(section, rate: optax.Schedule) -> Optimizer:
-    """Returns the optimizer of the `optimizer` section with a learning rate schedule."""
+def make_optimizer(section, rate: optax.Schedule, factors: Mapping[tuple, float] = types.MappingProxyType({})) -> Optimizer:
+    """Returns the optimizer of the `optimizer` section with a learning rate schedule, and factors on it as in `Optimizer`."""
     clip = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
     chain = optax.chain(*clip, *OPTIMIZERS[section.name](section), optax.scale_by_learning_rate(rate))
-    return Optimizer(section, rate, chain)
+    return Optimizer(section, rate, chain, factors)

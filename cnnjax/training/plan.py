@@ -13,7 +13,7 @@ import optax
 
 from cnnjax import inference, models, runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import optimizers, steps
+from cnnjax.training import finetuning, optimizers, steps
 
 FREE = 0.4  # of the free memory of a device, which its images may take
 
@@ -31,6 +31,7 @@ class Plan:
         steps_per_epoch: batches that show every training image; of a probe 1, for a penalty.
         resident: whether the training images are stored on the device.
         steps: compiled at their first call, or ahead.
+        tx: their optimizer.
     """
 
     classes: int
@@ -41,6 +42,12 @@ class Plan:
     steps_per_epoch: int
     resident: bool
     steps: steps.Steps
+    tx: optimizers.Optimizer | finetuning.PartlyFrozen
+
+    @property
+    def trained(self) -> int:
+        """Numbers in the parameters that are trained at last, if not from the start."""
+        return sum(x.size for x in jax.tree.leaves(finetuning.trained_of(self.network.shapes[0], self.tx)))
 
 
 def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
@@ -56,14 +63,14 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     probes = config.train.method == "probe"
     steps_per_epoch = 1 if probes else math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
-    tx = optimizers.no_optimizer(config.optimizer, rate) if probes else optimizers.make_optimizer(config.optimizer, rate)
+    tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
     placement = config.data.placement
     resident = not probes and (
         placement == "device"
         or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
     )
     compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
-    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled)
+    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled, tx)
 
 
 def lower_features(config, plan: Plan, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:
@@ -108,5 +115,5 @@ def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
         return made
     batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.shape, images if made.resident else 0,
                                        weighted=bool(config.train.class_weights))  # fmt: skip
-    made.steps.train.lower(made.steps.abstract, batch, resident).compile()
+    made.steps.at(0).lower(made.steps.abstract, batch, resident).compile()
     return made

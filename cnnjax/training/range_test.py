@@ -11,8 +11,8 @@ from cnnjax.data import Dataset
 from cnnjax.errors import Stopped
 from cnnjax.progress import Progress
 from cnnjax.training.feeds import HostFeed, batches_of
+from cnnjax.training.finetuning import tuned_optimizer
 from cnnjax.training.imbalance import class_weights
-from cnnjax.training.optimizers import make_optimizer
 from cnnjax.training.plan import Plan
 from cnnjax.training.start import first_state
 from cnnjax.training.steps import compile_steps
@@ -69,7 +69,7 @@ def range_test(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, progr
         Stopped: `stop` was true.
     """
     growth = math.log(HIGHEST / LOWEST) / (STEPS - 1)
-    tx = make_optimizer(config.optimizer, lambda step: LOWEST * jax.numpy.exp(growth * step))
+    tx = tuned_optimizer(config, plan.network, lambda step: LOWEST * jax.numpy.exp(growth * step), plan.steps_per_epoch)
     steps = compile_steps(plan.network, tx, mesh, config)
     feed = HostFeed(batches_of(config, data, plan.batch_size, weights=class_weights(config, data)), mesh)
     state, losses = first_state(config, data, plan, mesh, progress), []

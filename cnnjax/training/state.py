@@ -10,6 +10,7 @@ from flax import struct
 
 from cnnjax import runtime
 from cnnjax.models import Network
+from cnnjax.training.finetuning import PartlyFrozen
 from cnnjax.training.optimizers import Optimizer
 
 
@@ -42,7 +43,7 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
     return sum(parts)
 
 
-def initial(network: Network, tx: Optimizer, *, ema: bool = False) -> TrainState:
+def initial(network: Network, tx: Optimizer | PartlyFrozen, *, ema: bool = False) -> TrainState:
     """The state before the first step; jit it with shardings."""
     params, stats = network.make()
     average = jax.tree.map(jnp.copy, params) if ema else {}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from cnnjax.inference import compile_features, compile_logits
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
+from cnnjax.training.finetuning import PartlyFrozen, frozen_at, joined, split, still
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, find_loss, predicted
 from cnnjax.training.optimizers import Optimizer
 from cnnjax.training.state import TrainState, initial
@@ -92,8 +93,8 @@ def find_custom(text: str) -> Custom | None:
     return found
 
 
-def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer, recipe: Recipe, alone: bool = False
-               ) -> tuple[TrainState, dict]:  # fmt: skip
+def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer | PartlyFrozen, recipe: Recipe,
+               alone: bool = False, frozen: Collection[tuple] = ()) -> tuple[TrainState, dict]:  # fmt: skip
     """One update.
 
     Args:
@@ -103,6 +104,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
         network, tx: what is trained and how.
         recipe: the rest of how.
         alone: this is compiled for one device.
+        frozen: paths of parameters that stay as they are; below the first layer with others there is no backward pass.
 
     Returns:
         The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
@@ -118,8 +120,10 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     if weights is not None and not plain:
         weights = targets.weight * weights + (1 - targets.weight) * of_partners(weights)
 
-    def loss_fn(params, stats, images, targets, shown, weights, key):
-        model = nnx.merge(network.train_def, params, stats)
+    trained, held = split(state.params, frozen)
+
+    def loss_fn(trained, stats, images, targets, shown, weights, key):
+        model = nnx.merge(network.train_def, joined(trained, held), stats)
         logits = model(images, nnx.Rngs(dropout=key))
         if plain and recipe.loss is cross_entropy:
             each = cross_entropy_of_labels(logits, shown)
@@ -141,19 +145,20 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
             part = jax.tree.map(lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], part)
         key = jax.random.fold_in(dropout_key, i) if parts > 1 else dropout_key
         (part_loss, (part_correct, found)), part_grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, stats, *part, key)  # fmt: skip
+            trained, stats, *part, key)  # fmt: skip
         stats = network.settled(stats, found, state.step * parts + i) if recipe.settle else found
         loss, correct = loss + part_loss / parts, correct + part_correct
         grads = part_grads if grads is None else jax.tree.map(jnp.add, grads, part_grads)
     if parts > 1:
         grads = jax.tree.map(lambda g: g / parts, grads)
-    params, opt_state = tx.update(grads, state.opt_state, state.params, state.scale, ops=network.ops if alone else PLAIN)
-    ema = state.ema
+    new, opt_state = tx.update(grads, state.opt_state, trained, state.scale, ops=network.ops if alone else PLAIN)
+    params, ema = joined(new, held), state.ema
     if recipe.ema_decay:
         # Short memory at first, so that the initial weights do not linger.
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
-        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        average, same = split(state.ema, frozen)
+        ema = joined(jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), average, new), same)
     count = jnp.float32(batch["label"].shape[0])
     sums = {
         "loss": state.sums["loss"] + loss * count,
@@ -172,7 +177,13 @@ class Steps:
     first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
-    features: Callable[[dict, jax.Array], jax.Array]  # what the last layer is given
+    features: Callable[[dict, jax.Array], jax.Array]  # up to the last layer
+    early: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # as `train`, for the first `until` updates
+    until: int  # updates that leave parameters as they are which those after train, too
+
+    def at(self, step: int) -> Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]:
+        """Returns the program for the updates after `step` updates: it leaves frozen parameters as they are, or trains all."""
+        return self.early if step < self.until else self.train
 
 
 def compile_augmentation(config, ops: Ops) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
@@ -216,7 +227,7 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
     return lax.fori_loop(0, batch["count"], body, (state, empty))
 
 
-def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
+def compile_steps(network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
     """The steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
     platform = runtime.platform_of(mesh)
@@ -224,13 +235,20 @@ def compile_steps(network: Network, tx: Optimizer, mesh: jax.sharding.Mesh, conf
     def make():
         return initial(network, tx, ema=bool(chosen.ema_decay))
 
-    def train(state, batch, resident=None):
-        step = functools.partial(train_step, network=network, tx=tx, recipe=chosen, alone=mesh.size == 1)
+    def train(frozen, state, batch, resident=None):
+        trained = still(network, frozen, statistics=config.train.frozen_statistics)
+        step = functools.partial(train_step, network=trained, tx=tx, recipe=chosen, alone=mesh.size == 1, frozen=frozen)
         return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
+
+    def compiled(frozen):
+        return jax.jit(functools.partial(train, frozen), donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
+                       compiler_options=runtime.compiler_options(platform))  # fmt: skip
 
     abstract = with_shardings(jax.eval_shape(make), mesh)
     places = shardings(abstract, mesh)
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
-    compiled = jax.jit(train, donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
-                       compiler_options=runtime.compiler_options(platform))  # fmt: skip
-    return Steps(abstract, first, compiled, compile_logits(network, mesh), compile_features(network, mesh))
+    last = compiled(frozen_at(tx, tx.until))
+    features = compile_features(network, mesh)
+    return Steps(
+        abstract, first, last, compile_logits(network, mesh), features, compiled(tx.frozen) if tx.until else last, tx.until
+    )

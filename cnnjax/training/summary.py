@@ -34,6 +34,7 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, data: Dat
         seconds=round(stopwatch.now(), 1),
         images_per_second=round(stopwatch.images_per_second(), 1),
         parameters=parameters,
+        trained_parameters=plan.trained,
         classes=data.classes,
         devices=runtime.describe(mesh),
         kernels=plan.network.ops.name,

@@ -79,10 +79,11 @@ def _check(path: Path) -> None:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe would be waited for
     except OSError as error:
         raise ConfigError(f"model.weights={path}: {error.strerror}; name a .safetensors file") from None
+    facts = os.fstat(handle)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(handle)
+        raise ConfigError(f"model.weights={path}: not a regular file; name a .safetensors file")
     with open(handle, "rb") as file:
-        facts = os.fstat(handle)
-        if not stat.S_ISREG(facts.st_mode):
-            raise ConfigError(f"model.weights={path}: not a regular file; name a .safetensors file")
         if facts.st_size > MOST:
             raise ConfigError(
                 f"model.weights={path}: {facts.st_size:,} bytes, more than {MOST:,}; name the weights of one network"

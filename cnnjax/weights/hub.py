@@ -6,6 +6,7 @@ from cnnjax.config import Origin
 from cnnjax.errors import ConfigError
 
 INSTALL = "pip install 'cnnjax[hub]'"
+REACH_SECONDS = 10.0  # for a first answer
 
 
 def download(origin: Origin, name: str) -> Path:
@@ -19,9 +20,11 @@ def download(origin: Origin, name: str) -> Path:
         FileNotFoundError: the repository has no such file.
         ConfigError: huggingface_hub is not installed, the hub cannot be reached, or it refuses.
     """
-    library = _library(origin)
+    library, revision = _library(origin), origin.revision or None
     try:
-        return Path(library.hf_hub_download(origin.place, name, revision=origin.revision or None))
+        if cached(origin, name) is None:  # asks once; without a network a download asks six times, for half a minute
+            library.get_hf_file_metadata(library.hf_hub_url(origin.place, name, revision=revision), timeout=REACH_SECONDS)
+        return Path(library.hf_hub_download(origin.place, name, revision=revision))
     except library.errors.LocalEntryNotFoundError as error:  # one of EntryNotFoundError, which it does not mean
         raise ConfigError(_unreachable(origin, error)) from None
     except library.errors.EntryNotFoundError as error:

@@ -88,7 +88,7 @@ def _collection(tensors: Tensors, network: Network, shapes: dict[ArrayPath, tupl
 
 
 def _refitted(network: Network, path: ArrayPath, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-    found = type(network.model).refitted(path, array, shape)
+    found = network.model.refitted(path, array, shape)
     return None if found is None or found.shape != shape else np.asarray(found, np.float32)
 
 

@@ -64,8 +64,8 @@ def _said(card: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
         "size": height,
         "width": 0 if width == height else width,
         "resize": card["interpolation"] if card.get("interpolation") in RESIZES else usual.resize,
-        "mean": list(card.get("mean", usual.mean)),
-        "deviation": list(card.get("std", usual.deviation)),
+        "mean": [float(value) for value in card.get("mean", usual.mean)],
+        "deviation": [float(value) for value in card.get("std", usual.deviation)],
     }
     made = Preprocessing.from_dict(fields)
     size = KEYS["image.size"]

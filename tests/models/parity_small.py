@@ -1,9 +1,12 @@
 """Networks of torchvision and timm with fewer blocks than those that they have names for; arguments are called as here."""
 
+from collections import OrderedDict
+
 import timm
 import torch
 from torchvision.models import densenet
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.mobilenetv3 import MobileNetV3
 
 
 def convnext_timm(depths, widths, num_classes) -> torch.nn.Module:
@@ -25,3 +28,17 @@ def densenet_timm(depths, growth, num_classes) -> torch.nn.Module:
 
 def densenet_torchvision(depths, growth, num_classes) -> torch.nn.Module:
     return densenet.DenseNet(growth, depths, 2 * growth, num_classes=num_classes)
+
+
+def shortened(network: torch.nn.Module, depths) -> torch.nn.Module:
+    """An EfficientNet or a MobileNetV3 with the first blocks of each stage, as many as `depths` says, under the names they had."""
+    if isinstance(network, MobileNetV3):
+        starts = [1, 2, 4, 7, 11, 13]  # of the stages, which follow each other without a container
+        left = {0, 16} | {start + i for start, depth in zip(starts, depths, strict=True) for i in range(depth)}
+        network.features = torch.nn.Sequential(
+            OrderedDict(m for m in network.features.named_children() if int(m[0]) in left)
+        )
+        return network
+    for stage, depth in zip(getattr(network, "blocks", None) or network.features[1:], depths, strict=False):
+        del stage[depth:]
+    return network

@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, traverse_util
 from page_tools import text
 from training_tools import network_of, on_devices, settings
 
-from cnnjax import inference, models
+from cnnjax import inference, models, pages
 from cnnjax.errors import ConfigError
 from cnnjax.models import vit
 from cnnjax.runs import RunDirectory
 
 train = importlib.import_module("cnnjax.commands.train").train
-TINY = {"patch": 4, "width": 8, "heads": 2, "depth": 2}
+TINY = {"patch": 4, "width": 8, "heads": 2, "depth": 1}
 
 
 def transformer(monkeypatch, size=16, classes=3, made=vit.ViT, shape=TINY, **options):
@@ -38,7 +38,7 @@ def random_images(*shape):
     ("vit_tiny", 5_717_416, 2.507), ("vit_small", 22_050_664, 9.198), ("dinov2_small", 22_013_800, 12.248),
 ])  # fmt: skip
 def test_parameters_and_work_are_those_of_timm(monkeypatch, name, parameters, gigaflops):
-    """As PyTorch's FlopCounterMode counts them, of 224 pixels and 1,000 classes. All blocks are as the second one."""
+    """For 224 pixels and 1,000 classes, counted by PyTorch's FlopCounterMode. All blocks are as the second one."""
     made, found = models.MODELS[name], []
     for depth in (1, 2):
         monkeypatch.setitem(models.MODELS, name, functools.partial(made, depth=depth))
@@ -53,9 +53,10 @@ def test_layer_by_layer(monkeypatch):
     network = transformer(monkeypatch, image__width=24, model__dropout_dense=0.1)
     rows = models.table(network.model)
     assert [(row.name, row.shape, row.parameters) for row in rows] == [
-        ("patches", (4, 6, 8), 392), ("embed", (25, 8), 208), ("block1", (25, 8), 872), ("block2", (25, 8), 872),
+        ("patches", (4, 6, 8), 392), ("embed", (25, 8), 208), ("block1", (25, 8), 872),
         ("norm", (25, 8), 16), ("token", (8,), 0), ("dropout", (8,), 0), ("outputs", (3,), 27),
     ]  # fmt: skip
+    pages.network_figure(rows, (16, 24), "drawn")
     params, stats = network.shapes
     assert sum(row.parameters for row in rows) == sum(p.size for p in jax.tree.leaves(params)) and stats == {}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
@@ -79,18 +80,14 @@ def test_a_size_that_patches_do_not_fill_is_refused_with_the_next_ones(name, sid
 
 
 def test_weights_begin_as_documented(monkeypatch):
-    shape = {"patch": 8, "width": 64, "heads": 2, "depth": 1, "scale": 1e-5}
-    params, _ = jax.jit(transformer(monkeypatch, 64, 100, vit.DINOv2, shape).make)()
-    block = params["block1"]
-    for array in (
-        params["patches"]["kernel"],
-        params["embed"]["pos_embed"],
-        block["qkv"]["kernel"],
-        params["outputs"]["kernel"],
-    ):
-        assert float(array.std()) == pytest.approx(0.02, rel=0.04) and 0.05 < abs(array).max() < 0.12
-    assert not any(module["bias"].any() for module in (params["patches"], params["outputs"], block["proj"], block["norm1"]))
-    assert (block["ls1"]["gamma"] == np.float32(1e-5)).all() and (block["norm2"]["scale"] == 1).all()
+    """Initial values are replaced by 7, because drawing those of a network takes seconds to compile."""
+    assert float(vit.DRAWN(jax.random.key(0), (100, 100)).std()) == pytest.approx(0.02, rel=0.03)
+    monkeypatch.setattr(vit, "DRAWN", lambda key, shape, dtype=jnp.float32: jnp.full(shape, 7, dtype))
+    monkeypatch.setitem(vit.OPTIONS, "kernel_init", vit.DRAWN)
+    params, _ = jax.jit(transformer(monkeypatch, made=vit.DINOv2, shape={**TINY, "scale": 1e-5}).make)()
+    expected = {"kernel": 7, "cls_token": 7, "pos_embed": 7, "bias": 0, "scale": 1, "gamma": np.float32(1e-5)}
+    for path, leaf in traverse_util.flatten_dict(params).items():
+        assert (leaf == expected[path[-1]]).all(), path
 
 
 def test_names_of_the_hub_of_dinov2_are_those_of_its_arrays():
@@ -116,7 +113,7 @@ RESAMPLED = {
 @pytest.mark.parametrize("grid", RESAMPLED)
 def test_position_embeddings_of_another_size_are_those_of_timm(monkeypatch, grid):
     size, width = (4 * side for side in grid)
-    shape = {**TINY, "width": 1, "heads": 1, "depth": 1}
+    shape = {**TINY, "width": 1, "heads": 1}
     model = transformer(monkeypatch, size, shape=shape, image__width=width).model
     published = ((np.arange(17) * 7 + 3) % 11 / 10).astype(np.float32).reshape(1, 17, 1)
     found = model.refitted(("embed", "pos_embed"), published, (1, 1 + grid[0] * grid[1], 1))
@@ -190,9 +187,10 @@ def test_the_two_parts_of_an_explanation_are_the_whole(monkeypatch):
 # Training
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_report_that_shows_where_the_network_looks(make, tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "vit_tiny", functools.partial(vit.ViT, **TINY))
-    config = make(model__name="vit_tiny", model__dropout_dense=0.1, train__epochs=2, augment__flip_horizontal=True)
+    config = make(model__name="vit_tiny", model__dropout_dense=0.1, train__epochs=1, augment__flip_horizontal=True)
     summary = train(config, tmp_path / "run")
     run = RunDirectory(tmp_path / "run")
     words = text(run.report)
