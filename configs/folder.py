@@ -6,6 +6,11 @@ Where several images show one patient, animal or place, keep these together, or 
 
     python launch.py --config=configs/folder.py --config.data.path=DIR --config.data.group='^[^_]+'
 
+A linear probe begins with published weights and fits the last layer alone. It needs no second look at an image, and few images:
+
+    python launch.py --config=configs/folder.py:probe --config.data.path=DIR
+    python launch.py --config=configs/folder.py:probe --config.data.path=DIR --config.model.weights=FILE.safetensors
+
 Folders such as train/, valid/ and Testing/ around the class folders are used as they are. --config.split.method=stratified divides all
 images anew.
 
@@ -13,14 +18,20 @@ Measured on two cores of an AMD EPYC (Zen 5), float32, 155 images/s, on 2,560 ph
     10:41, 50 epochs; validation accuracy 0.776, test 0.833
 """
 
-from cnnjax.config import default, unknown_variant
+from cnnjax.config import AUTO, default, unknown_variant
 
 
 def get_config(arg=""):
-    """No variants."""
-    if arg:
-        raise unknown_variant("folder", arg, ())
+    """`arg`: "" or probe."""
     config = default()
+    if arg == "probe":
+        config.model.name = "efficientnet_lite0"
+        config.model.weights = "hf:timm/tf_efficientnet_lite0.in1k"
+        config.image.size = AUTO
+        config.train.method = "probe"
+        return config
+    if arg:
+        raise unknown_variant("folder", arg, ("probe",))
     config.image.size = 96
     config.image.resize = "pad"
     config.model.channels = (32, 64, 128, 128)

@@ -7,6 +7,7 @@ from pathlib import Path
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import pages, runs, runtime, training
+from cnnjax.errors import ConfigError
 from cnnjax.progress import Progress
 
 

@@ -117,7 +117,7 @@ class Optimizer:
 
 def no_optimizer(section, rate: optax.Schedule) -> Optimizer:
     """Returns the optimizer of a network whose weights no gradient changes: without a state."""
-    return Optimizer(section, rate, optax.identity())
+    return Optimizer(section, rate, optax.identity(), {})
 
 
 def make_optimizer(section, rate: optax.Schedule, factors: Mapping[tuple, float] = types.MappingProxyType({})) -> Optimizer:
