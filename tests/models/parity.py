@@ -48,8 +48,7 @@ def arrays(side: str) -> str:
     """The digest of the names in a collection of all arrays of the whole network, with their numbers of elements."""
     name, collection = side.split("/")
     expected = models.find_network(settings(model__name=name).model)
-    size = {"dinov2_small": 518}.get(name, getattr(expected, "func", expected).expects.size)  # of its position embeddings
-    network = network_of(settings(model__name=name, image__size=size), 1000)
+    network = network_of(settings(model__name=name, image__size=getattr(expected, "func", expected).expects.size), 1000)
     sizes = {
         path: math.prod(leaf.shape) for tree in network.shapes for path, leaf in traverse_util.flatten_dict(tree).items()
     }
