@@ -38,7 +38,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
         network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
-        table = models.table(network.model, training.frozen_paths(training.freeze_of(config.train), network))
+        table = models.table(network.model, training.frozen_paths(config.train.freeze, network))
         if progress and (large := models.oversized(table, config.image.size)):
             progress.warn(large)
         picture = run.network_picture
@@ -73,13 +73,12 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     """Lists the memory that a device needs for training, as far as it is known without compiling."""
     tx = training.tuned_optimizer(config, network, lambda step: 0.0, 1)
     params, stats = network.shapes
-    parts = {"weights": (params, stats)}
-    if config.train.method == "gradient":
-        parts |= {
-            "optimizer": jax.eval_shape(tx.init, params),
-            "averaged weights": params if config.train.ema_decay else {},
-            "gradients": training.trained_of(params, tx),
-        }
+    parts = {
+        "weights": (params, stats),
+        "optimizer": jax.eval_shape(tx.init, params),
+        "averaged weights": params if config.train.ema_decay else {},
+        "gradients": training.trained_of(params, tx) if config.train.method == "gradient" else {},
+    }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * math.prod(config.image.shape) * 3
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
