@@ -38,7 +38,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
         network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
-        table = models.table(network.model, training.frozen_paths(training.freeze_of(config.train), network))
+        table = models.table(network.model, training.frozen_paths(config.train.freeze, network))
         if progress and (large := models.oversized(table, config.image.size)):
             progress.warn(large)
         picture = run.network_picture

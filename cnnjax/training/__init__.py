@@ -3,7 +3,7 @@
 from cnnjax.training.batch_size import check_fits, with_batch_size
 from cnnjax.training.early_stopping import MONITORS, check_monitor, epochs_of
 from cnnjax.training.feeds import DeviceFeed, HostFeed, TrainBatches, batches_of
-from cnnjax.training.finetuning import freeze_of, frozen_paths, trained_of, tuned_optimizer, tuning_lines
+from cnnjax.training.finetuning import frozen_paths, trained_of, tuned_optimizer, tuning_lines
 from cnnjax.training.imbalance import supposed_share
 from cnnjax.training.loop import Loop
 from cnnjax.training.losses import LOSSES
@@ -22,11 +22,10 @@ from cnnjax.training.steps import Steps, compile_augmentation, compile_steps
 from cnnjax.training.summary import summarize
 from cnnjax.training.validation import Validation
 
-__all__ = [
-    "LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed",
-    "Observer", "Plan", "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState",
-    "Validation", "batches_of", "bytes_per_device", "check_fits", "check_monitor", "check_probe", "choose_batch_size",
-    "compile_augmentation", "compile_steps", "epochs_of", "find_start", "freeze_of", "frozen_paths", "make_optimizer", "make_plan",
-    "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of", "tuned_optimizer",
-    "tuning_lines", "with_batch_size", "with_weights",
-]  # fmt: skip
+# fmt: off
+__all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed", "Observer", "Plan",
+           "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device",
+           "check_fits", "check_monitor", "check_probe", "choose_batch_size", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
+           "frozen_paths", "make_optimizer", "make_plan", "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of",
+           "tuned_optimizer", "tuning_lines", "with_batch_size", "with_weights"]
+# fmt: on

@@ -35,11 +35,6 @@ def joined(tree: dict, more: dict) -> dict:
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(tree) | traverse_util.flatten_dict(more))
 
 
-def freeze_of(train) -> str:
-    """Returns the value of `train.freeze` that a `train` section comes to: a probe trains the last layer alone."""
-    return BACKBONE if train.method == "probe" else train.freeze
-
-
 def frozen_paths(text: str, network: Network) -> frozenset[Path]:
     """Returns the paths of the parameters that `train.freeze` names.
 
@@ -55,7 +50,7 @@ def frozen_paths(text: str, network: Network) -> frozenset[Path]:
         return frozenset()
     paths = [*traverse_util.flatten_dict(network.shapes[0])]
     if text == BACKBONE:
-        last = network.model.layers[-1].module
+        last = [layer.module for layer in network.model.layers if layer.module][-1]
         found = frozenset(path for path in paths if path[0] != last)
     else:
         pattern = re.compile(text)
@@ -150,7 +145,7 @@ def tuned_optimizer(config, network: Network, rate: optax.Schedule, steps_per_ep
     section, train = config.optimizer, config.train
     if train.method == "probe":
         return no_optimizer(section, rate)
-    factors, frozen = layer_factors(section.layer_decay, network), frozen_paths(freeze_of(train), network)
+    factors, frozen = layer_factors(section.layer_decay, network), frozen_paths(train.freeze, network)
     if not frozen:
         return make_optimizer(section, rate, factors)
     until = max(train.unfreeze_epoch - 1, 0) * steps_per_epoch
@@ -194,8 +189,8 @@ def tuning_lines(config, network: Network, tx: Optimizer | PartlyFrozen) -> list
         sizes = {path: math.prod(x.shape) for path, x in traverse_util.flatten_dict(network.shapes[0]).items()}
         up_to = f" up to epoch {train.unfreeze_epoch - 1}" if tx.until else ""
         lines.append(f"{sum(sizes[path] for path in tx.frozen):,} of {sum(sizes.values()):,} parameters are frozen{up_to} "
-                     f"({f'train.freeze={train.freeze}' if train.freeze else f'train.method={train.method}'})")  # fmt: skip
-        if train.freeze and not config.model.weights:
+                     f"(train.freeze={train.freeze})")  # fmt: skip
+        if not config.model.weights:
             lines.append(
                 "what is frozen is drawn at random; --config.model.weights names published weights, or those of a run"
             )
