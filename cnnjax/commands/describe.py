@@ -73,13 +73,12 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     """Lists the memory that a device needs for training, as far as it is known without compiling."""
     tx = training.tuned_optimizer(config, network, lambda step: 0.0, 1)
     params, stats = network.shapes
-    parts = {"weights": (params, stats)}
-    if config.train.method == "gradient":
-        parts |= {
-            "optimizer": jax.eval_shape(tx.init, params),
-            "averaged weights": params if config.train.ema_decay else {},
-            "gradients": training.trained_of(params, tx),
-        }
+    parts = {
+        "weights": (params, stats),
+        "optimizer": jax.eval_shape(tx.init, params),
+        "averaged weights": params if config.train.ema_decay else {},
+        "gradients": training.trained_of(params, tx) if config.train.method == "gradient" else {},
+    }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * math.prod(config.image.shape) * 3
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]

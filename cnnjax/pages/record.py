@@ -124,7 +124,7 @@ class Record:
 
     @property
     def turn(self) -> str:
-        """What a row of the history is of: an epoch, or of a probe a penalty."""
+        """The word for a row of the history: epoch, or of a probe penalty."""
         return "penalty" if self.config.get("train.method") == "probe" else "epoch"
 
     @property

@@ -22,11 +22,10 @@ from cnnjax.training.steps import Steps, compile_augmentation, compile_steps
 from cnnjax.training.summary import summarize
 from cnnjax.training.validation import Validation
 
-__all__ = [
-    "LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed",
-    "Observer", "Plan", "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState",
-    "Validation", "batches_of", "bytes_per_device", "check_fits", "check_monitor", "check_probe", "choose_batch_size",
-    "compile_augmentation", "compile_steps", "epochs_of", "find_start", "frozen_paths", "make_optimizer", "make_plan",
-    "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of", "tuned_optimizer",
-    "tuning_lines", "with_batch_size", "with_weights",
-]  # fmt: skip
+# fmt: off
+__all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed", "Observer", "Plan",
+           "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device",
+           "check_fits", "check_monitor", "check_probe", "choose_batch_size", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
+           "frozen_paths", "make_optimizer", "make_plan", "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of",
+           "tuned_optimizer", "tuning_lines", "with_batch_size", "with_weights"]
+# fmt: on

@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from cnnjax import runtime
-from cnnjax.augmentation import augment
+from cnnjax.augmentation import Custom, augment
 from cnnjax.config import split_own
 from cnnjax.data import Dataset, FeatureFiles
 from cnnjax.errors import Stopped, TrainingError
@@ -26,7 +26,7 @@ FORMAT = 1  # part of the key: raise it when the same weights give other feature
 
 
 class Features:
-    """What the last layer of a frozen network is given.
+    """The inputs of the last layer of a frozen network.
 
     Args:
         config: of the run.
@@ -86,7 +86,7 @@ class Features:
         return self._files[view].read(rows, self.width)
 
     def _missing(self, files: FeatureFiles, rows: np.ndarray) -> np.ndarray:
-        """Which of `rows` the main process has no features of: bool [rows]."""
+        """Returns whether the main process has no features of each of `rows`: bool [rows]."""
         have = np.zeros(len(rows), bool)
         if runtime.is_main():
             have = np.concatenate([np.isfinite(files.read(part, self.width)).all(1) for part in files.tasks(rows)])
@@ -120,17 +120,20 @@ class Views:
     """
 
     def __init__(self, config, images: np.ndarray, view: int):
-        self._images, self.shape, self.dtype = images, images.shape, images.dtype
-        self._view = jax.jit(functools.partial(_views, view=view, seed=config.seed, section=config.augment,
-                                               custom=find_custom(config.augment.custom)))  # fmt: skip
+        self._config, self._images, self._view = config, images, view
+        self.shape, self.dtype = images.shape, images.dtype
+        self._custom = find_custom(config.augment.custom)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         count = 1 << (len(rows) - 1).bit_length()  # few programs, whatever the number of rows
-        padded = np.resize(rows, count)
-        return np.asarray(self._view(padded.astype(np.int32), self._images[padded]))[: len(rows)]
+        rows, used = np.resize(rows, count), len(rows)
+        drawn = _views(self._view, rows.astype(np.int32), self._images[rows], seed=self._config.seed, section=self._config.augment,
+                       custom=self._custom)  # fmt: skip
+        return np.asarray(drawn)[:used]
 
 
-def _views(rows: jax.Array, images: jax.Array, *, view: int, seed: int, section, custom) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("seed", "section", "custom"))
+def _views(view: jax.Array, rows: jax.Array, images: jax.Array, *, seed: int, section, custom: Custom | None) -> jax.Array:
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), Stream.VIEWS), view)
 
     def one(row: jax.Array, image: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from flax import traverse_util
 from cnnjax.errors import ConfigError
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Layered, Network
-from cnnjax.training.optimizers import Optimizer, make_optimizer
+from cnnjax.training.optimizers import Optimizer, make_optimizer, no_optimizer
 
 Path = tuple[str | int, ...]
 BACKBONE = "backbone"  # everything but the last layer
@@ -143,6 +143,8 @@ def tuned_optimizer(config, network: Network, rate: optax.Schedule, steps_per_ep
         ConfigError: `train.freeze` names no parameter of the network, or all.
     """
     section, train = config.optimizer, config.train
+    if train.method == "probe":
+        return no_optimizer(section, rate)
     factors, frozen = layer_factors(section.layer_decay, network), frozen_paths(train.freeze, network)
     if not frozen:
         return make_optimizer(section, rate, factors)

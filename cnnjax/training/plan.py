@@ -63,11 +63,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     probes = config.train.method == "probe"
     steps_per_epoch = 1 if probes else math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
-    tx = (
-        optimizers.no_optimizer(config.optimizer, rate)
-        if probes
-        else finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
-    )
+    tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
     placement = config.data.placement
     resident = not probes and (
         placement == "device"

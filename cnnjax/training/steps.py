@@ -177,9 +177,9 @@ class Steps:
     first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
+    features: Callable[[dict, jax.Array], jax.Array]  # up to the last layer
     early: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # as `train`, for the first `until` updates
     until: int  # updates that leave parameters as they are which those after train, too
-    features: Callable[[dict, jax.Array], jax.Array]  # what the last layer is given
 
     def at(self, step: int) -> Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]:
         """Returns the program for the updates after `step` updates: it leaves frozen parameters as they are, or trains all."""
@@ -248,5 +248,7 @@ def compile_steps(network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.shar
     places = shardings(abstract, mesh)
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
     last = compiled(frozen_at(tx, tx.until))
-    early = compiled(tx.frozen) if tx.until else last
-    return Steps(abstract, first, last, compile_logits(network, mesh), early, tx.until, compile_features(network, mesh))
+    features = compile_features(network, mesh)
+    return Steps(
+        abstract, first, last, compile_logits(network, mesh), features, compiled(tx.frozen) if tx.until else last, tx.until
+    )

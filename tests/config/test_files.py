@@ -17,6 +17,7 @@ EVERY_CONFIG = (
     ("flowers.py:demo", {}),
     ("flowers.py:tutorial", {}),
     ("folder.py", {"data.path": "some/folder"}),
+    ("folder.py:probe", {"data.path": "some/folder"}),
     ("digits.py", {}),
     ("tfds.py:cifar10", {}),
     ("tfds.py:cifar10:3.0.2", {}),

@@ -20,8 +20,3 @@ def cases(*modes):
 @pytest.mark.parametrize(("side", "mode"), cases(*LIMITS))
 def test_logits_are_those_of_pytorch(side, mode):
     assert parity.difference(side, mode) < LIMITS[mode]
-
-
-@pytest.mark.parametrize(("side", "what"), cases("arrays"))
-def test_the_arrays_of_a_whole_network_are_those_of_pytorch(side, what):
-    assert parity.arrays(side) == parity.ROWS[side][what]

@@ -2,7 +2,9 @@
 
 import csv
 import json
-from pathlib import Path
+import re
+import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -54,7 +56,7 @@ def run(cell_folder, cache, tmp_path_factory):
 
 
 def of_network(workdir, images, part):
-    """What a restored network, up to a part, makes of images."""
+    """The outputs of a part of a restored network."""
     restored = inference.restore(workdir)
     compiled = getattr(inference, part)(restored.engine.network, restored.engine.mesh)
     return np.asarray(compiled(restored.engine.model, images))
@@ -80,7 +82,8 @@ def test_a_run_has_a_row_for_each_penalty_and_the_files_of_every_run(run):
     assert made.summary.best_step == min(rows, key=lambda row: row["val_loss"])["step"]
     assert made.summary.stopped == "finished" and made.summary.images_per_second > 0
     report = (workdir / "report.html").read_text()
-    assert "Penalty" in report and "poch" not in report.replace("--config.train.epochs", "")
+    assert "best penalty, by validation loss" in report and "All penalties as a table" in report
+    assert "epoch" not in re.sub(r"(?s)<details.*?</details>", "", report)
     assert len(heard.of("features of 96 images in")) == 1
     assert (workdir / "curves.png").stat().st_size > 1000
     log = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
@@ -94,19 +97,6 @@ def test_evaluation_and_prediction_give_the_numbers_of_the_regression(run, cell_
         row = next(csv.DictReader(file))
     prediction = cnnjax.load(workdir).predict([cell_folder / row["id"]])[0]
     assert prediction.probabilities["Parasitized"] == pytest.approx(float(row["p_Parasitized"]), rel=1e-4)
-
-
-def test_another_run_and_another_split_take_the_features_of_the_first(run, tmp_path, without_pictures):
-    config, _, made, _ = run
-    heard = Heard()
-    again = train(config, tmp_path / "again", progress=heard)
-    assert heard.of("features of 96 images are in the cache")
-    assert again.summary.test == made.summary.test
-    heard = Heard()
-    other = settings(Path(config.data.path), Path(config.data.cache_dir), split__seed=3)
-    train(other, tmp_path / "other", progress=heard)
-    assert heard.of("features of 96 images are in the cache")
-    assert (tmp_path / "other/splits.csv").read_text() != (tmp_path / "again/splits.csv").read_text()
 
 
 def test_a_run_that_is_stopped_keeps_the_features_that_are_done(run, cell_folder, isolated_cache, tmp_path, monkeypatch,
@@ -125,40 +115,77 @@ def test_a_run_that_is_stopped_keeps_the_features_that_are_done(run, cell_folder
     assert made.summary.test == run[2].summary.test and len(done) == 3
 
 
-def test_a_run_that_is_stopped_behind_its_checkpoint_keeps_its_layer(
-    cell_folder, cache, tmp_path, monkeypatch, without_pictures, run
-):
-    config = run[0]
-    with monkeypatch.context() as patched, pytest.raises(Stopped):
-        patched.setattr(inference, "evaluate_split", lambda *a, **k: (_ for _ in ()).throw(Stopped("now")))
-        train(config, tmp_path / "run")
+def test_a_run_that_is_stopped_behind_its_checkpoint_keeps_its_layer(run, tmp_path, monkeypatch, without_pictures):
+    config, workdir, made, _ = run
+    begun = runs.RunDirectory(shutil.copytree(workdir, tmp_path / "run"))
+    begun.summary.unlink()
+    begun.sealed.forget(begun.summary)
     monkeypatch.setattr(probe, "Regression", None)  # not called again
-    made = train(config, tmp_path / "run")
-    assert made.summary.test == run[2].summary.test and len(made.history) == made.summary.steps == run[2].summary.steps
-
-
-def test_features_that_were_cut_short_or_are_of_other_weights_are_computed_again(
-    cell_folder, isolated_cache, tmp_path, without_pictures
-):
-    config = settings(cell_folder, isolated_cache)
-    train(config, tmp_path / "a")
-    (file,) = isolated_cache.glob("features/*/0.npy")
-    file.write_bytes(file.read_bytes()[:1000])
     heard = Heard()
-    train(config, tmp_path / "b", progress=heard)
-    assert heard.of("features of 96 images in")
-    train(settings(cell_folder, isolated_cache, seed=1), tmp_path / "c")
-    assert len(list(isolated_cache.glob("features/*"))) == 2
+    again = train(config, begun.path, progress=heard)
+    assert heard.of("features of 96 images are in the cache") and heard.of("continuing from step")
+    assert again.summary.test == made.summary.test and again.history == made.history
+    assert again.summary.steps == made.summary.steps
+
+
+def test_another_split_takes_the_features_of_the_first_and_classes_have_their_weights(
+    run, cell_folder, cache, tmp_path, without_pictures
+):
+    heard, weights = Heard(), ("Parasitized=9", "Uninfected=1")
+    config = settings(cell_folder, cache, split__seed=3, train__class_weights=weights, probe__penalties=(3000.0, 1000.0))
+    made = train(config, tmp_path / "run", progress=heard)
+    assert heard.of("features of 96 images are in the cache")
+    assert (tmp_path / "run/splits.csv").read_text() != (run[1] / "splits.csv").read_text()
+    assert made.summary.val["sensitivity"] > 0.99 > made.summary.val["specificity"]
+    (line,) = heard.of("of probe.penalties is the best")
+    assert "the weakest" in line and "--config.probe.penalties=3000,1000,100" in line
+
+
+def test_files_keep_the_features_of_others_and_one_that_was_cut_short_counts_as_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_files, "ROWS", 4)
+    files, features = feature_files.FeatureFiles(tmp_path, "abc"), np.arange(30, dtype=np.float32).reshape(10, 3)
+    rows = np.array([1, 2, 5, 8])
+    assert [task.tolist() for task in files.tasks(rows)] == [[1, 2], [5], [8]]
+    for task in [*files.tasks(rows), np.array([3])]:
+        files.add(task, features[task])
+    found = files.read(np.array([8, 3, 0, 1]), 3)
+    np.testing.assert_array_equal(found[[0, 1, 3]], features[[8, 3, 1]])
+    assert np.isnan(found[2]).all()
+    (tmp_path / "features/abc/0.npy").write_bytes((tmp_path / "features/abc/0.npy").read_bytes()[:140])
+    assert np.isnan(files.read(np.array([1]), 3)).all() and np.isfinite(files.read(np.array([5]), 3)).all()
+    assert np.isnan(files.read(np.array([5]), 2)).all()
+    assert not list(tmp_path.glob("features/abc/building-*"))
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "features").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write features") as error:
+        feature_files.FeatureFiles(tmp_path, "abc").add(np.array([1]), np.ones((1, 3), np.float32))
+    one_line(error)
+
+
+def test_other_weights_another_preprocessing_and_another_network_have_other_features(cell_folder, cache):
+    def key(view=0, images="abc", weights=b"1", **more):
+        config = settings(cell_folder, cache, **more)
+        data = SimpleNamespace(key=images)
+        return features_lib._key(config, plan_of(config), data, weights.hex(), view)
+
+    same = {"split__seed": 4, "train__monitor": "val_accuracy", "data__batch_size": 4, "augment__rotation": 20.0}
+    assert key() == key(**same)
+    others = [key(weights=b"2"), key(images="abd"), key(model__pool_stride=1), key(train__precision="bfloat16"),
+              key(image__mean=(0.5, 0.5, 0.5)), key(1), key(2), key(1, seed=1), key(1, augment__rotation=20.0)]  # fmt: skip
+    assert len({key(), *others}) == 1 + len(others)
+    assert key(seed=1) == key()  # but the weights that the seed draws
 
 
 def test_a_view_of_an_image_depends_on_no_other_image(cell_folder, cache):
     config = settings(cell_folder, cache, probe__views=2, augment__brightness=0.5, augment__flip_horizontal=True)
-    images = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), np.uint8)
     views, other = features_lib.Views(config, images, 1), features_lib.Views(config, images, 2)
-    together = views[np.arange(9)]
-    assert together.dtype == np.uint8 and (together != images).mean() > 0.5
-    np.testing.assert_array_equal(views[np.array([7, 2])], together[[7, 2]])
-    assert (other[np.arange(9)] != together).mean() > 0.5
+    together = views[np.arange(4)]
+    assert together.dtype == np.uint8 and (together != images[:4]).mean() > 0.5
+    np.testing.assert_array_equal(views[np.array([7, 2, 5])][1], together[2])
+    assert (other[np.arange(4)] != together).mean() > 0.5
 
 
 def test_views_are_more_training_images_of_the_same_weight(cell_folder, cache, tmp_path, without_pictures, run):
@@ -169,19 +196,6 @@ def test_views_are_more_training_images_of_the_same_weight(cell_folder, cache, t
     assert heard.of(f"features of {2 * count} images in")[0].endswith("those of 96 more were in the cache")
     first, plain = made.history[0], run[2].history[0]
     assert first["loss"] == pytest.approx(plain["loss"], rel=0.05) and first["loss"] != plain["loss"]
-
-
-def test_weights_of_classes_are_those_of_the_losses(cell_folder, cache, tmp_path, without_pictures, run):
-    config = settings(cell_folder, cache, train__class_weights=("Parasitized=9", "Uninfected=1"))
-    made = train(config, tmp_path / "run")
-    assert made.summary.val["sensitivity"] > 0.99 > made.summary.val["specificity"]
-
-
-def test_the_strongest_or_weakest_penalty_is_said_to_be_the_last(cell_folder, cache, tmp_path, without_pictures):
-    heard = Heard()
-    train(settings(cell_folder, cache, probe__penalties=(3000.0, 1000.0)), tmp_path / "run", progress=heard)
-    (line,) = heard.of("of probe.penalties is the best")
-    assert "the weakest" in line and "--config.probe.penalties=3000,1000,100" in line
 
 
 def plan_of(config):
