@@ -5,7 +5,7 @@
 
 The other Python has torch, timm, safetensors and scikit-learn. Both sides have the same random weights, which the first writes and the second
 loads by `model.weights`, and the same random images; they must give the same features to 1e-4. PyTorch has channels-last images, and
-`inference_mode`. The sides work in turns, each a process of its own with `--threads` threads, while the other waits. Decoding is no part
+`inference_mode`. The sides work in turns, each a process of its own with `--threads` threads, while the other waits. Decoding is not a part
 of it. Prints medians over the rounds.
 """
 

@@ -6,10 +6,16 @@ Where several images show one patient, animal or place, keep these together, or 
 
     python launch.py --config=configs/folder.py --config.data.path=DIR --config.data.group='^[^_]+'
 
-A linear probe begins with published weights and fits the last layer alone. It needs no second look at an image, and few images:
+With a network that has seen ImageNet, which learns more from few images; its weights are downloaded from the Hugging Face Hub (pip install
+-e '.[hub]'), or are a file that is here. A linear probe fits the last layer alone, in seconds after one look at each image:
 
     python launch.py --config=configs/folder.py:probe --config.data.path=DIR
     python launch.py --config=configs/folder.py:probe --config.data.path=DIR --config.model.weights=FILE.safetensors
+
+Fine-tuning trains all of it, and takes longer:
+
+    python launch.py --config=configs/folder.py:pretrained --config.data.path=DIR
+    python launch.py --config=configs/folder.py:pretrained --config.data.path=DIR --config.model.weights=FILE.safetensors
 
 Folders such as train/, valid/ and Testing/ around the class folders are used as they are. --config.split.method=stratified divides all
 images anew.
@@ -22,16 +28,14 @@ from cnnjax.config import AUTO, default, unknown_variant
 
 
 def get_config(arg=""):
-    """`arg`: "" or probe."""
-    config = default()
+    """`arg`: "", probe or pretrained."""
     if arg == "probe":
-        config.model.name = "efficientnet_lite0"
-        config.model.weights = "hf:timm/tf_efficientnet_lite0.in1k"
-        config.image.size = AUTO
-        config.train.method = "probe"
-        return config
+        return _probe()
+    if arg == "pretrained":
+        return _pretrained()
     if arg:
-        raise unknown_variant("folder", arg, ("probe",))
+        raise unknown_variant("folder", arg, ("probe", "pretrained"))
+    config = default()
     config.image.size = 96
     config.image.resize = "pad"
     config.model.channels = (32, 64, 128, 128)
@@ -46,4 +50,38 @@ def get_config(arg=""):
     config.optimizer.schedule = "plateau"
     config.optimizer.plateau_patience = 3
     config.optimizer.decay_factor = 0.3
+    return config
+
+
+def _probe():
+    """The last layer of a small network that has learned from 1.28 million photos."""
+    config = default()
+    config.model.name = "efficientnet_lite0"
+    config.model.weights = "hf:timm/tf_efficientnet_lite0.in1k"
+    config.image.size = AUTO
+    config.image.resize = "auto"
+    config.train.method = "probe"
+    return config
+
+
+def _pretrained():
+    """The same network: first its last layer alone, then all of it, the first layers the slowest."""
+    config = _probe()
+    config.train.method = "gradient"
+    config.model.dropout_dense = 0.2
+    config.augment.flip_horizontal = True
+    config.augment.crop_area = 0.5
+    config.augment.brightness = 0.2
+    config.augment.contrast = 0.2
+    config.augment.saturation = 0.2
+    config.train.epochs = 10
+    config.train.label_smoothing = 0.1
+    config.train.freeze = "backbone"
+    config.train.unfreeze_epoch = 2
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.layer_decay = 0.9
+    config.optimizer.clip_norm = 1.0
     return config

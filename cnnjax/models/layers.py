@@ -139,7 +139,7 @@ class Layered(nnx.Module):
             shape: that it has here.
 
         Returns:
-            The array of that shape; None where no sensible one exists.
+            The array of that shape; None where it is to stay as it is, or no sensible one exists.
         """
         return None
 

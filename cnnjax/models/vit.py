@@ -220,12 +220,12 @@ class ViT(Layered):
 class DINOv2(ViT):
     """A vision transformer as DINOv2 has it (Oquab et al. 2023, arXiv:2304.07193): patches of 14 pixels, `LayerScale`.
 
-    Published weights have no last layer, and position embeddings for 518 pixels. Most of their training was at 224, at which the
-    paper judges them by a linear layer.
+    Published weights have no last layer. Their position embeddings are for 518 pixels, an image of which takes 93 GFLOP; most of
+    their training was at 224, at which the paper judges them by a linear layer and an image takes 12.
     """
 
     references: ClassVar[References] = {"timm": NAMES, "facebookresearch": NAMES}
-    expects: ClassVar[Expected] = Expected(resize="bicubic")
+    expects: ClassVar[Expected] = Expected(size=518, resize="bicubic")
 
 
 def _check(name: str, shape: tuple[int, int], patch: int) -> None:

@@ -140,7 +140,12 @@ def _network(record: Record) -> Iterator[str]:
     if record.weights:
         yield f"Training began with the weights of {record.weights}"
     if summary:
-        yield f"Network: {config['model.name']}, {summary.parameters:,} parameters; {summary.precision or 'float32'} on {summary.devices}"
+        part = (
+            f", {summary.trained_parameters:,} of them trained"
+            if 0 < summary.trained_parameters < summary.parameters
+            else ""
+        )
+        yield f"Network: {config['model.name']}, {summary.parameters:,} parameters{part}; {summary.precision or 'float32'} on {summary.devices}"
         epochs = f"{summary.epochs} epochs, seed {config['seed']}, {config['optimizer.name']}, learning rate {config['optimizer.learning_rate']:g}"
         if record.turn == "penalty":
             penalty = f", penalty {record.best_row['penalty']:g}" if record.best_row else ""

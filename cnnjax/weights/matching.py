@@ -54,7 +54,9 @@ def match(tensors: Tensors, network: Network, title: str, name: str) -> Matched:
         if there not in tensors.shapes:
             (new if path[0] == head else missing).append(path if path[0] == head else there)
         elif _shape_here(path, tensors.shapes[there]) == shapes[path]:
-            arrays[path] = from_reference(path, tensors.read(there))
+            array = from_reference(path, tensors.read(there))
+            fitted = _refitted(network, path, array, shapes[path])
+            arrays[path] = array if fitted is None else fitted
         elif path[0] == head:
             new.append(path)
         elif (array := _refitted(network, path, from_reference(path, tensors.read(there)), shapes[path])) is not None:

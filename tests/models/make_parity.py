@@ -3,6 +3,7 @@
 It needs torch, torchvision and timm, and not cnnjax. The tests need none of these: they read the file.
 """
 
+import functools
 import json
 import sys
 from pathlib import Path
@@ -78,11 +79,10 @@ def without_dropout(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def arrays(collection: str, name: str) -> str:
-    """The digest of the arrays of a whole network with 1000 classes."""
+    """The digest of the arrays of a whole network for 224 pixels and 1000 classes."""
+    made = getattr(torchvision.models, name) if collection == "torchvision" else functools.partial(timm.create_model, name)
     with torch.device("meta"):
-        network = (
-            getattr(torchvision.models, name)() if collection == "torchvision" else timm.create_model(name, num_classes=1000)
-        )
+        network = made(num_classes=1000, **({"img_size": 224} if "vit" in name else {}))
     return digest({k: v.numel() for k, v in network.state_dict().items() if v.is_floating_point()})
 
 

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 from pathlib import Path
 
 import jax
@@ -42,19 +41,6 @@ def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
             flat[path] = array if array.shape == shape else network.model.refitted(path, array, shape)
         trees.append(traverse_util.unflatten_dict(flat))
     return tuple(trees)
-
-
-def arrays(side: str) -> str:
-    """The digest of the names in a collection of all arrays of the whole network, with their numbers of elements."""
-    name, collection = side.split("/")
-    expected = models.find_network(settings(model__name=name).model)
-    size = {"dinov2_small": 518}.get(name, getattr(expected, "func", expected).expects.size)  # of its position embeddings
-    network = network_of(settings(model__name=name, image__size=size), 1000)
-    sizes = {
-        path: math.prod(leaf.shape) for tree in network.shapes for path, leaf in traverse_util.flatten_dict(tree).items()
-    }
-    names = models.reference_names(sizes, network.model.references[collection])
-    return parity_draws.digest({name: sizes[path] for path, name in names.items()})
 
 
 def difference(side: str, mode: str, **overrides) -> float:

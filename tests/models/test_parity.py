@@ -8,7 +8,7 @@ import pytest
 # Batch statistics of a few small images amplify rounding from layer to layer.
 LIMITS = {"eval": 1e-5, "train": 3e-4}
 # Sides and modes whose layers quicker ones have, too.
-SLOW = r"efficientnet_b0|mobilenetv3_large_100|tf_efficientnet|(efficientnet|mobilenet).* train|efficientnetv2_s.* arrays"
+SLOW = r"efficientnet_b0|mobilenetv3_large_100|tf_efficientnet|(efficientnet|mobilenet).* train"
 
 
 def cases(*modes):
@@ -20,8 +20,3 @@ def cases(*modes):
 @pytest.mark.parametrize(("side", "mode"), cases(*LIMITS))
 def test_logits_are_those_of_pytorch(side, mode):
     assert parity.difference(side, mode) < LIMITS[mode]
-
-
-@pytest.mark.parametrize(("side", "what"), cases("arrays"))
-def test_the_arrays_of_a_whole_network_are_those_of_pytorch(side, what):
-    assert parity.arrays(side) == parity.ROWS[side][what]

@@ -63,8 +63,7 @@ def test_resnet18_layer_by_layer():
 
 @pytest.mark.parametrize(
     ("name", "size", "stem"),
-    [("resnet18", 32, (32, 32, 4)), ("resnet18", 64, (32, 16, 2)), ("resnet34", 63, (63, 63, 8)),
-     ("resnet50", 4, (4, 4, 1)), ("resnet50", 97, (49, 25, 4))],
+    [("resnet18", 63, (63, 63, 8)), ("resnet18", 64, (32, 16, 2)), ("resnet50", 97, (49, 25, 4))],
 )  # fmt: skip
 def test_below_64_pixels_the_stem_keeps_the_size(name, size, stem):
     network = residual(name, size, 3, model__dropout_dense=0.2)
@@ -94,12 +93,8 @@ def convolve(x, kernel, stride=1):
                                     dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
 
 
-def pooled(x):
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (1, 1), (0, 0)))
-
-
-def by_definition(params, stats, images, training, strides):
-    """Logits and new statistics; `strides` of the convolutions of a block that halves."""
+def by_definition(params, stats, images, training):
+    """Logits and new statistics."""
     new = {}
 
     def normalise(x, p, s):
@@ -109,19 +104,17 @@ def by_definition(params, stats, images, training, strides):
         mean, scale, bias = per_channel
         return (x - mean) * scale + bias, kept
 
-    large = images.shape[1] >= 64
-    x = convolve(images.astype(jnp.float32) / 255, params["conv1"]["kernel"], 2 if large else 1)
+    x = convolve(images.astype(jnp.float32) / 255, params["conv1"]["kernel"])
     x, new["norm1"] = normalise(x, params["norm1"], stats["norm1"])
     x = jnp.maximum(x, 0)
-    x = pooled(x) if large else x
     for name in sorted(name for name in params if name.startswith("block")):
         p, s, made = params[name], stats[name], {}
         halves = name.endswith("_1") and name != "block1_1"
         y = x
-        for i, stride in enumerate(strides, 1):
+        for i, stride in enumerate((2, 1), 1):
             y = convolve(y, p[f"conv{i}"]["kernel"], stride if halves else 1)
             y, made[f"norm{i}"] = normalise(y, p[f"norm{i}"], s[f"norm{i}"])
-            y = jnp.maximum(y, 0) if i < len(strides) else y
+            y = jnp.maximum(y, 0) if i == 1 else y
         if "projection" in p:
             x = convolve(x, p["projection"]["kernel"], 2 if halves else 1)
             x, made["norm_projection"] = normalise(x, p["norm_projection"], s["norm_projection"])
@@ -142,20 +135,18 @@ def drawn(network):
     return jax.tree.map(draw, jax.eval_shape(network.make))
 
 
-def put_in_place(monkeypatch, block=resnet.basic, **shape):
+def put_in_place(monkeypatch, **shape):
     """A small network as resnet18."""
-    monkeypatch.setitem(models.MODELS, "resnet18", functools.partial(resnet.ResNet, block=block, **(shape or SMALL)))
+    made = functools.partial(resnet.ResNet, block=resnet.basic, **(shape or SMALL))
+    monkeypatch.setitem(models.MODELS, "resnet18", made)
 
 
-@pytest.mark.parametrize(
-    ("block", "strides", "size"),
-    [(resnet.basic, (2, 1), 19), (resnet.basic, (2, 1), 64), (resnet.bottleneck, (1, 2, 1), 70)],
-)
-def test_the_network_is_its_definition(monkeypatch, block, strides, size):
-    put_in_place(monkeypatch, block)
-    network = residual("resnet18", size)
+def test_a_network_for_small_images_and_its_statistics_are_the_definition(monkeypatch):
+    """PyTorch has no such stem; larger images are compared with it in test_parity.py."""
+    put_in_place(monkeypatch)
+    network = residual("resnet18", 19)
     params, stats = drawn(network)
-    images = random_images(8, size)
+    images = random_images(8, 19)
 
     @jax.jit
     def ours(params, stats, images):
@@ -165,7 +156,7 @@ def test_the_network_is_its_definition(monkeypatch, block, strides, size):
         return inference.logits_step({"params": params, "stats": stats}, images, network=network), trained, made
 
     evaluated, trained, made = ours(params, stats, images)
-    expected = [jax.jit(functools.partial(by_definition, training=training, strides=strides))(params, stats, images)
+    expected = [jax.jit(functools.partial(by_definition, training=training))(params, stats, images)
                 for training in (False, True)]  # fmt: skip
     scale = np.abs(expected[0][0]).max()
     np.testing.assert_allclose(evaluated, expected[0][0], atol=1e-5 * scale)
@@ -173,8 +164,7 @@ def test_the_network_is_its_definition(monkeypatch, block, strides, size):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), made, expected[1][1])
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize(("size", "stride"), [(1, 1), (2, 2), (3, 1), (5, 2)])
 def test_a_convolution_of_a_tiny_image_is_one(size, stride):
     graphdef, abstract = nnx.split(nnx.eval_shape(lambda: resnet.Conv(6, 5, 3, stride, jnp.float32, PLAIN, nnx.Rngs(0))))
     out = -(-size // stride)
@@ -214,41 +204,44 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistic
 
 
 def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):
-    put_in_place(monkeypatch, depths=(1, 1), widths=(32, 64))
+    put_in_place(monkeypatch, depths=(1,), widths=(64,))
     network = residual("resnet18", 32, 100)
-    params, stats = jax.jit(network.make)()
-    block = params["block2_1"]
-    assert float(block["conv2"]["kernel"].std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)
-    assert float(block["conv1"]["kernel"].std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.02)  # by its outputs
-    assert float(block["conv1"]["kernel"].max()) > 3 * block["conv1"]["kernel"].std()  # not cut off
-    assert float(params["outputs"]["kernel"].std()) == pytest.approx(0.01, rel=0.05)
-    assert not params["outputs"]["bias"].any() and block["norm1"]["scale"].all() and not block["norm2"]["scale"].any()
-    images = jnp.asarray(np.random.default_rng(0).uniform(0, 1, (2, 5, 5, 32)), jnp.float32)
-    assert np.array_equal(nnx.merge(network.train_def, params, stats).block1_1(images), images)
+
+    @jax.jit
+    def made():  # a part of them, because drawing takes long to compile
+        params, _ = network.make()
+        return (
+            params["block1_1"]["conv1"]["kernel"],
+            params["outputs"],
+            params["block1_1"]["norm1"],
+            params["block1_1"]["norm2"],
+        )
+
+    kernel, outputs, *norms = made()
+    assert float(kernel.std()) == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.05)  # by its outputs
+    assert float(kernel.max()) > 3 * kernel.std()  # not cut off
+    assert float(outputs["kernel"].std()) == pytest.approx(0.01, rel=0.05) and not outputs["bias"].any()
+    assert norms[0]["scale"].all() and not norms[1]["scale"].any() and not norms[1]["bias"].any()  # nothing is added
 
 
 # Training
 
 
-def step_of(config, count=16):
-    """State before and after an update that leaves the weights, and the batch."""
+def test_a_batch_in_parts_updates_the_statistics_part_by_part():
+    config = settings(image__size=8, model__channels=(4,), model__dense=(), model__norm="batch", data__batch_size=16,
+                      train__accumulate=2)  # fmt: skip
     network = network_of(config, 2)
     tx = optimizers.make_optimizer(config.optimizer, lambda step: 0.0)
     before = jax.jit(functools.partial(state.initial, network, tx))()
-    batch = {"image": random_images(count, config.image.size), "label": jnp.arange(count, dtype=jnp.int32) % 2}
+    images = random_images(16, 8)
+    batch = {"image": images, "label": jnp.arange(16, dtype=jnp.int32) % 2}
     step = jax.jit(functools.partial(steps.train_step, network=network, tx=tx, recipe=steps.recipe(config)))
-    return network, before, step(before, batch), batch
-
-
-def test_a_batch_in_parts_updates_the_statistics_part_by_part(monkeypatch):
-    put_in_place(monkeypatch, **TINY)
-    config = settings(model__name="resnet18", image__size=8, data__batch_size=16, train__accumulate=2)
-    _, before, (after, values), batch = step_of(config)
-    x = batch["image"].astype(jnp.float32) / 255
+    after, values = step(before, batch)
+    x = images.astype(jnp.float32) / 255
     first, second = (convolve(x[i::2], before.params["conv1"]["kernel"]) for i in (0, 1))
     expected = (first.mean((0, 1, 2)) + second.mean((0, 1, 2))) / 2  # a mean of the first updates
-    np.testing.assert_allclose(after.stats["norm1"]["mean"], expected, rtol=1e-4, atol=1e-6)
-    assert values["loss"] == pytest.approx(np.log(2), abs=0.05)
+    np.testing.assert_allclose(after.stats["norm_conv1"]["mean"], expected, rtol=1e-4, atol=1e-6)
+    assert values["loss"] == pytest.approx(np.log(2), abs=0.3)
 
 
 @pytest.mark.slow
@@ -308,6 +301,7 @@ def test_four_epochs_lower_the_loss_and_evaluation_repeats_its_numbers(small_run
     assert any(leaf.any() for leaf in jax.tree.leaves(weights(workdir, config)["stats"]["block1_1"]["norm1"]["mean"]))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_of_a_residual_network_ends_as_the_undisturbed_one(small_run, monkeypatch, tmp_path):
     put_in_place(monkeypatch, **TINY)
     config, workdir, summary = small_run

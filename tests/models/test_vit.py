@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx, traverse_util
 from page_tools import text
+from safetensors.numpy import save_file
 from training_tools import network_of, on_devices, settings
 
-from cnnjax import inference, models, pages
+from cnnjax import inference, models, pages, weights
 from cnnjax.errors import ConfigError
 from cnnjax.models import vit
 from cnnjax.runs import RunDirectory
@@ -118,6 +119,24 @@ def test_position_embeddings_of_another_size_are_those_of_timm(monkeypatch, grid
     published = ((np.arange(17) * 7 + 3) % 11 / 10).astype(np.float32).reshape(1, 17, 1)
     found = model.refitted(("embed", "pos_embed"), published, (1, 1 + grid[0] * grid[1], 1))
     np.testing.assert_allclose(found.ravel(), RESAMPLED[grid], atol=1e-6)
+
+
+def test_published_positions_are_moved_to_an_oblong_image_of_as_many_patches(monkeypatch, tmp_path):
+    square = transformer(monkeypatch, made=vit.DINOv2, shape={**TINY, "scale": 0.1})
+    names = models.reference_names(traverse_util.flatten_dict(square.shapes[0]), vit.NAMES)
+    rng, flat = np.random.default_rng(0), traverse_util.flatten_dict(square.shapes[0])
+    drawn = {path: rng.standard_normal(leaf.shape, np.float32) for path, leaf in flat.items() if path[0] != "outputs"}
+    state = {names[path]: np.ascontiguousarray(models.to_reference(path, array)) for path, array in drawn.items()}
+    save_file(state | {"mask_token": np.zeros((1, 8), np.float32)}, tmp_path / "w.safetensors")
+    shape = {"image__size": 8, "image__width": 32, "model__weights": str(tmp_path / "w.safetensors")}
+    config = settings(model__name="vit_tiny", **shape)
+    network = network_of(config, 3)
+    found, facts = weights.load(config, network)
+    moved = network.model.refitted(("embed", "pos_embed"), drawn["embed", "pos_embed"], (1, 17, 8))
+    assert facts.new == ("outputs/bias", "outputs/kernel") and set(found.arrays) == set(drawn)
+    for path, array in drawn.items():
+        np.testing.assert_array_equal(found.arrays[path], moved if path[-1] == "pos_embed" else array)
+    assert not np.array_equal(moved, drawn["embed", "pos_embed"])
 
 
 def test_nothing_else_is_refitted(monkeypatch):
