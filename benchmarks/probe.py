@@ -88,7 +88,8 @@ def own_side(weights: str, size: int):
     state = plan.steps.first()
     matched, _ = load(config, plan.network)
     own = traverse_util.flatten_dict({"params": state.params, "stats": state.stats})
-    model = jax.device_put(traverse_util.unflatten_dict({**own, **matched.arrays}), runtime.replicated(mesh))
+    loaded = {path: matched.arrays[path[1:]] for path in own}
+    model = jax.device_put(traverse_util.unflatten_dict(loaded), runtime.replicated(mesh))
     engine = inference.Engine(plan.steps.features, model, mesh)
 
     def features(images: np.ndarray) -> np.ndarray:
@@ -104,19 +105,21 @@ def own_side(weights: str, size: int):
 
 
 def work(options) -> None:
-    """Is one side: prints the features of the first images, then the seconds of each round that it is asked for."""
+    """Is one side: writes the features of the first images, then the seconds of each round that it is asked for."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
-    features, fit = (torch_side if options.side == "torch" else own_side)(
-        options.weights, options.threads if options.side == "torch" else options.size
-    )
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
+    if options.side == "torch":
+        features, fit = torch_side(options.weights, options.threads)
+    else:
+        features, fit = own_side(options.weights, options.size)
     images, labels = drawn(options.images, options.size)
-    print(json.dumps(features(images[:BATCH])[:4].tolist()), flush=True)
+    print(json.dumps(features(images[:BATCH])[:4].tolist()), file=answers, flush=True)
     for _ in sys.stdin:
         start = time.perf_counter()
         found = features(images)
         between = time.perf_counter()
         fit(found, labels)
-        print(json.dumps([between - start, time.perf_counter() - between]), flush=True)
+        print(json.dumps([between - start, time.perf_counter() - between]), file=answers, flush=True)
 
 
 def compare(options) -> None:
