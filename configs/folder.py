@@ -22,6 +22,7 @@ images anew.
 
 Measured on two cores of an AMD EPYC (Zen 5), float32, 155 images/s, on 2,560 photos of five flowers:
     10:41, 50 epochs; validation accuracy 0.776, test 0.833
+    pretrained, with --config.image.size=160 --config.train.epochs=5: validation accuracy 0.898, test 0.940
 """
 
 from cnnjax.config import AUTO, default, unknown_variant
@@ -74,7 +75,7 @@ def _pretrained():
     config.augment.brightness = 0.2
     config.augment.contrast = 0.2
     config.augment.saturation = 0.2
-    config.train.epochs = 10
+    config.train.epochs = 8
     config.train.label_smoothing = 0.1
     config.train.freeze = "backbone"
     config.train.unfreeze_epoch = 2
