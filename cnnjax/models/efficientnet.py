@@ -96,6 +96,7 @@ class EfficientNet(InvertedResiduals):
     stages: ClassVar[tuple[Stage, ...]] = B0
     stem: ClassVar[int] = 32
     references: ClassVar[References] = {"timm": TIMM, "torchvision": _torchvision(B0, 32)}
+    lookalikes: ClassVar[tuple[str, ...]] = ("tf_efficientnet_b0",)
 
     def __init__(self, outputs: int, section: Model, **options):
         stages = blocks_of(self.stages, self.stem, self.style.activation)
@@ -111,6 +112,7 @@ class EfficientNetLite(EfficientNet):
     style: ClassVar[Style] = Style("relu6", epsilon=1e-3, same=True)
     stages: ClassVar[tuple[Stage, ...]] = LITE0
     references: ClassVar[References] = {"efficientnet_lite_pytorch": LITE_PYTORCH, "timm": TIMM}
+    lookalikes: ClassVar[tuple[str, ...]] = ("efficientnet_lite0",)
     expects: ClassVar[Expected] = Expected(mean=(127 / 255,) * 3, deviation=(128 / 255,) * 3)
 
 
@@ -120,6 +122,7 @@ class EfficientNetV2(EfficientNet):
     style: ClassVar[Style] = Style(epsilon=1e-3)
     stages: ClassVar[tuple[Stage, ...]] = V2_S
     stem: ClassVar[int] = 24
+    lookalikes: ClassVar[tuple[str, ...]] = ()
     references: ClassVar[References] = {"torchvision": _torchvision(V2_S, 24)}
     expects: ClassVar[Expected] = Expected(size=384)
 

@@ -60,6 +60,7 @@ class MobileNetV3Timm(MobileNetV3):
     """MobileNetV3-Large of timm, mobilenetv3_large_100: another epsilon, so another network for the same weights."""
 
     style: ClassVar[Style] = Style("hard_swish", ("relu", "hard_sigmoid"), epsilon=1e-5)
+    lookalikes: ClassVar[tuple[str, ...]] = ("tf_mobilenetv3_large_100",)
     references: ClassVar[References] = {
         "timm": (
             (r"^conv1$", "conv_stem"),

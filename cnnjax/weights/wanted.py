@@ -30,10 +30,17 @@ def wanted(config: Config, *, fetch: bool = True) -> Preprocessing:
         ConfigError: the repository cannot be read, or its `config.json` says what cannot be.
     """
     made = find_network(config.model)
-    expects: Expected = getattr(made, "func", made).expects
+    family = getattr(made, "func", made)
+    expects: Expected = family.expects
     usual = Preprocessing(size=expects.size, resize=expects.resize, mean=expects.mean, deviation=expects.deviation)
     card = _card(Origin.of(config.model.weights), fetch)
-    return _of_card(card, usual) if card else usual
+    if not card:
+        return usual
+    tree = _tree(card)
+    if (theirs := tree.get("architecture")) in family.lookalikes:
+        raise ConfigError(f"model.weights={config.model.weights} are of {theirs}, which pads images otherwise than model.name={config.model.name} and "
+                          f"would be a little wrong in it; use weights of {config.model.name}, see docs/networks.md")  # fmt: skip
+    return _of_card(card, tree, usual)
 
 
 def _card(origin: Origin, fetch: bool) -> Path | None:
@@ -47,15 +54,27 @@ def _card(origin: Origin, fetch: bool) -> Path | None:
     return path.with_name(CARD) if path.name == "model.safetensors" and path.with_name(CARD).is_file() else None
 
 
-def _of_card(path: Path, usual: Preprocessing) -> Preprocessing:
-    """Returns the images that a `config.json` names; where it says nothing, the usual ones."""
+def _tree(path: Path) -> Mapping[str, Any]:
+    """Returns the content of a `config.json`."""
     try:
         tree = json.loads(read_small(path))
-        said = tree.get("pretrained_cfg", tree) if isinstance(tree, Mapping) else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from None
+    return tree if isinstance(tree, Mapping) else {}
+
+
+def _of_card(path: Path, tree: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:
+    """Returns the images that a `config.json` names; where it says nothing, the usual ones."""
+    said = tree.get("pretrained_cfg", tree)
+    try:
         return _said(said, usual) if isinstance(said, Mapping) else usual
-    except (OSError, ValueError, TypeError, ArithmeticError, RecursionError, ConfigError) as error:
-        raise ConfigError(f"model.weights: {path} is damaged ({' '.join(str(error).split())[:120]}); get it again, or put model.safetensors "
-                          "in a folder without it") from None  # fmt: skip
+    except (ValueError, TypeError, ArithmeticError, ConfigError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"model.weights: {path} is damaged ({' '.join(str(error).split())[:120]}); get it again, or put model.safetensors in a "
+                       "folder without it")  # fmt: skip
 
 
 def _said(card: Mapping[str, Any], usual: Preprocessing) -> Preprocessing:

@@ -234,6 +234,19 @@ def test_a_config_beside_the_file_says_more_than_the_network(tmp_path):
     assert resolved(chosen(path, image__size="auto"), tmp_path)[0].shape == (224, 224)
 
 
+@pytest.mark.parametrize(("name", "other"), [("efficientnet_lite0", "efficientnet_lite0"), ("efficientnet_b0", "tf_efficientnet_b0"),
+                                             ("mobilenetv3_large_100", "tf_mobilenetv3_large_100")])  # fmt: skip
+def test_weights_of_a_network_that_only_has_the_same_names_are_refused(name, other, tmp_path):
+    path = saved(tmp_path / "model.safetensors", whole())
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": other}))
+    with pytest.raises(ConfigError, match=f"are of {other}, which pads images otherwise"):
+        resolved(chosen(path, model__name=name), tmp_path)
+    (tmp_path / "config.json").write_text(
+        json.dumps({"architecture": name.replace("efficientnet_lite0", "tf_efficientnet_lite0")})
+    )
+    assert resolved(chosen(path, model__name=name), tmp_path)[0].mean
+
+
 @pytest.mark.parametrize("card", [
     "{", "[" * 100_000, '{"pretrained_cfg": {"mean": [NaN, 0, 0]}}', '{"pretrained_cfg": {"std": [0, 0, 0]}}', '{"mean": 3}',
     '{"input_size": [3, 1000000, 5]}', '{"input_size": [1, 28, 28]}', '{"input_size": "abc"}', '{"mean": ["a", "b", "c"]}', '{"mean": [900, 0, 0]}',
