@@ -3,10 +3,11 @@
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, why_not
-from cnnjax.kernels.ops import PLAIN, Ops, Padding, same_padding
+from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
 __all__ = [
+    "ACTIVATIONS",
     "FILLS",
     "INTERPOLATIONS",
     "PLAIN",

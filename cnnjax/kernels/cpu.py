@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from cnnjax.kernels import adam, blocks, depthwise, library, normed, positions, sampling
+from cnnjax.kernels import adam, blocks, convs, library, normed, positions, sampling
 from cnnjax.kernels.blocks import Block
-from cnnjax.kernels.ops import Ops, Padding, sides
+from cnnjax.kernels.ops import ACTIVATIONS, Ops, Padding, sides
 
 WIDE = 1024  # inputs from which on a dense layer is left to the kernels
 
@@ -37,21 +37,41 @@ class CpuOps(Ops):
             scale, input_grad = 1.0, True
         return x
 
-    def conv(self, x: jax.Array, w: jax.Array, *, stride: int, dtype) -> jax.Array:
-        if x.dtype == dtype == jnp.float32 and x.shape[1] > 1 and normed.supports_conv(x.shape, w.shape, stride):
-            return normed.conv(x, w, stride=stride)
-        return super().conv(x, w, stride=stride, dtype=dtype)
+    def conv(self, x: jax.Array, w: jax.Array, *, stride: int, dtype, padding: Padding | None = None) -> jax.Array:
+        zeros = sides(w.shape[0] // 2 if padding is None else padding)
+        if x.dtype == dtype == jnp.float32 and _spans(x, w) and convs.supports_conv(x.shape, w.shape, stride, zeros):
+            return convs.conv(x, w, stride=stride, padding=zeros)
+        return super().conv(x, w, stride=stride, dtype=dtype, padding=padding)
 
     def depthwise(self, x: jax.Array, w: jax.Array, *, stride: int, padding: Padding, dtype) -> jax.Array:
-        if x.dtype == dtype == jnp.float32 and depthwise.supports(x.shape, w.shape, stride, sides(padding)):
-            return depthwise.depthwise(x, w, stride=stride, padding=sides(padding))
+        zeros = sides(padding)
+        if x.dtype == dtype == jnp.float32 and convs.supports_depthwise(x.shape, w.shape, stride, zeros):
+            return convs.depthwise(x, w, stride=stride, padding=zeros)
         return super().depthwise(x, w, stride=stride, padding=padding, dtype=dtype)
 
+    def conv_normalize(self, x: jax.Array, w: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
+                       more: jax.Array | None = None, *, stride: int, padding: Padding, epsilon: float, activation: str,
+                       dtype, out_dtype, conv_dtype) -> jax.Array:  # fmt: skip
+        zeros, options = sides(padding), {"stride": stride, "padding": sides(padding), "activation": activation}
+        is_depthwise = w.shape[2] == 1 < x.shape[3]
+        supports = convs.supports_depthwise if is_depthwise else convs.supports_conv
+        if not (x.dtype == dtype == out_dtype == conv_dtype == jnp.float32 and supports(x.shape, w.shape, stride, zeros)
+                and (is_depthwise or (_spans(x, w) and convs.finishes(x.shape, w.shape, stride, zeros)))
+                and activation in convs.ACTIVATIONS):  # fmt: skip
+            return super().conv_normalize(x, w, mean, var, scale, bias, more, stride=stride, padding=padding, epsilon=epsilon,
+                                          activation=activation, dtype=dtype, out_dtype=out_dtype,
+                                          conv_dtype=conv_dtype)  # fmt: skip
+        factor = jax.lax.rsqrt(var + epsilon) * scale
+        return _finished(tuple(options.items()), x, w * factor[None, None, None], bias - mean * factor, more)
+
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
-                   relu: bool, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-        if x.dtype == dtype == out_dtype == jnp.float32 and normed.supports_norm(x.shape):
-            return normed.batch_norm(x, scale, bias, more, epsilon=epsilon, relu=relu)
-        return super().batch_norm(x, scale, bias, more, epsilon=epsilon, relu=relu, dtype=dtype, out_dtype=out_dtype)
+                   activation: str, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+        if not (x.dtype == dtype == out_dtype == jnp.float32 and normed.supports_norm(x.shape)):
+            return super().batch_norm(x, scale, bias, more, epsilon=epsilon, activation=activation, dtype=dtype,
+                                      out_dtype=out_dtype)  # fmt: skip
+        inside = activation if activation in normed.ACTIVATIONS else "none"
+        y, mean, var = normed.batch_norm(x, scale, bias, more, epsilon=epsilon, activation=inside)
+        return (y if inside == activation else ACTIVATIONS[activation](y)), mean, var
 
     def max_pool(self, x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
         if x.dtype == jnp.float32 and normed.supports_max_pool(x.shape, (window, stride, padding)):
@@ -75,6 +95,31 @@ class CpuOps(Ops):
         if not adam.supports(p.shape):
             return None
         return adam.update(factors, g, p, m, v, beta1=beta1, beta2=beta2, epsilon=epsilon, decay=decay)
+
+
+def _spans(x: jax.Array, w: jax.Array) -> bool:
+    """Whether images have more than one row, or the kernel has one: rows of zeros are not worth a kernel of this library."""
+    return x.shape[1] > 1 or w.shape[0] == 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _finished(options, x, w, offset, more):
+    return convs.finished(x, w, offset, more, **dict(options))
+
+
+def _finished_fwd(options, *arrays):
+    """Computes what `_finished` does step by step: with a gradient, each step keeps what its own needs."""
+    stride, padding, activation = (value for _, value in options)
+
+    def steps(x, w, offset, more):
+        conv = convs.depthwise if w.shape[2] == 1 < x.shape[3] else convs.conv
+        y = conv(x, w, stride=stride, padding=padding) + offset[None, None, None]
+        return ACTIVATIONS[activation](y if more is None else y + more)
+
+    return jax.vjp(steps, *arrays)
+
+
+_finished.defvjp(_finished_fwd, lambda options, pull, g: pull(g))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))

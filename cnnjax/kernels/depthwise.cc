@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "memory.h"
-#include "vector.h"
 
 namespace cnnjax {
 namespace {
@@ -39,6 +38,10 @@ struct Sweep {
   Axis rows, columns;
   const float* w;  // [rows.taps][columns.taps][channels]
   int64_t channels, in_row, out_row, out_column;
+  float* y;  // of all images
+  Finish after = {};
+
+  void put(Vec sum, const float* weights, float* to) const { finish(after, sum, weights - w, y, to - y); }
 };
 
 // kCount outputs side by side, of one vector of channels, from the rows of taps [from, until). x: under tap (0, 0).
@@ -55,7 +58,7 @@ void tile(const Sweep& s, const float* x, const float* w, int64_t from, int64_t 
         if ((u - j) % kStride == 0 && u >= j && (u - j) / kStride < kCount) sum[(u - j) / kStride] += weight[j] * value;
     }
   }
-  UNROLL for (int t = 0; t < kCount; ++t) store(y + t * s.out_column, sum[t]);
+  UNROLL for (int t = 0; t < kCount; ++t) s.put(sum[t], w, y + t * s.out_column);
 }
 
 using Tile = void (*)(const Sweep&, const float*, const float*, int64_t, int64_t, float*);
@@ -79,7 +82,7 @@ void edge(const Sweep& s, const float* x, const float* w, int64_t from, int64_t 
   for (int64_t i = from; i < until; ++i)
     for (int64_t j = left; j < right; ++j)
       sum += load(w + (i * s.columns.taps + j) * s.channels) * load(x + i * s.in_row + j * s.channels);
-  store(y, sum);
+  s.put(sum, w, y);
 }
 
 // Row p of the outputs, channels of vectors [v0, v1). x and y: the first numbers of an image and of its outputs.
@@ -212,7 +215,7 @@ void inputs(const Pool& pool, const Depthwise& s, const float* w, const float* g
       const Phase row(i, s.kernel, stride, s.top), column(j, s.kernel, stride, s.left);
       sweeps.push_back({{s.rows, ceil_div(s.h - i, stride), 1, row.before, row.taps},
                         {s.columns, ceil_div(s.w - j, stride), 1, column.before, column.taps}, to, s.channels,
-                        s.columns * s.channels, stride * s.w * s.channels, stride * s.channels});
+                        s.columns * s.channels, stride * s.w * s.channels, stride * s.channels, dx});
       for (int64_t a = row.taps; a-- > 0;)
         for (int64_t b = column.taps; b-- > 0;)
           to = std::copy_n(w + ((row.first + a * stride) * s.kernel + column.first + b * stride) * s.channels, s.channels, to);
@@ -231,8 +234,8 @@ Axis columns_of(const Depthwise& s) { return {s.w, s.columns, s.stride, s.left, 
 
 }  // namespace
 
-void depthwise_forward(const Pool& pool, const Depthwise& s, const float* x, const float* w, float* y) {
-  const Sweep sweep{rows_of(s), columns_of(s), w, s.channels, s.w * s.channels, s.columns * s.channels, s.channels};
+void depthwise_forward(const Pool& pool, const Depthwise& s, const float* x, const float* w, const Finish& after, float* y) {
+  const Sweep sweep{rows_of(s), columns_of(s), w, s.channels, s.w * s.channels, s.columns * s.channels, s.channels, y, after};
   for_bands(pool, s.n, s.rows, s.stride * s.w * s.channels, s.channels, [&](int64_t n, int64_t p0, int64_t p1, int64_t v0, int64_t v1) {
     for (int64_t p = p0; p < p1; ++p)
       sweep_row(sweep, p, v0, v1, x + n * s.h * s.w * s.channels, y + n * s.rows * s.columns * s.channels);

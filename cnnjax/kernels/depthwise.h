@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "finish.h"
 #include "threads.h"
 
 namespace cnnjax {
@@ -14,7 +15,7 @@ struct Depthwise {
 };
 
 // Both throw std::bad_alloc. g: gradient of y.
-void depthwise_forward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, float* y);
+void depthwise_forward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, const Finish& after, float* y);
 void depthwise_backward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, const float* g, float* dw, float* dx);
 
 }  // namespace cnnjax

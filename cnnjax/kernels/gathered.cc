@@ -19,10 +19,10 @@ struct Gathered {
   int64_t inner = ceil_div(taps, kBlock) * kBlock, row = spread(inner);  // with zeros at its end; to the next row
 
   void gather(const float* x, int64_t begin, int64_t end, float* to) const {
-    const int64_t edge = s.kernel / 2, run = s.kernel * s.ci, whole = (run + kLanes - 1) / kLanes * kLanes;
+    const int64_t run = s.kernel * s.ci, whole = (run + kLanes - 1) / kLanes * kLanes;
     const int64_t all = s.n * s.h * s.w * s.ci;
     for (int64_t p = begin; p < end; ++p, to += row) {
-      const int64_t top = p % each / s.columns() * s.stride - edge, left = p % s.columns() * s.stride - edge;
+      const int64_t top = p % each / s.columns() * s.stride - s.top, left = p % s.columns() * s.stride - s.left;
       const int64_t from = std::max<int64_t>(0, left), until = std::min(s.w, left + s.kernel);
       const int64_t image = p / each * s.h * s.w * s.ci;
       for (int64_t k = 0; k < s.kernel; ++k) {
@@ -45,7 +45,7 @@ struct Gathered {
 
 }  // namespace
 
-void gathered_forward(const Pool& pool, const Plain& s, const float* x, const float* w, float* y) {
+void gathered_forward(const Pool& pool, const Plain& s, const float* x, const float* w, const Finish& after, float* y) {
   const Gathered rows{s};
   const int64_t blocks = s.co / kBlock, packed_size = rows.inner * kBlock;
   const Memory packed(blocks * packed_size);
@@ -64,7 +64,8 @@ void gathered_forward(const Pool& pool, const Plain& s, const float* x, const fl
     for (int64_t block = channels.begin(part); block < channels.end(part); ++block) {
       product(a, rows.row, end - begin, rows.inner, packed.get() + block * packed_size, c);
       for (int64_t p = begin; p < end; ++p)
-        std::copy_n(c + (p - begin) * kBlock, kBlock, y + p * s.co + block * kBlock);
+        for (int64_t k = 0; k < kBlock; k += kLanes)
+          finish(after, load(c + (p - begin) * kBlock + k), block * kBlock + k, y, p * s.co + block * kBlock + k);
     }
   });
 }
@@ -107,7 +108,7 @@ void gathered_weights(const Pool& pool, const Plain& s, const float* x, const fl
 // What a pixel gets from an output, tap by tap, is a product of matrices; then it is added where it belongs.
 void gathered_inputs(const Pool& pool, const Plain& s, const float* w, const float* g, float* dx) {
   const Gathered rows{s};
-  const int64_t blocks = s.ci / kBlock, edge = s.kernel / 2, packed_size = s.co * kBlock, row = spread(s.co);
+  const int64_t blocks = s.ci / kBlock, packed_size = s.co * kBlock, row = spread(s.co);
   const Memory packed(s.kernel * s.kernel * blocks * packed_size);  // [tap][block][co][16]
   parallel_for(pool, s.kernel * s.kernel * blocks, [&](int64_t job) {
     for (int64_t c = 0; c < kBlock; c += kLanes)
@@ -133,8 +134,8 @@ void gathered_inputs(const Pool& pool, const Plain& s, const float* w, const flo
         for (int64_t block = c0; block < c1; ++block) {
           product(a, row, count, s.co, packed.get() + (tap * blocks + block) * packed_size, c);
           for (int64_t p = begin; p < begin + count; ++p) {
-            const int64_t i = p % rows.each / s.columns() * s.stride - edge + tap / s.kernel;
-            const int64_t j = p % s.columns() * s.stride - edge + tap % s.kernel;
+            const int64_t i = p % rows.each / s.columns() * s.stride - s.top + tap / s.kernel;
+            const int64_t j = p % s.columns() * s.stride - s.left + tap % s.kernel;
             if (i < 0 || j < 0 || i >= s.h || j >= s.w) continue;
             float* to = dx + ((p / rows.each * s.h + i) * s.w + j) * s.ci + block * kBlock;
             for (int64_t k = 0; k < kBlock; k += kLanes) store(to + k, load(to + k) + load(c + (p - begin) * kBlock + k));

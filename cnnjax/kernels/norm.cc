@@ -1,7 +1,5 @@
 #include "norm.h"
 
-#include "vector.h"
-
 namespace cnnjax {
 namespace {
 
@@ -16,12 +14,13 @@ void for_parts(const Pool& pool, const Norm& s, int64_t parts, const Work& work)
 // About 64 kB each; at most 64.
 int64_t parts_of(const Norm& s) { return std::clamp<int64_t>(s.rows * s.channels / 16384, 1, std::min<int64_t>(64, s.rows)); }
 
-// work(first channel) with a number of vectors that is a constant.
+// work(first channel) with a number of vectors that is a constant. Where channels are no multiple, the last two vectors overlap.
 template <typename Work>
 void for_channels(int64_t channels, const Work& work) {
   int64_t c = 0;
   for (; c + kWide * kLanes <= channels; c += kWide * kLanes) work(c, std::integral_constant<int, kWide>());
-  for (; c < channels; c += kLanes) work(c, std::integral_constant<int, 1>());
+  for (; c + kLanes <= channels; c += kLanes) work(c, std::integral_constant<int, 1>());
+  if (c < channels) work(channels - kLanes, std::integral_constant<int, 1>());
 }
 
 // Two sums of each channel; add(row's place, vector, sums) adds a vector of a row to both.
@@ -38,13 +37,15 @@ void two_sums(const Pool& pool, const Norm& s, float* first, float* second, cons
       UNROLL for (int v = 0; v < count; ++v) store(own + c + v * kLanes, a[v]), store(own + s.channels + c + v * kLanes, b[v]);
     });
   });
-  for (int64_t c = 0; c < s.channels; c += kLanes) {
-    Vec a{}, b{};
-    for (int64_t part = 0; part < parts; ++part) {
-      a += load(sums.data() + part * 2 * s.channels + c), b += load(sums.data() + (part * 2 + 1) * s.channels + c);
-    }
-    store(first + c, a), store(second + c, b);
-  }
+  for_channels(s.channels, [&](int64_t c, auto count) {
+    Vec a[count] = {}, b[count] = {};
+    for (int64_t part = 0; part < parts; ++part)
+      UNROLL for (int v = 0; v < count; ++v) {
+        const float* own = sums.data() + part * 2 * s.channels + c + v * kLanes;
+        a[v] += load(own), b[v] += load(own + s.channels);
+      }
+    UNROLL for (int v = 0; v < count; ++v) store(first + c + v * kLanes, a[v]), store(second + c + v * kLanes, b[v]);
+  });
 }
 
 // Numbers of channels, in registers.
@@ -57,9 +58,12 @@ struct Own {
   Vec operator[](int v) const { return vectors[v]; }
 };
 
-// The gradient before ReLU.
-inline Vec through(bool relu, const float* g, const float* y, int64_t i) {
-  return relu ? keep(less(Vec{}, load(y + i)), load(g + i)) : load(g + i);
+// The gradient before the activation.
+inline Vec through(Activation activation, const float* g, const float* y, int64_t i) {
+  Vec dz = load(g + i);
+  if (activation == Activation::kNone) return dz;
+  dz = keep(less(Vec{}, load(y + i)), dz);
+  return activation == Activation::kRelu6 ? keep(less(load(y + i), Vec{} + 6.f), dz) : dz;
 }
 
 }  // namespace
@@ -81,7 +85,7 @@ void norm_forward(const Pool& pool, const Norm& s, const float* x, const float* 
           const int64_t i = r * s.channels + c + v * kLanes;
           Vec value = (load(x + i) - middle[v]) * factor[v] + offset[v];
           if (more) value += load(more + i);
-          store(y + i, s.relu ? relu(value) : value);
+          store(y + i, activated(s.activation, value));
         }
     });
   });
@@ -90,7 +94,7 @@ void norm_forward(const Pool& pool, const Norm& s, const float* x, const float* 
 void norm_gradient_sums(const Pool& pool, const Norm& s, const float* g, const float* y, const float* x, const float* mean,
                         float* sum, float* product) {
   two_sums(pool, s, sum, product, [&](int64_t i, int64_t c, Vec& a, Vec& b) {
-    const Vec dz = through(s.relu, g, y, i);
+    const Vec dz = through(s.activation, g, y, i);
     a += dz, b += dz * (load(x + i) - load(mean + c));
   });
 }
@@ -103,7 +107,7 @@ void norm_backward(const Pool& pool, const Norm& s, const float* g, const float*
       for (int64_t r = begin; r < end; ++r)
         UNROLL for (int v = 0; v < count; ++v) {
           const int64_t i = r * s.channels + c + v * kLanes;
-          const Vec z = through(s.relu, g, y, i);
+          const Vec z = through(s.activation, g, y, i);
           store(dx + i, factor[v] * (z - offset[v] - along[v] * (load(x + i) - middle[v])));
           if (dz) store(dz + i, z);
         }

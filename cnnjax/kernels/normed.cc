@@ -8,33 +8,74 @@
 namespace cnnjax {
 namespace {
 
-// Fills in `conv`, or says what is wrong with the dimensions of images, weights and outputs.
-const char* describe(Dims x, Dims w, Dims y, int64_t stride, Plain& conv) {
-  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
-  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[0] % 2 == 0 || x[3] != w[2]) return "images and weights do not fit";
-  if (w[3] % 16) return "output channels no multiple of 16";
-  if (stride < 1 || stride > kLargest) return "stride out of range";
-  conv = {x[0], x[1], x[2], x[3], w[3], w[0], stride};
-  return equal(y, {conv.n, conv.rows(), conv.columns(), conv.co}) ? nullptr : "output has another shape";
+// The output's size along an axis, 0 where nothing is left.
+int64_t outputs(int64_t pixels, int64_t before, int64_t after, int64_t kernel, int64_t stride) {
+  const int64_t last = pixels + before + after - kernel;
+  return last < 0 ? 0 : last / stride + 1;
 }
 
-ffi::Error PlainForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, int64_t stride) {
+// Fills in `conv`, or says what is wrong with the dimensions of images, weights and outputs. padding: top, bottom, left, right.
+const char* describe(Dims x, Dims w, Dims y, int64_t stride, Dims padding, Plain& conv) {
+  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
+  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[0] % 2 == 0 || x[3] != w[2]) return "images and weights do not fit";
+  if (stride < 1 || stride > kLargest || padding.size() != 4) return "stride or padding out of range";
+  for (int64_t zeros : padding)
+    if (zeros < 0 || zeros >= w[0]) return "padding goes from 0 to one less than the kernel";
+  conv = {x[0], x[1], x[2], x[3], w[3], w[0], stride, padding[0], padding[1], padding[2], padding[3]};
+  if (w[3] % 16 && !is_product(conv)) return "output channels no multiple of 16";
+  const int64_t rows = outputs(x[1], padding[0], padding[1], w[0], stride), columns = outputs(x[2], padding[2], padding[3], w[0], stride);
+  return equal(y, {conv.n, rows, columns, conv.co}) ? nullptr : "output has another shape";
+}
+
+// The same of a kernel for each channel.
+const char* describe(Dims x, Dims w, Dims y, int64_t stride, Dims padding, Depthwise& conv) {
+  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
+  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[2] != 1 || x[3] != w[3]) return "images and weights do not fit";
+  if (w[0] != 3 && w[0] != 5 && w[0] != 7) return "the kernel is 3, 5 or 7";
+  if (x[3] < 16 || stride < 1 || stride > 2 || padding.size() != 4) return "channels are 16 or more, the stride is 1 or 2";
+  for (int64_t zeros : padding)
+    if (zeros < 0 || zeros >= w[0]) return "padding goes from 0 to one less than the kernel";
+  const int64_t rows = outputs(x[1], padding[0], padding[1], w[0], stride), columns = outputs(x[2], padding[2], padding[3], w[0], stride);
+  conv = {x[0], x[1], x[2], x[3], w[0], stride, padding[0], padding[2], rows, columns};
+  return equal(y, {conv.n, conv.rows, conv.columns, conv.channels}) ? nullptr : "output has another shape";
+}
+
+// Fills in what follows the sums: offsets of channels, then what is added, in `rest`.
+const char* describe(ffi::RemainingArgs rest, Dims y, int64_t activation, Finish& after) {
+  if (activation < 0 || activation >= kActivations || rest.size() > 2) return "no such activation, or too many arguments";
+  after.activation = Activation(activation);
+  for (size_t i = 0; i < rest.size(); ++i) {
+    const auto buffer = rest.get<F32>(i);
+    if (!buffer) return "offsets and what is added must be float32";
+    const Dims found = buffer->dimensions(), wanted = i ? y : Dims(y.begin() + 3, 1);
+    if (found.size() != wanted.size() || !std::equal(found.begin(), found.end(), wanted.begin()))
+      return "offsets or what is added do not fit";
+    (i ? after.more : after.offset) = buffer->typed_data();
+  }
+  return nullptr;
+}
+
+ffi::Error PlainForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::RemainingArgs rest, ffi::Result<F32> y, int64_t stride,
+                        Dims padding, int64_t activation) {
   Plain conv;
-  if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, conv)) return wrong(problem);
+  Finish after;
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, padding, conv)) return wrong(problem);
+  if (const char* problem = describe(rest, y->dimensions(), activation, after)) return wrong(problem);
+  if (!finishes(conv) && (rest.size() || activation)) return wrong("nothing can follow this convolution");
   return run(threads, [&](const Pool& pool) {
-    plain_forward(pool, conv, x.typed_data(), w.typed_data(), y->typed_data());
+    plain_forward(pool, conv, x.typed_data(), w.typed_data(), after, y->typed_data());
   });
 }
 
 ffi::Error PlainBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Result<F32> dw, ffi::RemainingRets rest,
-                         int64_t stride) {
+                         int64_t stride, Dims padding) {
   Plain conv;
-  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, conv)) return wrong(problem);
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, padding, conv)) return wrong(problem);
   if (!equal(dw->dimensions(), {conv.kernel, conv.kernel, conv.ci, conv.co})) return wrong("gradients have other shapes");
   float* dx = nullptr;
   if (rest.size()) {
     auto buffer = rest.get<F32>(0);
-    if (!buffer || conv.ci % 16 || !equal((*buffer)->dimensions(), {conv.n, conv.h, conv.w, conv.ci}))
+    if (!buffer || (conv.ci % 16 && !is_product(conv)) || !equal((*buffer)->dimensions(), {conv.n, conv.h, conv.w, conv.ci}))
       return wrong("the gradient of the images has another shape, or channels no multiple of 16");
     dx = (*buffer)->typed_data();
   }
@@ -43,25 +84,14 @@ ffi::Error PlainBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::Resu
   });
 }
 
-// The same of a kernel for each channel; padding: top, bottom, left, right.
-const char* describe(Dims x, Dims w, Dims y, int64_t stride, Dims padding, Depthwise& conv) {
-  if (!sane(x) || !sane(w) || !sane(y)) return "sizes out of range";
-  if (x.size() != 4 || w.size() != 4 || w[0] != w[1] || w[2] != 1 || x[3] != w[3]) return "images and weights do not fit";
-  if (w[0] != 3 && w[0] != 5 && w[0] != 7) return "the kernel is 3, 5 or 7";
-  if (x[3] < 16 || stride < 1 || stride > 2 || padding.size() != 4) return "channels are 16 or more, the stride 1 or 2, paddings four";
-  for (int64_t zeros : padding)
-    if (zeros < 0 || zeros >= w[0]) return "padding goes from 0 to one less than the kernel";
-  const int64_t height = x[1] + padding[0] + padding[1] - w[0], width = x[2] + padding[2] + padding[3] - w[0];
-  if (height < 0 || width < 0) return "images are too small";
-  conv = {x[0], x[1], x[2], x[3], w[0], stride, padding[0], padding[2], height / stride + 1, width / stride + 1};
-  return equal(y, {conv.n, conv.rows, conv.columns, conv.channels}) ? nullptr : "output has another shape";
-}
-
-ffi::Error DepthwiseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::Result<F32> y, int64_t stride, Dims padding) {
+ffi::Error DepthwiseForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::RemainingArgs rest, ffi::Result<F32> y, int64_t stride,
+                            Dims padding, int64_t activation) {
   Depthwise conv;
+  Finish after;
   if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, padding, conv)) return wrong(problem);
+  if (const char* problem = describe(rest, y->dimensions(), activation, after)) return wrong(problem);
   return run(threads, [&](const Pool& pool) {
-    depthwise_forward(pool, conv, x.typed_data(), w.typed_data(), y->typed_data());
+    depthwise_forward(pool, conv, x.typed_data(), w.typed_data(), after, y->typed_data());
   });
 }
 
@@ -78,9 +108,11 @@ ffi::Error DepthwiseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::
 }
 
 // Fills in `norm` where x is [..., channels], the others of `same` have its shape, and those of `channels` are [channels].
-const char* describe(Dims x, std::initializer_list<Dims> same, std::initializer_list<Dims> channels, bool relu, Norm& norm) {
-  if (!sane(x) || !x.size() || x.back() % 16) return "sizes out of range, or channels no multiple of 16";
-  norm = {1, x.back(), relu};
+const char* describe(Dims x, std::initializer_list<Dims> same, std::initializer_list<Dims> channels, int64_t activation,
+                     Norm& norm) {
+  if (!sane(x) || !x.size() || x.back() < 16) return "sizes out of range, or fewer channels than 16";
+  if (activation < 0 || activation > int64_t(Activation::kRelu6)) return "after a norm comes none, ReLU or ReLU6";
+  norm = {1, x.back(), Activation(activation)};
   for (size_t i = 0; i + 1 < x.size(); ++i) norm.rows *= x[i];
   for (Dims dims : same)
     if (dims.size() != x.size() || !std::equal(dims.begin(), dims.end(), x.begin())) return "arrays of different shapes";
@@ -91,7 +123,7 @@ const char* describe(Dims x, std::initializer_list<Dims> same, std::initializer_
 
 ffi::Error NormSums(ffi::ThreadPool threads, F32 x, ffi::Result<F32> sum, ffi::Result<F32> squares) {
   Norm norm;
-  if (const char* problem = describe(x.dimensions(), {}, {sum->dimensions(), squares->dimensions()}, false, norm))
+  if (const char* problem = describe(x.dimensions(), {}, {sum->dimensions(), squares->dimensions()}, 0, norm))
     return wrong(problem);
   return run(threads, [&](const Pool& pool) {
     norm_sums(pool, norm, x.typed_data(), sum->typed_data(), squares->typed_data());
@@ -99,7 +131,7 @@ ffi::Error NormSums(ffi::ThreadPool threads, F32 x, ffi::Result<F32> sum, ffi::R
 }
 
 ffi::Error NormForward(ffi::ThreadPool threads, F32 x, F32 mean, F32 scale, F32 bias, ffi::RemainingArgs rest,
-                       ffi::Result<F32> y, bool relu) {
+                       ffi::Result<F32> y, int64_t activation) {
   Norm norm;
   const float* more = nullptr;
   Dims added = x.dimensions();
@@ -109,7 +141,7 @@ ffi::Error NormForward(ffi::ThreadPool threads, F32 x, F32 mean, F32 scale, F32 
     more = buffer->typed_data(), added = buffer->dimensions();
   }
   if (const char* problem = describe(x.dimensions(), {y->dimensions(), added},
-                                     {mean.dimensions(), scale.dimensions(), bias.dimensions()}, relu, norm))
+                                     {mean.dimensions(), scale.dimensions(), bias.dimensions()}, activation, norm))
     return wrong(problem);
   return run(threads, [&](const Pool& pool) {
     norm_forward(pool, norm, x.typed_data(), mean.typed_data(), scale.typed_data(), bias.typed_data(), more, y->typed_data());
@@ -117,10 +149,10 @@ ffi::Error NormForward(ffi::ThreadPool threads, F32 x, F32 mean, F32 scale, F32 
 }
 
 ffi::Error NormGradientSums(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, ffi::Result<F32> sum,
-                            ffi::Result<F32> product, bool relu) {
+                            ffi::Result<F32> product, int64_t activation) {
   Norm norm;
   if (const char* problem = describe(x.dimensions(), {g.dimensions(), y.dimensions()},
-                                     {mean.dimensions(), sum->dimensions(), product->dimensions()}, relu, norm))
+                                     {mean.dimensions(), sum->dimensions(), product->dimensions()}, activation, norm))
     return wrong(problem);
   return run(threads, [&](const Pool& pool) {
     norm_gradient_sums(pool, norm, g.typed_data(), y.typed_data(), x.typed_data(), mean.typed_data(), sum->typed_data(),
@@ -129,7 +161,7 @@ ffi::Error NormGradientSums(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 me
 }
 
 ffi::Error NormBackward(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, F32 scale, F32 shift, F32 slope,
-                        ffi::Result<F32> dx, ffi::RemainingRets rest, bool relu) {
+                        ffi::Result<F32> dx, ffi::RemainingRets rest, int64_t activation) {
   Norm norm;
   float* dz = nullptr;
   Dims wanted = x.dimensions();
@@ -140,7 +172,7 @@ ffi::Error NormBackward(ffi::ThreadPool threads, F32 g, F32 y, F32 x, F32 mean, 
   }
   if (const char* problem =
           describe(x.dimensions(), {g.dimensions(), y.dimensions(), dx->dimensions(), wanted},
-                   {mean.dimensions(), scale.dimensions(), shift.dimensions(), slope.dimensions()}, relu, norm))
+                   {mean.dimensions(), scale.dimensions(), shift.dimensions(), slope.dimensions()}, activation, norm))
     return wrong(problem);
   return run(threads, [&](const Pool& pool) {
     norm_backward(pool, norm, g.typed_data(), y.typed_data(), x.typed_data(), mean.typed_data(), scale.typed_data(),
@@ -194,19 +226,20 @@ EXPORTED XLA_FFI_Error* CnnjaxMaxPoolForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxMaxPoolBackward(XLA_FFI_CallFrame*);
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward, THREADS ARG ARG RET.Attr<int64_t>("stride"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward,
-                              THREADS ARG ARG ARG RET.RemainingRets().Attr<int64_t>("stride"));
+#define CONV .Attr<int64_t>("stride").Attr<cnnjax::Dims>("padding")
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainForward, cnnjax::PlainForward,
+                              THREADS ARG ARG.RemainingArgs() RET CONV.Attr<int64_t>("activation"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxPlainBackward, cnnjax::PlainBackward, THREADS ARG ARG ARG RET.RemainingRets() CONV);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDepthwiseForward, cnnjax::DepthwiseForward,
-                              THREADS ARG ARG RET.Attr<int64_t>("stride").Attr<cnnjax::Dims>("padding"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDepthwiseBackward, cnnjax::DepthwiseBackward,
-                              THREADS ARG ARG ARG RET RET.Attr<int64_t>("stride").Attr<cnnjax::Dims>("padding"));
+                              THREADS ARG ARG.RemainingArgs() RET CONV.Attr<int64_t>("activation"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxDepthwiseBackward, cnnjax::DepthwiseBackward, THREADS ARG ARG ARG RET RET CONV);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormSums, cnnjax::NormSums, THREADS ARG RET RET);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormForward, cnnjax::NormForward,
-                              THREADS ARG ARG ARG ARG.RemainingArgs() RET.Attr<bool>("relu"));
+                              THREADS ARG ARG ARG ARG.RemainingArgs() RET.Attr<int64_t>("activation"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormGradientSums, cnnjax::NormGradientSums,
-                              THREADS ARG ARG ARG ARG RET RET.Attr<bool>("relu"));
+                              THREADS ARG ARG ARG ARG RET RET.Attr<int64_t>("activation"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxNormBackward, cnnjax::NormBackward,
-                              THREADS ARG ARG ARG ARG ARG ARG ARG RET.RemainingRets().Attr<bool>("relu"));
+                              THREADS ARG ARG ARG ARG ARG ARG ARG RET.RemainingRets().Attr<int64_t>("activation"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolForward, cnnjax::MaxPoolForward, THREADS ARG RET.RemainingRets());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxMaxPoolBackward, cnnjax::MaxPoolBackward, THREADS.Arg<cnnjax::U8>() ARG RET);

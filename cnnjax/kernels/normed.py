@@ -1,4 +1,4 @@
-"""Convolutions without bias and ReLU, the batch normalisation that follows them, and a max-pool; see `cnnjax.kernels`.
+"""Batch normalisation in training, with the activation that follows it, and a max-pool; see `cnnjax.kernels`.
 
 Gradients are of reverse mode and of first order; a batch that is divided among devices stays divided, and then statistics are
 those of the whole batch.
@@ -16,14 +16,11 @@ from jax import lax
 from cnnjax.kernels import blocks as kernels
 from cnnjax.kernels.blocks import BLOCK
 
-
-def supports_conv(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int) -> bool:
-    """Whether `conv` takes these; the output channels must be a multiple of 16."""
-    return not _conv_problem(x_shape, w_shape, stride)
+ACTIVATIONS = ("none", "relu", "relu6")  # as finish.h numbers them
 
 
 def supports_norm(x_shape: tuple[int, ...]) -> bool:
-    """Whether `batch_norm` takes this; the channels must be a multiple of 16."""
+    """Whether `batch_norm` takes this: 16 channels or more."""
     return not _norm_problem(x_shape)
 
 
@@ -32,36 +29,16 @@ def supports_max_pool(x_shape: tuple[int, ...], window: tuple[int, ...]) -> bool
     return window == (3, 2, 1) and not _pool_problem(x_shape)
 
 
-def conv(x: jax.Array, w: jax.Array, *, stride: int) -> jax.Array:
-    """A convolution with kernel // 2 zeros on all four sides.
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
+               activation: str) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """(x - mean) / sqrt(var + epsilon) * scale + bias, plus `more`, activated, by the statistics of this batch.
 
     Args:
-        x: float32 [n, h, w, ci].
-        w: float32 [kernel, kernel, ci, co], of an odd kernel; co a multiple of 16.
-        stride: pixels, along rows and columns.
-
-    Returns:
-        float32 [n, ceil(h / stride), ceil(w / stride), co].
-
-    Raises:
-        ValueError: `supports_conv` is False, or another type.
-    """
-    problem = _conv_problem(x.shape, w.shape, stride) or kernels.type_problem({"x": x, "w": w})
-    if problem:
-        raise ValueError(f"conv: {problem}")
-    return _conv(_Conv(kernels.usable("conv"), stride), x, w)
-
-
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float, relu: bool
-               ) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
-    """(x - mean) / sqrt(var + epsilon) * scale + bias, plus `more`, through ReLU, by the statistics of this batch.
-
-    Args:
-        x: float32 [n, ..., channels], channels a multiple of 16.
+        x: float32 [n, ..., channels], 16 channels or more.
         scale, bias: float32 [channels].
         more: float32 of the shape of x, or nothing.
         epsilon: keeps the root away from zero.
-        relu: whether ReLU follows.
+        activation: one of `ACTIVATIONS`.
 
     Returns:
         The result, of the shape of x; mean and variance, [channels], through which no gradients go.
@@ -71,12 +48,14 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array 
     """
     arrays = {"x": x, "scale": scale, "bias": bias} | ({} if more is None else {"more": more})
     problem = _norm_problem(x.shape) or kernels.type_problem(arrays)
+    if activation not in ACTIVATIONS:
+        problem = f"activation={activation}; give one of {', '.join(ACTIVATIONS)}"
     if not problem and not (scale.shape == bias.shape == x.shape[-1:] and (more is None or more.shape == x.shape)):
         shapes = ", ".join(f"{name} is {list(array.shape)}" for name, array in arrays.items())
         problem = f"{shapes}; give scale and bias {list(x.shape[-1:])}, and more as x"
     if problem:
         raise ValueError(f"batch_norm: {problem}")
-    return _norm(_Norm(kernels.usable("batch_norm"), float(epsilon), relu, more is not None), x, scale, bias, more)
+    return _norm(_Norm(kernels.usable("batch_norm"), float(epsilon), activation, more is not None), x, scale, bias, more)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -93,77 +72,23 @@ def max_pool(x: jax.Array) -> jax.Array:
     return _pool(_Pool(kernels.usable("max_pool"), *x.shape[1:3]), x)
 
 
-def _conv_problem(x: tuple[int, ...], w: tuple[int, ...], stride: int) -> str:
-    if len(x) != 4 or len(w) != 4 or w[0] != w[1] or w[0] % 2 == 0 or x[3] != w[2]:
-        return f"x is {list(x)} and w is {list(w)}; give [n, h, w, ci] and [k, k, ci, co] with an odd k"
-    if w[3] % BLOCK:
-        return f"{w[3]} output channels; give a multiple of {BLOCK}, or let JAX compute this layer"
-    if not 1 <= stride <= kernels.LARGEST:
-        return f"stride={stride}; give 1 or more"
-    return kernels.size_problem(x, w)
-
-
 def _norm_problem(x: tuple[int, ...]) -> str:
-    if len(x) < 2 or x[-1] % BLOCK:
-        return f"x is {list(x)}; give [n, ..., channels], channels a multiple of {BLOCK}, or let JAX compute this layer"
+    if len(x) < 2 or x[-1] < BLOCK:
+        return f"x is {list(x)}; give [n, ..., channels], {BLOCK} channels or more, or let JAX compute this layer"
     return kernels.size_problem(x)
 
 
 def _pool_problem(x: tuple[int, ...]) -> str:
-    return f"x is {list(x)}; give [n, h, w, channels]" if len(x) != 4 else _norm_problem(x)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Conv:
-    instructions: str
-    stride: int
-
-
-@functools.cache
-def _conv_call(options: _Conv, backward: bool, input_grad: bool = False) -> Callable:
-    """x, w -> y; or x, w, g -> dw; and dx, where it is wanted."""
-    what = "backward" if backward else "forward"
-    target = f"cnnjax_{options.instructions}_plain_{what}"
-
-    def call(x, w, *g):
-        size = (-(-pixels // options.stride) for pixels in x.shape[1:3])
-        shapes = (w.shape, *((x.shape,) if input_grad else ())) if backward else ((x.shape[0], *size, w.shape[3]),)
-        kinds = [kernels.float32(*shape) for shape in shapes]
-        return tuple(jax.ffi.ffi_call(target, kinds)(x, w, *g, stride=np.int64(options.stride)))
-
-    name = f"plain_{what}_{options.instructions}_{options.stride}_{input_grad}"
-    operands, results = ((True, False, True), (False, True)[: 1 + input_grad]) if backward else ((True, False), (True,))
-    return kernels.divisible(name, call, operands, results)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _conv(options, x, w):
-    return _conv_call(options, backward=False)(x, w)[0]
-
-
-def _conv_bwd(options, saved, g):
-    # One call for both: weights that are read after their gradient is known could not be updated in place.
-    x, w = saved
-    if x.shape[3] % BLOCK == 0:
-        dw, dx = _conv_call(options, backward=True, input_grad=True)(x, w, g)
-        return dx, dw
-    edge = w.shape[0] // 2
-
-    def outputs(x):  # of images, whose gradient hardly anybody needs: XLA leaves it out then
-        return lax.conv_general_dilated(x, w, (options.stride,) * 2, ((edge, edge),) * 2,
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
-
-    return jax.linear_transpose(outputs, x)(g)[0], _conv_call(options, backward=True)(x, w, g)[0]
-
-
-_conv.defvjp(lambda options, x, w: (_conv(options, x, w), (x, w)), _conv_bwd)
+    if len(x) != 4 or x[3] % BLOCK:
+        return f"x is {list(x)}; give [n, h, w, channels], channels a multiple of {BLOCK}, or let JAX compute this layer"
+    return kernels.size_problem(x)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Norm:
     instructions: str
     epsilon: float
-    relu: bool
+    activation: str
     more: bool
 
 
@@ -178,10 +103,10 @@ def _norm_call(options: _Norm, what: str) -> Callable:
 
     def call(*arrays):
         kinds = (kernels.float32(*(arrays[0].shape[-1:] if sums else arrays[0].shape)),) * results
-        attributes = {} if what == "sums" else {"relu": np.bool_(options.relu)}
+        attributes = {} if what == "sums" else {"activation": np.int64(ACTIVATIONS.index(options.activation))}
         return tuple(jax.ffi.ffi_call(target, kinds)(*arrays, **attributes))
 
-    name = f"norm_{what}_{options.instructions}_{options.relu}_{options.more}"
+    name = f"norm_{what}_{options.instructions}_{options.activation}_{options.more}"
     return kernels.divisible(name, call, tuple(i in images for i in range(inputs)), (not sums,) * results)
 
 

@@ -5,7 +5,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import jax
@@ -17,6 +17,13 @@ from cnnjax.kernels.blocks import Block
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
+
+# By name; of ReLU6 the gradient is 0 at both bounds, as in torch.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "none": lambda x: x, "relu": jax.nn.relu, "relu6": lambda x: lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype)),
+    "silu": jax.nn.silu, "hard_swish": jax.nn.hard_swish, "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid,
+}  # fmt: skip
 
 
 def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -70,24 +77,25 @@ class Ops:
             x = self.max_pool(x, 2, block.pool_stride) if block.pool_stride else x
         return x
 
-    def conv(self, x: jax.Array, w: jax.Array, *, stride: int, dtype) -> jax.Array:
-        """Convolves with kernel // 2 zeros on all four sides, without a bias.
+    def conv(self, x: jax.Array, w: jax.Array, *, stride: int, dtype, padding: Padding | None = None) -> jax.Array:
+        """Convolves all channels, without a bias.
 
         Args:
             x: [n, h, w, ci].
             w: float32 [kernel, kernel, ci, co], of an odd kernel.
             stride: pixels, along rows and columns.
-            dtype: of the computation and of the result, [n, ceil(h / stride), ceil(w / stride), co].
+            dtype: of the computation and of the result, [n, (h + top + bottom - kernel) // stride + 1, the same of w, co].
+            padding: zeros on all four sides, or ((top, bottom), (left, right)); kernel // 2 where none is given.
         """
-        kernel, edge = w.shape[0], w.shape[0] // 2
+        kernel, zeros = w.shape[0], sides(w.shape[0] // 2 if padding is None else padding)
         x, w = x.astype(dtype), w.astype(dtype)
-        height, width = ((size - 1) // stride + 1 for size in x.shape[1:3])
+        height, width = ((size + sum(side) - kernel) // stride + 1 for size, side in zip(x.shape[1:3], zeros, strict=True))
         if kernel == 1 or min(height, width) > kernel:
-            return lax.conv_general_dilated(x, w, (stride,) * 2, ((edge, edge),) * 2, dimension_numbers=NHWC)
+            return lax.conv_general_dilated(x, w, (stride,) * 2, zeros, dimension_numbers=NHWC)
         # A product of matrices: where the image is smaller than the kernel XLA exchanges the two, and a CPU then needs
         # a hundred times as long; of images as small as the kernel a product is no slower.
         rows, columns = ((size - 1) * stride + 1 for size in (height, width))
-        x = jnp.pad(x, ((0, 0), (edge, edge), (edge, edge), (0, 0)))
+        x = jnp.pad(x, ((0, 0), *zeros, (0, 0)))
         parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
         return jnp.dot(jnp.concatenate(parts, -1), w.reshape(-1, w.shape[3]))
 
@@ -104,8 +112,20 @@ class Ops:
         return lax.conv_general_dilated(x.astype(dtype), w.astype(dtype), (stride,) * 2, sides(padding),
                                         dimension_numbers=NHWC, feature_group_count=x.shape[3])  # fmt: skip
 
+    def conv_normalize(self, x: jax.Array, w: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
+                       more: jax.Array | None = None, *, stride: int, padding: Padding, epsilon: float, activation: str,
+                       dtype, out_dtype, conv_dtype) -> jax.Array:  # fmt: skip
+        """Convolves as `conv`, or as `depthwise` where w has one input channel and x several, then normalises: as in evaluation.
+
+        Arguments are those of `conv`, whose type is `conv_dtype`, and of `normalize`. A kernel has the norm in its weights, and one pass for all.
+        """
+        convolve = self.depthwise if w.shape[2] == 1 < x.shape[3] else self.conv
+        y = convolve(x, w, stride=stride, padding=padding, dtype=conv_dtype)
+        return self.normalize(y, mean, var, scale, bias, more, epsilon=epsilon, activation=activation, dtype=dtype,
+                              out_dtype=out_dtype)  # fmt: skip
+
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
-                   relu: bool, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+                   activation: str, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
         """Normalises x by the statistics of this batch; see `normalize`.
 
         Returns:
@@ -116,12 +136,13 @@ class Ops:
         axes = tuple(range(x.ndim - 1))
         mean, square = wide.mean(axes), lax.square(wide).mean(axes)
         var = jnp.maximum(0.0, square - lax.square(mean))
-        y = self.normalize(x, mean, var, scale, bias, more, epsilon=epsilon, relu=relu, dtype=dtype, out_dtype=out_dtype)
+        y = self.normalize(x, mean, var, scale, bias, more, epsilon=epsilon, activation=activation, dtype=dtype,
+                           out_dtype=out_dtype)  # fmt: skip
         return y, mean, var
 
     def normalize(self, x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
-                  more: jax.Array | None = None, *, epsilon: float, relu: bool, dtype, out_dtype) -> jax.Array:  # fmt: skip
-        """Returns (x - mean) / sqrt(var + epsilon) * scale + bias, plus `more`, through ReLU.
+                  more: jax.Array | None = None, *, epsilon: float, activation: str, dtype, out_dtype) -> jax.Array:  # fmt: skip
+        """Returns (x - mean) / sqrt(var + epsilon) * scale + bias, plus `more`, activated.
 
         Args:
             x: [n, ..., channels].
@@ -129,7 +150,7 @@ class Ops:
             scale, bias: [channels].
             more: of the shape of x, or nothing.
             epsilon: keeps the root away from zero.
-            relu: whether ReLU follows.
+            activation: one of `ACTIVATIONS`.
             dtype, out_dtype: of the computation, and of the result.
         """
         mean, var, scale, bias = (
@@ -138,7 +159,7 @@ class Ops:
         y = (x.astype(dtype) - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
         y = y.astype(dtype).astype(out_dtype)
         y = y if more is None else y + more
-        return jax.nn.relu(y) if relu else y
+        return ACTIVATIONS[activation](y)
 
     def max_pool(self, x: jax.Array, window: int, stride: int, padding: int = 0) -> jax.Array:
         """Returns the largest of each window: [b, h, w, c] -> [b, (h + 2 padding - window) // stride + 1, the same of w, c].

@@ -2,6 +2,7 @@
 
 #include "gathered.h"
 #include "memory.h"
+#include "pointwise.h"
 #include "product.h"
 #include "vector.h"
 #include "winograd.h"
@@ -190,12 +191,24 @@ void winograd_weights(const Pool& pool, const Tiles& s, const float* x, const fl
   }
 }
 
-bool in_tiles(const Plain& s) { return s.kernel == 3 && s.stride == 1 && s.ci % kBlock == 0; }
+bool in_tiles(const Plain& s) {
+  return s.kernel == 3 && s.stride == 1 && s.ci % kBlock == 0 && s.top == 1 && s.bottom == 1 && s.left == 1 && s.right == 1;
+}
+Pointwise product_of(const Plain& s) { return {s.n * s.h * s.w, s.ci, s.co}; }
 
 }  // namespace
 
-void plain_forward(const Pool& pool, const Plain& s, const float* x, const float* w, float* y) {
-  in_tiles(s) ? winograd(pool, {s.n, s.h, s.w}, x, w, s.ci, s.co, false, y) : gathered_forward(pool, s, x, w, y);
+bool is_product(const Plain& s) {
+  return s.kernel == 1 && s.stride == 1 && s.ci % 4 == 0 && s.co % 4 == 0 && s.ci >= kBlock && s.co >= kBlock
+         && !(s.top || s.bottom || s.left || s.right);
+}
+
+bool finishes(const Plain& s) { return !in_tiles(s); }
+
+void plain_forward(const Pool& pool, const Plain& s, const float* x, const float* w, const Finish& after, float* y) {
+  if (in_tiles(s)) return winograd(pool, {s.n, s.h, s.w}, x, w, s.ci, s.co, false, y);
+  if (is_product(s)) return pointwise_forward(pool, product_of(s), x, w, false, after, y);
+  gathered_forward(pool, s, x, w, after, y);
 }
 
 void plain_backward(const Pool& pool, const Plain& s, const float* x, const float* w, const float* g, float* dw, float* dx) {
@@ -203,6 +216,9 @@ void plain_backward(const Pool& pool, const Plain& s, const float* x, const floa
     const Tiles tiles{s.n, s.h, s.w};
     winograd_weights(pool, tiles, x, g, s.ci, s.co, dw);
     if (dx) winograd(pool, tiles, g, w, s.ci, s.co, true, dx);
+  } else if (is_product(s)) {
+    pointwise_weights(pool, product_of(s), x, g, dw);
+    if (dx) pointwise_forward(pool, {s.n * s.h * s.w, s.co, s.ci}, g, w, true, {}, dx);
   } else {
     gathered_weights(pool, s, x, g, dw);
     if (dx) gathered_inputs(pool, s, w, g, dx);

@@ -49,11 +49,11 @@ inline void product(const float* a, int64_t a_step, int64_t rows, int64_t inner,
   }
 }
 
-// c [kColumns][16] += transposed a [rows][kColumns] times b [rows][16].
+// c [kColumns][16] += transposed a [rows][kColumns] times b [rows][16]. Steps are numbers from row to row.
 template <int kColumns>
-void transposed_tile(const float* a, int64_t a_step, int64_t rows, const float* b, float* c) {
+void transposed_tile(const float* a, int64_t a_step, int64_t rows, const float* b, float* c, int64_t b_step = kBlock) {
   Vec sum[kColumns][kVecs] = {};
-  for (int64_t r = 0; r < rows; ++r, a += a_step, b += kBlock) {
+  for (int64_t r = 0; r < rows; ++r, a += a_step, b += b_step) {
     Vec right[kVecs];
     UNROLL for (int v = 0; v < kVecs; ++v) right[v] = load(b + v * kLanes);
     UNROLL for (int i = 0; i < kColumns; ++i)

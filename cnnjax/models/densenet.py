@@ -47,8 +47,8 @@ class Block(nnx.Module):
         self.conv2 = _conv(4 * growth, growth, 3, 1, dtype, ops, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv1(self.norm1(x, relu=True))
-        return jnp.concatenate((x, self.conv2(self.norm2(y, relu=True))), -1)
+        y = self.norm2.after(self.conv1, self.norm1(x, relu=True), relu=True)
+        return jnp.concatenate((x, self.conv2(y)), -1)
 
     def operations(self, sides: tuple[int, int]) -> int:
         """Multiplications and additions of the convolutions, for one image of height and width."""

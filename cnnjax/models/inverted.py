@@ -11,15 +11,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Ops, same_padding
+from cnnjax.kernels import ACTIVATIONS, PLAIN, Ops, Padding, same_padding
 from cnnjax.models.layers import Dropout, Layer, Layered, Norm
 from cnnjax.models.references import Rules
 
 LEAST = 32  # pixels; the image is halved five times
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "relu": jax.nn.relu, "relu6": jax.nn.relu6, "silu": jax.nn.silu, "hard_swish": jax.nn.hard_swish,
-    "sigmoid": jax.nn.sigmoid, "hard_sigmoid": jax.nn.hard_sigmoid, "none": lambda x: x,
-}  # fmt: skip
 HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 HE_DEPTHWISE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")  # of [k, k, 1, c]: k * k outputs see an input
 
@@ -66,31 +62,21 @@ class Conv(nnx.Conv):
                          feature_group_count=groups, rngs=rngs, kernel_init=HE if groups == 1 else HE_DEPTHWISE)  # fmt: skip
         self.style = style
 
+    def zeros(self, size: tuple[int, int]) -> Padding:
+        """Returns the padding for images of a height and width."""
+        kernel = self.kernel.shape[0]
+        return same_padding(size, kernel, self.strides) if self.style.same else kernel // 2
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        w, stride, ops, dtype = self.kernel[...], self.strides, self.style.ops, self.dtype
-        kernel, size = w.shape[0], x.shape[1:3]
-        edges = same_padding(size, kernel, stride) if self.style.same else ((kernel // 2,) * 2,) * 2
-        if self.feature_group_count > 1:
-            return ops.depthwise(x, w, stride=stride, padding=edges, dtype=dtype)
-        # `ops.conv` pads all sides alike. Behind one more row of zeros it gives the same sums, one place further.
-        (top, _), (left, _) = late = tuple((kernel // 2 - first, 0) for first, _ in edges)
-        if top or left:
-            x = jnp.pad(x, ((0, 0), *late, (0, 0)))
-        return ops.conv(x, w, stride=stride, dtype=dtype)[:, top:, left:]
+        convolve = self.style.ops.depthwise if self.feature_group_count > 1 else self.style.ops.conv
+        return convolve(x, self.kernel[...], stride=self.strides, padding=self.zeros(x.shape[1:3]), dtype=self.dtype)
 
 
-class Activated(Norm):
-    """Batch normalisation and the activation that follows it: [b, h, w, channels] -> the same shape."""
-
-    def __init__(self, channels: int, activation: str, style: Style, rngs: nnx.Rngs):
-        super().__init__(channels, dtype=style.dtype, ops=style.ops, exact=True, epsilon=style.epsilon, rngs=rngs)
-        self.activation = activation
-
-    def __call__(self, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
-        """Normalises x, adds `more`, and applies the activation."""
-        rectified = self.activation in ("relu", "relu6")  # which the kernels do in the same pass
-        x = super().__call__(x, more=more, relu=relu or rectified)
-        return x if self.activation == "relu" else ACTIVATIONS[self.activation](x)
+def norm(channels: int, activation: str, style: Style, rngs: nnx.Rngs) -> Norm:
+    """Batch normalisation and the activation that follows it."""
+    return Norm(
+        channels, dtype=style.dtype, ops=style.ops, exact=True, epsilon=style.epsilon, activation=activation, rngs=rngs
+    )
 
 
 class Squeeze(nnx.Module):
@@ -135,19 +121,19 @@ class Block(nnx.Module):
             # The last one is linear; a block of one convolution is not.
             activation = "none" if 1 < i == len(convs) else block.activation
             setattr(self, f"conv{i}", Conv(channels, width, kernel, stride, style, rngs, groups=groups))
-            setattr(self, f"norm{i}", Activated(width, activation, style, rngs))
+            setattr(self, f"norm{i}", norm(width, activation, style, rngs))
             channels = width
 
     def __call__(self, x: jax.Array) -> jax.Array:
         y = x
         for i in range(1, self.count):
-            y = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(y))
+            y = getattr(self, f"norm{i}").after(getattr(self, f"conv{i}"), y)
         if hasattr(self, "squeeze"):
             y = self.squeeze(y)
         conv, norm = getattr(self, f"conv{self.count}"), getattr(self, f"norm{self.count}")
         if self.count > 1:
-            return norm(conv(y), more=x if self.adds else None)
-        return x + norm(conv(y)) if self.adds else norm(conv(y))
+            return norm.after(conv, y, more=x if self.adds else None)
+        return x + norm.after(conv, y) if self.adds else norm.after(conv, y)
 
     def operations(self, sides: tuple[int, int]) -> int:
         """Multiplications and additions of the convolutions, for one image of so many pixels, height and width."""
@@ -210,7 +196,7 @@ class InvertedResiduals(Layered):
                    ) -> list[Layer]:  # fmt: skip
         """Makes a convolution outside of the blocks and its norm; returns their layers."""
         setattr(self, f"conv{number}", Conv(channels, out, kernel, stride, style, rngs))
-        setattr(self, f"norm{number}", Activated(out, style.activation, style, rngs))
+        setattr(self, f"norm{number}", norm(out, style.activation, style, rngs))
         return [Layer(f"{kind}{number}", kind, f"{kind}{number}") for kind in ("conv", "norm")]
 
     def _classified(self, channels: int, outputs: int, section: Model, rngs: nnx.Rngs) -> list[Layer]:

@@ -59,31 +59,52 @@ class Whiten(nnx.Module):
 
 
 class Norm(nnx.BatchNorm):
-    """Batch normalisation over the last dimension, and the sum and ReLU that mostly follow it.
+    """Batch normalisation over the last dimension, and the sum and activation that mostly follow it.
 
     Args:
         channels: of the input.
         dtype: of the result. Statistics are float32; so is the computation where `exact`.
         ops: what computes it.
         exact: compute in float32 whatever the type: with bfloat16 the running averages would be rounded, too.
+        activation: one of `ACTIVATIONS`, after each call.
         options: of `nnx.BatchNorm`.
     """
 
-    def __init__(self, channels: int, *, dtype, ops: Ops = PLAIN, exact: bool = False, **options):
+    def __init__(self, channels: int, *, dtype, ops: Ops = PLAIN, exact: bool = False, activation: str = "none", **options):
         super().__init__(channels, momentum=0.9, dtype=jnp.float32 if exact else dtype, **options)
-        self.out_dtype, self.ops = dtype, ops
+        self.out_dtype, self.ops, self.activation = dtype, ops, activation
 
     def __call__(self, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
-        """Normalises x, adds `more`, and applies ReLU; updates the running averages in training."""
-        options = {"epsilon": self.epsilon, "relu": relu, "dtype": self.dtype, "out_dtype": self.out_dtype}
-        scale, bias = self.scale[...], self.bias[...]
+        """Normalises x, adds `more`, and applies its activation, or ReLU; updates the running averages in training."""
+        scale, bias, options = self.scale[...], self.bias[...], self._options(relu)
         if self.use_running_average:
-            mean, var = self.mean[...].astype(self.dtype), self.var[...].astype(self.dtype)
-            return self.ops.normalize(x, mean, var, scale, bias, more, **options)
+            return self.ops.normalize(x, *self._running(), scale, bias, more, **options)
         y, *found = self.ops.batch_norm(x, scale, bias, more, **options)
         for kept, new in zip((self.mean, self.var), found, strict=True):
             kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
         return y
+
+    def after(self, conv: nnx.Conv, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
+        """Normalises a convolution of x; with running averages a kernel computes both in one pass.
+
+        Args:
+            conv: without a bias; `conv.zeros` gives the padding for images of a height and width.
+            x: [b, h, w, channels of conv].
+            more, relu: as in `__call__`.
+        """
+        if not self.use_running_average:
+            return self(conv(x), more=more, relu=relu)
+        return self.ops.conv_normalize(
+            x, conv.kernel[...], *self._running(), self.scale[...], self.bias[...], more, stride=conv.strides,
+            padding=conv.zeros(x.shape[1:3]), conv_dtype=conv.dtype, **self._options(relu)
+        )  # fmt: skip
+
+    def _options(self, relu: bool) -> dict:
+        activation = "relu" if relu else self.activation
+        return {"epsilon": self.epsilon, "activation": activation, "dtype": self.dtype, "out_dtype": self.out_dtype}
+
+    def _running(self) -> tuple[jax.Array, jax.Array]:
+        return self.mean[...].astype(self.dtype), self.var[...].astype(self.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,9 +164,12 @@ class Layered(nnx.Module):
         """
         return None
 
+    def _module(self, layer: Layer) -> nnx.Module | None:
+        return getattr(self, layer.module) if layer.module else None
+
     def apply(self, layer: Layer, x: jax.Array, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Applies one layer."""
-        module = getattr(self, layer.module) if layer.module else None
+        module = self._module(layer)
         if layer.kind == "pool":
             x = self.ops.max_pool(x, *layer.window)
         elif layer.kind == "average":
@@ -215,6 +239,9 @@ class Layered(nnx.Module):
         while layers:
             if blocks := self._take_blocks(layers):
                 x = self.ops.conv_blocks(x, blocks, dtype=self.dtype)
+            elif [layer.kind for layer in layers[:2]] == ["conv", "norm"] and hasattr(self._module(layers[0]), "zeros"):
+                conv, norm = layers.pop(0), layers.pop(0)
+                x = self._module(norm).after(self._module(conv), x, relu=norm.relu)
             else:
                 x = self.apply(layers.pop(0), x, rngs)
         return x

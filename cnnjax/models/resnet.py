@@ -50,6 +50,10 @@ class Conv(nnx.Conv):
                          kernel_init=nnx.initializers.variance_scaling(2.0, fan, "normal"))  # fmt: skip
         self.ops = ops
 
+    def zeros(self, size: tuple[int, int]) -> int:
+        """Returns the padding of all sides, for images of any height and width."""
+        return self.kernel.shape[0] // 2
+
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.ops.conv(x, self.kernel[...], stride=self.strides, dtype=self.dtype)
 
@@ -87,10 +91,10 @@ class Block(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         y, last = x, len(self.strides)
         for i in range(1, last):
-            y = getattr(self, f"norm{i}")(getattr(self, f"conv{i}")(y), relu=True)
+            y = getattr(self, f"norm{i}").after(getattr(self, f"conv{i}"), y, relu=True)
         if self.projects:
-            x = self.norm_projection(self.projection(x))
-        return getattr(self, f"norm{last}")(getattr(self, f"conv{last}")(y), more=x, relu=True)
+            x = self.norm_projection.after(self.projection, x)
+        return getattr(self, f"norm{last}").after(getattr(self, f"conv{last}"), y, more=x, relu=True)
 
     def operations(self, sides: tuple[int, int]) -> int:
         """Multiplications and additions of the convolutions, for one image of so many pixels, height and width."""

@@ -50,7 +50,7 @@ def frozen_paths(text: str, network: Network) -> frozenset[Path]:
         return frozenset()
     paths = [*traverse_util.flatten_dict(network.shapes[0])]
     if text == BACKBONE:
-        last = network.model.layers[-1].module
+        last = [layer.module for layer in network.model.layers if layer.module][-1]
         found = frozenset(path for path in paths if path[0] != last)
     else:
         pattern = re.compile(text)

@@ -24,7 +24,8 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, data: Dat
         parameters: numbers in the network.
         stopped: "finished", "early" or "signal".
     """
-    stopwatch = loop.stopwatch
+    stopwatch, last = loop.stopwatch, plan.network.model.layers[-1].module
+    probed = sum(x.size for x in jax.tree.leaves(plan.network.shapes[0].get(last)))
     return runs.Summary(
         name=config.name,
         best_step=loop.stopping.best_step,
@@ -34,7 +35,7 @@ def summarize(config, plan: Plan, mesh: jax.sharding.Mesh, loop: Loop, data: Dat
         seconds=round(stopwatch.now(), 1),
         images_per_second=round(stopwatch.images_per_second(), 1),
         parameters=parameters,
-        trained_parameters=plan.trained,
+        trained_parameters=probed if config.train.method == "probe" else plan.trained,
         classes=data.classes,
         devices=runtime.describe(mesh),
         kernels=plan.network.ops.name,

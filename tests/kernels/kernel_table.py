@@ -12,7 +12,7 @@ import optax
 import pytest
 from jax import lax
 
-from cnnjax.kernels import Block, Ops, available, library
+from cnnjax.kernels import ACTIVATIONS, Block, Ops, available, convs, library
 from cnnjax.kernels import blocks as kernels
 
 SETS = library.instruction_sets() if available() else ()  # of this CPU, best first
@@ -150,8 +150,26 @@ def conv(ops, x, w, *, stride):
     return (ops.conv(x, w, stride=stride, dtype=x.dtype),)
 
 
-def norm(ops, x, scale, bias, *more, relu):
-    return ops.batch_norm(x, scale, bias, *more, epsilon=1e-5, relu=relu, dtype=x.dtype, out_dtype=x.dtype)
+def depthwise(ops, x, w, *, stride, padding):
+    if type(ops) is not Ops:
+        return (ops.depthwise(x, w, stride=stride, padding=padding, dtype=x.dtype),)
+    # A NaN stays in its channel, as in no convolution of XLA for CPUs.
+    x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))), w.shape[0]
+    rows, columns = (size - kernel + 1 for size in x.shape[1:3])
+    parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
+    return (sum(part * tap for part, tap in zip(parts, w.reshape(-1, 1, 1, 1, x.shape[3]), strict=True)),)
+
+
+def finished(ops, x, w, offset, *more, stride, padding, activation):
+    convolve = depthwise if w.shape[2] == 1 else conv
+    if type(ops) is not Ops:
+        return (convs.finished(x, w, offset, *more, stride=stride, padding=padding, activation=activation),)
+    (y,) = convolve(ops, x, w, stride=stride, **({} if convolve is conv else {"padding": padding}))
+    return (ACTIVATIONS[activation](sum(more, y + offset.reshape(1, 1, 1, -1))),)
+
+
+def norm(ops, x, scale, bias, *more, activation):
+    return ops.batch_norm(x, scale, bias, *more, epsilon=1e-5, activation=activation, dtype=x.dtype, out_dtype=x.dtype)
 
 
 def pool(ops, x):
@@ -181,9 +199,9 @@ def blocks_and_dense(ops, images, w1, b1, w2, b2, w3, b3):
 
 def residual(ops, x, w1, s1, b1, w2, s2, b2, w3, s3, b3):
     """The stem of a small ResNet and a block."""
-    x, mean, _ = norm(ops, *conv(ops, x, w1, stride=2), s1, b1, relu=True)
-    x, *_ = norm(ops, *conv(ops, *pool(ops, x), w2, stride=2), s2, b2, relu=True)
-    x, *_ = norm(ops, *conv(ops, x, w3, stride=1), s3, b3, x, relu=True)
+    x, mean, _ = norm(ops, *conv(ops, x, w1, stride=2), s1, b1, activation="relu")
+    x, *_ = norm(ops, *conv(ops, *pool(ops, x), w2, stride=2), s2, b2, activation="relu")
+    x, *_ = norm(ops, *conv(ops, x, w3, stride=1), s3, b3, x, activation="relu")
     return x, mean
 
 
@@ -195,12 +213,26 @@ def conv_case(x: tuple[int, ...], co: int, kernel: int, stride: int) -> Case:
     return Case((x, weights(kernel, x[3], co)), {"stride": stride})
 
 
+def zeros(padding: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    return ((padding,) * 2,) * 2
+
+
+def depthwise_case(x: tuple[int, ...], kernel: int, stride: int, padding) -> Case:
+    return Case((x, weights(kernel, 1, x[3])), {"stride": stride, "padding": padding})
+
+
+def finished_case(x: tuple[int, ...], w: tuple[int, ...], stride: int, activation: str, *, adds: bool) -> Case:
+    y = (x[0], *(-(-size // stride) for size in x[1:3]), w[3])
+    return Case((x, w, w[3:], *((y,) if adds else ())),
+                {"stride": stride, "padding": zeros(w[0] // 2), "activation": activation})  # fmt: skip
+
+
 def block_case(x: tuple[int, ...], co: int, padding: int, pool_stride: int) -> Case:
     return Case((x, weights(3, x[3], co), (co,)), {"padding": padding, "pool_stride": pool_stride})
 
 
-def norm_case(x: tuple[int, ...], relu: bool, adds: bool) -> Case:
-    return Case((x, x[-1:], x[-1:], *((x,) if adds else ())), {"relu": relu})
+def norm_case(x: tuple[int, ...], activation: str, adds: bool) -> Case:
+    return Case((x, x[-1:], x[-1:], *((x,) if adds else ())), {"activation": activation})
 
 
 def dense_case(m: int, k: int, n: int) -> Case:
@@ -252,15 +284,47 @@ KERNELS = {
          conv_case((2, 7, 6, 16), 64, 1, 2)),
         many=conv_case((16, 20, 26, 16), 16, 7, 2), other=conv_case((2, 7, 6, 16), 8, 1, 2), spread=2,
     ),
+    "product": Kernel(  # of one pixel; channels fill no block
+        conv, CONV, (conv_case((3, 5, 7, 24), 40, 1, 1), conv_case((1, 1, 3, 16), 20, 1, 1), conv_case((2, 31, 30, 52), 16, 1, 1)),
+        many=conv_case((16, 20, 13, 24), 40, 1, 1), other=conv_case((2, 7, 6, 18), 24, 1, 1),
+    ),
+    "depthwise": Kernel(
+        depthwise, ("depthwise_forward", "depthwise_backward"),
+        (depthwise_case((2, 5, 6, 16), 3, 1, zeros(1)),
+         depthwise_case((3, 9, 26, 43), 3, 2, zeros(1)),
+         depthwise_case((1, 8, 10, 24), 3, 2, ((0, 1), (0, 1))),  # as in TensorFlow
+         depthwise_case((2, 4, 3, 200), 5, 1, zeros(2)),  # smaller than the kernel, and several groups of channels
+         depthwise_case((2, 11, 12, 16), 5, 2, ((1, 2), (1, 2))),
+         depthwise_case((1, 12, 21, 37), 7, 1, zeros(3)),
+         depthwise_case((2, 9, 8, 32), 7, 2, ((6, 0), (2, 5))),
+         depthwise_case((1, 1, 1, 16), 5, 2, zeros(2)),
+         depthwise_case((2, 70, 66, 40), 5, 1, zeros(0))),  # several bands of rows
+        many=depthwise_case((16, 20, 13, 40), 5, 2, zeros(2)), other=depthwise_case((2, 6, 7, 8), 3, 1, zeros(1)), spread=49,
+    ),
+    "finished": Kernel(
+        finished, ("depthwise_forward",),
+        (finished_case((2, 7, 6, 3), weights(3, 3, 32), 2, "relu6", adds=False),
+         finished_case((2, 5, 6, 24), weights(1, 24, 40), 1, "none", adds=False),
+         finished_case((2, 5, 6, 43), weights(5, 1, 43), 2, "relu", adds=False)),
+        many=finished_case((16, 20, 13, 24), weights(3, 1, 24), 1, "hard_swish", adds=False), grads=(), is_exact=False, spread=49,
+    ),
+    "finished sum": Kernel(
+        finished, ("plain_forward",),
+        (finished_case((2, 7, 6, 16), weights(3, 16, 32), 2, "none", adds=True),
+         finished_case((2, 5, 6, 24), weights(1, 24, 40), 1, "hard_swish", adds=True),
+         finished_case((2, 5, 6, 43), weights(7, 1, 43), 1, "relu6", adds=True)),
+        many=finished_case((16, 20, 13, 24), weights(1, 24, 40), 1, "relu", adds=True), batch=(0, 3), grads=(),
+        is_exact=False, spread=49,
+    ),
     "norm": Kernel(
-        norm, cases=tuple(norm_case(x, relu, False) for x in ((9, 1, 1, 16), (3, 5, 7, 48), (70, 3, 3, 16), (5, 160))
-                          for relu in (False, True)),
-        many=norm_case((16, 10, 7, 32), True, False), other=norm_case((5, 24), True, False), grads=(0, 1, 2), **NORM,
+        norm, cases=tuple(norm_case(x, activation, False) for x in ((9, 1, 1, 16), (3, 5, 7, 43), (70, 3, 3, 24), (5, 160))
+                          for activation in ("none", "relu6")),
+        many=norm_case((16, 10, 7, 32), "relu6", False), other=norm_case((5, 8), "relu", False), grads=(0, 1, 2), **NORM,
     ),
     "norm of a sum": Kernel(
-        norm, cases=tuple(norm_case(x, relu, True) for x in ((9, 1, 1, 16), (3, 5, 7, 48), (70, 3, 3, 16), (5, 160))
-                          for relu in (False, True)),
-        many=norm_case((16, 10, 7, 32), True, True), other=norm_case((5, 24), True, True), batch=(0, 3),
+        norm, cases=tuple(norm_case(x, activation, True) for x in ((9, 1, 1, 16), (3, 5, 7, 43), (70, 3, 3, 24), (5, 160))
+                          for activation in ("none", "relu")),
+        many=norm_case((16, 10, 7, 32), "relu", True), other=norm_case((5, 8), "relu", True), batch=(0, 3),
         grads=(0, 1, 2, 3), **NORM,
     ),
     "pool": Kernel(

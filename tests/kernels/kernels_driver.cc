@@ -12,8 +12,10 @@
 #include "adam.h"
 #include "conv.h"
 #include "dense.h"
+#include "depthwise.h"
 #include "norm.h"
 #include "plain.h"
+#include "pointwise.h"
 #include "pool.h"
 #include "sample.h"
 
@@ -34,11 +36,13 @@ void normed(const Pool& pool) {
   const Plain s{draw(1, 6), draw(1, 12), draw(1, 12), inputs[draw(0, 5)], 16 * draw(1, 7), 2 * draw(0, 3) + 1, draw(1, 3)};
   const int64_t nx = s.n * s.h * s.w * s.ci, ny = s.n * s.rows() * s.columns() * s.co, nw = s.kernel * s.kernel * s.ci * s.co;
   auto x = array<float>(nx), w = array<float>(nw), y = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
-  plain_forward(pool, s, x.get(), w.get(), y.get());
+  auto more = array<float>(ny), offset = array<float>(s.co);
+  const Finish after{offset.get(), more.get(), static_cast<Activation>(draw(0, 3))};
+  plain_forward(pool, s, x.get(), w.get(), finishes(s) ? after : Finish{}, y.get());
   plain_backward(pool, s, x.get(), w.get(), y.get(), dw.get(), s.ci % 16 ? nullptr : dx.get());
-  const Norm norm{ny / s.co, s.co, draw(0, 1) == 0};
+  const Norm norm{ny / s.co, s.co, static_cast<Activation>(draw(0, 2))};
   auto a = array<float>(s.co), b = array<float>(s.co), c = array<float>(s.co), d = array<float>(s.co);
-  auto z = array<float>(ny), more = array<float>(ny);
+  auto z = array<float>(ny);
   const bool adds = draw(0, 1);
   norm_sums(pool, norm, y.get(), a.get(), b.get());
   norm_forward(pool, norm, y.get(), a.get(), b.get(), c.get(), adds ? more.get() : nullptr, z.get());
@@ -51,6 +55,28 @@ void normed(const Pool& pool) {
   max_pool_forward(pool, window, y.get(), pooled.get(), adds ? code.get() : nullptr);
   max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
   max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
+}
+// A convolution with a kernel for each channel, and one of one pixel, of any channels; a norm of its result.
+void separable(const Pool& pool) {
+  const int64_t kernel = 3 + 2 * draw(0, 2), stride = draw(1, 2), c = draw(16, 150), n = draw(1, 4), h = draw(1, 20), w = draw(1, 30);
+  const int64_t top = draw(0, kernel - 1), left = draw(0, kernel - 1);
+  const int64_t rows = std::max<int64_t>(0, h + top + kernel / 2 - kernel) / stride + 1, columns = std::max<int64_t>(0, w + left + kernel / 2 - kernel) / stride + 1;
+  const Depthwise s{n, h, w, c, kernel, stride, top, left, rows, columns};
+  const int64_t nx = n * h * w * c, ny = n * rows * columns * c, nw = kernel * kernel * c;
+  auto x = array<float>(nx), k = array<float>(nw), y = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
+  auto more = array<float>(ny), offset = array<float>(c), b = array<float>(c);
+  depthwise_forward(pool, s, x.get(), k.get(), {offset.get(), draw(0, 1) ? more.get() : nullptr, static_cast<Activation>(draw(0, 3))}, y.get());
+  depthwise_backward(pool, s, x.get(), k.get(), y.get(), dw.get(), dx.get());
+  const Norm norm{n * rows * columns, c, static_cast<Activation>(draw(0, 2))};
+  norm_sums(pool, norm, y.get(), offset.get(), b.get());
+  norm_forward(pool, norm, y.get(), offset.get(), b.get(), b.get(), nullptr, more.get());
+  norm_gradient_sums(pool, norm, y.get(), more.get(), y.get(), offset.get(), b.get(), b.get());
+  norm_backward(pool, norm, y.get(), more.get(), y.get(), b.get(), b.get(), b.get(), b.get(), more.get(), nullptr);
+  const Pointwise p{draw(1, 900), 4 * draw(4, 40), 4 * draw(4, 40)};
+  auto px = array<float>(p.rows * p.ci), pw = array<float>(p.ci * p.co), py = array<float>(p.rows * p.co);
+  pointwise_forward(pool, p, px.get(), pw.get(), false, {}, py.get());
+  pointwise_forward(pool, {p.rows, p.co, p.ci}, py.get(), pw.get(), true, {}, px.get());
+  pointwise_weights(pool, p, px.get(), py.get(), pw.get());
 }
 // Up to three blocks, of few images or many: as in inference, then as in training.
 void blocks(const Pool& pool, bool bfloat16) {
@@ -117,7 +143,7 @@ int fuzz(int rounds) {
     const void* in = wide.rounded ? static_cast<void*>(half_x.get()) : x.get();
     dense_forward(pool, wide, in, w.get(), y.get());
     dense_backward(pool, wide, in, w.get(), y.get(), wide.rounded ? static_cast<void*>(half_dx.get()) : dx.get(), dw.get());
-    normed(pool);
+    normed(pool), separable(pool);
     const int64_t numbers = draw(1, 70000);
     auto gp = array<float>(numbers), pp = array<float>(numbers), mp = array<float>(numbers), vp = array<float>(numbers);
     adam(pool, {0.9f, 0.999f, 1e-7f, 0.1f, 0.01f, 2.f, 3.f, 0.5f}, numbers, gp.get(), pp.get(), mp.get(), vp.get());
@@ -207,6 +233,7 @@ void block(const Pool& pool, const Conv& s) {
   }
 }
 void plain(const Pool& pool, const Plain& s) {
+  const bool has_dx = s.ci % 16 == 0 || is_product(s);
   const int64_t ny = s.n * s.rows() * s.columns() * s.co, nx = s.n * s.h * s.w * s.ci, nw = s.kernel * s.kernel * s.ci * s.co;
   const Numbers x = normal(nx), w = normal(nw), g = normal(ny);
   Sums y(ny), dx(nx), dw(nw);
@@ -214,10 +241,27 @@ void plain(const Pool& pool, const Plain& s) {
     y[k] += double(x[i]) * w[j], dx[i] += double(g[k]) * w[j], dw[j] += double(g[k]) * x[i];
   });
   Numbers found(ny), found_dx(nx), found_dw(nw);
-  plain_forward(pool, s, x.data(), w.data(), found.data());
-  plain_backward(pool, s, x.data(), w.data(), g.data(), found_dw.data(), s.ci % 16 ? nullptr : found_dx.data());
+  plain_forward(pool, s, x.data(), w.data(), {}, found.data());
+  plain_backward(pool, s, x.data(), w.data(), g.data(), found_dw.data(), has_dx ? found_dx.data() : nullptr);
   same("convolution", found, y), same("dw of a convolution", found_dw, dw);
-  if (s.ci % 16 == 0) same("dx of a convolution", found_dx, dx);
+  if (has_dx) same("dx of a convolution", found_dx, dx);
+}
+void depthwise(const Pool& pool, const Depthwise& s) {
+  const int64_t nx = s.n * s.h * s.w * s.channels, ny = s.n * s.rows * s.columns * s.channels, nw = s.kernel * s.kernel * s.channels;
+  const Numbers x = normal(nx), w = normal(nw), g = normal(ny);
+  Sums y(ny), dx(nx), dw(nw);
+  for (int64_t k = 0; k < ny; ++k)
+    for (int64_t tap = 0; tap < s.kernel * s.kernel; ++tap) {
+      const int64_t c = k % s.channels, q = k / s.channels % s.columns, p = k / s.channels / s.columns % s.rows;
+      const int64_t row = p * s.stride - s.top + tap / s.kernel, column = q * s.stride - s.left + tap % s.kernel;
+      if (row < 0 || column < 0 || row >= s.h || column >= s.w) continue;
+      const int64_t i = ((k / s.channels / s.columns / s.rows * s.h + row) * s.w + column) * s.channels + c, j = tap * s.channels + c;
+      y[k] += double(x[i]) * w[j], dx[i] += double(g[k]) * w[j], dw[j] += double(g[k]) * x[i];
+    }
+  Numbers found(ny), found_dx(nx), found_dw(nw);
+  depthwise_forward(pool, s, x.data(), w.data(), {}, found.data());
+  depthwise_backward(pool, s, x.data(), w.data(), g.data(), found_dw.data(), found_dx.data());
+  same("depthwise", found, y), same("dw of depthwise", found_dw, dw), same("dx of depthwise", found_dx, dx);
 }
 void dense(const Pool& pool, int64_t m, int64_t k, int64_t n) {
   const Numbers x = normal(m * k), w = normal(k * n), g = normal(m * n);
@@ -242,6 +286,9 @@ int compare() {
   for (int64_t ci : {5, 16, 48})
     for (int64_t kernel : {1, 3, 5})
       for (int64_t stride : {1, 2}) plain(pool, {3, 9, 6, ci, 32, kernel, stride});
+  for (int64_t kernel : {3, 5, 7})
+    for (int64_t stride : {1, 2}) depthwise(pool, {2, 10, 13, 37, kernel, stride, kernel / 2, kernel / 2, 9 / stride + 1, 12 / stride + 1});
+  plain(pool, {3, 9, 6, 24, 40, 1, 1});
   for (int64_t k : {16, 2048}) dense(pool, 5, k, 48);
   std::printf("%d right, %d wrong\n", right, wrong);
   return wrong != 0;

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.kernels import adam, available, library, normed, sampling, why_not
+from cnnjax.kernels import adam, available, convs, library, normed, sampling, why_not
 from cnnjax.kernels import blocks as kernels
 
 if not available():
@@ -21,8 +21,10 @@ def array(*shape: int, dtype: str = "float32") -> jax.ShapeDtypeStruct:
 X, W, B = (2, 8, 8, 3), (3, 3, 3, 16), (16,)
 SAME = {"padding": 1, "pool_stride": 0}
 VECTOR = array(9)
+Y, DEEP, NONE = (2, 8, 8, 16), (3, 3, 1, 16), ((0, 0), (0, 0))
+ONE = {"stride": 1, "padding": ((1, 1), (1, 1))}
 DENSE = r"give \[n, k\] and \[k, units\]"
-NORM = {"epsilon": 1e-5, "relu": True}
+NORM = {"epsilon": 1e-5, "activation": "relu"}
 ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
 BITS = {"bits": 20, "interpolation": "nearest", "fill": "wrap"}
 BYTES = array(*X, dtype="uint8")
@@ -50,15 +52,34 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
         "rank": (((5, 32, 1), (32, 16)), {}, DENSE),
         "type": ((array(5, 32, dtype="bfloat16"), (32, 16)), {}, "x is bfloat16; give float32"),
     },
-    normed.conv: {
-        "channels": ((X, (3, 3, 3, 24)), {"stride": 1}, "24 output channels; give a multiple of 16"),
-        "even": ((X, (2, 2, 3, 16)), {"stride": 1}, r"give \[n, h, w, ci\] and \[k, k, ci, co\] with an odd k"),
-        "other channels": (((2, 8, 8, 4), W), {"stride": 1}, r"x is \[2, 8, 8, 4\]"),
-        "stride": ((X, W), {"stride": 0}, "stride=0; give 1 or more"),
-        "empty": (((0, 8, 8, 3), W), {"stride": 1}, "dimensions go from 1"),
+    convs.conv: {
+        "channels": ((X, (3, 3, 3, 24)), ONE, "24 output channels; give a multiple of 16"),
+        "product": ((Y, (1, 1, 16, 18)), {"stride": 1, "padding": NONE}, "18 output channels; give a multiple of 16"),
+        "even": ((X, (2, 2, 3, 16)), ONE, r"give \[n, h, w, ci\] and \[k, k, ci, co\] with an odd k"),
+        "other channels": (((2, 8, 8, 4), W), ONE, r"x is \[2, 8, 8, 4\]"),
+        "stride": ((X, W), ONE | {"stride": 0}, "stride=0; give 1 or more"),
+        "padding": ((X, W), {"stride": 1, "padding": ((0, 3), (0, 0))}, "give 0 to 2 zeros a side"),
+        "small": (((2, 2, 8, 3), W), {"stride": 1, "padding": NONE}, "nothing is left of images of 2x8 pixels"),
+        "empty": (((0, 8, 8, 3), W), ONE, "dimensions go from 1"),
+    },
+    convs.depthwise: {
+        "kernel": ((Y, (9, 9, 1, 16)), ONE, r"give \[n, h, w, c\] and \[k, k, 1, c\] with a k of 3, 5 or 7"),
+        "other channels": ((Y, (3, 3, 1, 32)), ONE, r"w is \[3, 3, 1, 32\]"),
+        "all channels": ((Y, (3, 3, 16, 16)), ONE, r"w is \[3, 3, 16, 16\]"),
+        "few channels": (((2, 8, 8, 8), (3, 3, 1, 8)), ONE, "8 channels; give 16 or more"),
+        "stride": ((Y, DEEP), ONE | {"stride": 3}, "stride=3; give 1 or 2"),
+        "padding": ((Y, DEEP), {"stride": 1, "padding": ((-1, 1), (0, 0))}, "give 0 to 2 zeros a side"),
+        "small": (((2, 2, 8, 16), DEEP), {"stride": 1, "padding": NONE}, "nothing is left of images of 2x8 pixels"),
+    },
+    convs.finished: {
+        "tiles": ((Y, (3, 3, 16, 16), B), ONE | {"activation": "relu"}, "nothing can follow this convolution, use conv"),
+        "activation": ((Y, DEEP, B), ONE | {"activation": "gelu"}, "activation=gelu; give one of none, relu"),
+        "type": ((Y, DEEP, array(16, dtype="int32")), ONE | {"activation": "relu"}, "offset is int32; give float32"),
+        "offset": ((Y, DEEP, (8,)), ONE | {"activation": "relu"}, r"offset is \[8\]; give \[16\]"),
     },
     normed.batch_norm: {
-        "channels": (((2, 8), (8,), (8,)), NORM, r"x is \[2, 8\]; give \[n, ..., channels\]"),
+        "channels": (((2, 8), (8,), (8,)), NORM, r"x is \[2, 8\]; give \[n, ..., channels\], 16 channels or more"),
+        "activation": (((2, 16), B, B), NORM | {"activation": "silu"}, "activation=silu; give one of none, relu, relu6"),
         "rank": ((B, B, B), NORM, r"x is \[16\]; give \[n, ..., channels\]"),
         "sum": (((2, 16), B, B, (3, 16)), NORM, r"more is \[3, 16\]; give scale and bias \[16\], and more as x"),
     },
@@ -95,13 +116,15 @@ def test_arrays_that_do_not_fit_are_refused_when_they_are_traced(function, wrong
 
 def test_shapes_are_supported_that_are_not_refused():
     supports = {kernels.conv_block: kernels.supports_block, kernels.dense: kernels.supports_dense,
-                normed.conv: normed.supports_conv}  # fmt: skip
+                convs.conv: convs.supports_conv, convs.depthwise: convs.supports_depthwise}  # fmt: skip
     for function, supported in supports.items():
         for wrong, (arrays, options, _) in REFUSED[function].items():
             if all(isinstance(given, tuple) for given in arrays) and wrong != "bias":
                 assert not supported(*arrays[:2], **options), wrong
     assert (
-        kernels.supports_block(X, W, **SAME) and kernels.supports_dense((5, 32), (32, 16)) and normed.supports_conv(X, W, 1)
+        kernels.supports_block(X, W, **SAME)
+        and kernels.supports_dense((5, 32), (32, 16))
+        and convs.supports_conv(X, W, **ONE)
     )
     assert normed.supports_norm((2, 16)) and not normed.supports_norm((2, 8)) and not normed.supports_norm((16,))
     assert normed.supports_max_pool((1, 4, 4, 16), (3, 2, 1))
@@ -111,10 +134,12 @@ def test_shapes_are_supported_that_are_not_refused():
 
 
 CONV = {"paddings": np.int64([1]), "pool_strides": np.int64([0]), "scale": np.float32(1), "bfloat16": np.bool_(False)}
-PRODUCT, RELU, PLAIN = {"bfloat16": np.bool_(False)}, {"relu": np.bool_(True)}, {"stride": np.int64(1)}
+PRODUCT, RELU = {"bfloat16": np.bool_(False)}, {"activation": np.int64(1)}
+BACK = {"stride": np.int64(1), "padding": np.int64([1, 1, 1, 1])}
+PLAIN = BACK | {"activation": np.int64(0)}
 SAMPLE = {"bits": np.int64(20), "nearest": np.bool_(False), "fill": np.int64(0)}
 UPDATE = {name: np.float32(0.5) for name in ("beta1", "beta2", "epsilon", "decay")}
-Y, BATCH = (2, 8, 8, 16), (2, 16)
+BATCH = (2, 16)
 POOLED = (2, 4, 4, 16)
 WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
     "conv_forward": {
@@ -136,14 +161,29 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
         "output": (((2, 8, 8, 32),), (X, W), PLAIN),
         "multiple": (((2, 8, 8, 8),), (X, (3, 3, 3, 8)), PLAIN),
         "square": ((Y,), (X, (3, 1, 3, 16)), PLAIN),
+        "padding": (((2, 9, 8, 16),), (X, W), PLAIN | {"padding": np.int64([0, 3, 1, 1])}),
+        "four paddings": ((Y,), (X, W), PLAIN | {"padding": np.int64([1, 1])}),
+        "activation": ((Y,), (X, W), PLAIN | {"activation": np.int64(4)}),
+        "offset": ((Y,), (X, W, (8,)), PLAIN),
+        "tiles": ((Y,), (Y, (3, 3, 16, 16), B), PLAIN),
     },
     "plain_backward": {
-        "weights": (((3, 3, 16, 32),), (Y, (3, 3, 16, 16), Y), PLAIN),
-        "images": ((W, X), (X, W, Y), PLAIN),
+        "weights": (((3, 3, 16, 32),), (Y, (3, 3, 16, 16), Y), BACK),
+        "images": ((W, X), (X, W, Y), BACK),
     },
+    "depthwise_forward": {
+        "output": (((2, 7, 8, 16),), (Y, DEEP), PLAIN),
+        "kernel": ((Y,), (Y, (1, 1, 1, 16)), PLAIN),
+        "channels": (((2, 8, 8, 8),), ((2, 8, 8, 8), (3, 3, 1, 8)), PLAIN),
+        "stride": (((2, 3, 3, 16),), (Y, DEEP), PLAIN | {"stride": np.int64(3)}),
+        "padding": (((2, 9, 8, 16),), (Y, DEEP), PLAIN | {"padding": np.int64([0, 3, 1, 1])}),
+        "added": ((Y,), (Y, DEEP, B, X), PLAIN),
+    },
+    "depthwise_backward": {"weights": (((3, 3, 16, 1), Y), (Y, DEEP, Y), BACK), "images": ((DEEP, X), (Y, DEEP, Y), BACK)},
     "norm_sums": {"sums": ((B, (8,)), (BATCH,), {}), "channels": (((8,), (8,)), ((2, 8),), {})},
     "norm_forward": {
         "bias": ((BATCH,), (BATCH, B, B, (8,)), RELU),
+        "activation": ((BATCH,), (BATCH, B, B, B), {"activation": np.int64(3)}),
         "added": ((BATCH,), (BATCH, B, B, B, (3, 16)), RELU),
     },
     "norm_gradient_sums": {"input": ((B, B), (BATCH, BATCH, (3, 16), B), RELU)},

@@ -236,7 +236,7 @@ for fsdp in (1, 4):
     mesh = runtime.mesh(4, fsdp=fsdp)
     make = functools.partial(state.initial, network, tx)
     begin = jax.jit(make, out_shardings=models.shardings(jax.eval_shape(make), mesh))()
-    parts = len({s.index for s in begin.params["block1"]["fc1"]["kernel"].addressable_shards})
+    parts = len({str(s.index) for s in begin.params["block1"]["fc1"]["kernel"].addressable_shards})
     after, values = steps.compile_steps(network, tx, mesh, config).train(begin, jax.device_put(batch, runtime.batched(mesh)))
     found.append([parts, float(values["loss"]), np.asarray(after.params["block1"]["qkv"]["kernel"]).tolist()])
 print(json.dumps(found))

@@ -1,0 +1,82 @@
+"""Convolutions with a kernel for each channel, and those that a norm follows in one pass: beside the contract of kernels."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.kernels import PLAIN, CpuOps, available, same_padding, why_not
+
+if not available():
+    pytest.skip(why_not(), allow_module_level=True)
+
+CONVS = {  # images, weights, stride
+    "depthwise": ((2, 6, 5, 24), (3, 3, 1, 24), 1),
+    "stride": ((2, 6, 5, 24), (5, 5, 1, 24), 2),
+    "product": ((2, 3, 5, 24), (1, 1, 24, 40), 1),
+    "stem": ((2, 8, 6, 3), (3, 3, 3, 16), 2),
+    "tiles": ((2, 6, 5, 16), (3, 3, 16, 16), 1),  # which nothing follows in the same pass
+}
+
+
+def arrays(x, w, y=None):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    mean, scale, bias = (draw(w[3]) for _ in range(3))
+    return [draw(*x), draw(*w), mean, draw(w[3]) ** 2, scale, bias, *([draw(*y)] if y else [])]
+
+
+PAIRS = [("depthwise", "hard_swish"), ("stride", "relu6"), ("product", "relu6"), ("product", "gelu"), ("stem", "relu"), ("tiles", "relu6")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "activation"), PAIRS)
+def test_a_convolution_and_its_norm_are_those_of_plain_jax_with_gradients_too(name, activation):
+    x, w, stride = CONVS[name]
+    padding = same_padding(x[1:3], w[0], stride)
+    options = {"stride": stride, "padding": padding, "epsilon": 1e-3, "activation": activation, "dtype": jnp.float32,
+               "out_dtype": jnp.float32, "conv_dtype": jnp.float32}  # fmt: skip
+    y = (x[0], *(-(-size // stride) for size in x[1:3]), w[3]) if stride == 1 else None
+    drawn = arrays(x, w, y)
+
+    @jax.jit
+    def results(*drawn):
+        found = {}
+        for ops in (CpuOps(), PLAIN):
+            call = functools.partial(ops.conv_normalize, **options)
+            places = tuple(range(1, len(drawn))) if name == "stem" else tuple(range(len(drawn)))
+            found[ops.name] = call(*drawn), jax.grad(lambda *a, call=call: (call(*a) ** 2).sum(), places)(*drawn)
+        return list(found.values())
+
+    ours, plain = results(*drawn)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("name", CONVS)
+def test_what_follows_a_convolution_is_in_its_kernel_but_for_tiles(name):
+    x, w, stride = CONVS[name]
+    options = {"stride": stride, "padding": w[0] // 2, "epsilon": 1e-3, "activation": "relu6", "dtype": jnp.float32,
+               "out_dtype": jnp.float32, "conv_dtype": jnp.float32}  # fmt: skip
+    text = jax.jit(functools.partial(CpuOps().conv_normalize, **options)).lower(*arrays(x, w)).as_text()
+    assert "cnnjax_" in text and ("stablehlo.clamp" in text) == (name == "tiles")
+
+
+def test_other_types_take_the_plain_path():
+    x, w, stride = CONVS["depthwise"]
+    x, w, *_ = arrays(x, w)
+    x = x.astype(jnp.bfloat16)
+    found, wanted = (
+        ops.depthwise(x, w, stride=stride, padding=1, dtype=jnp.bfloat16).astype(jnp.float32) for ops in (CpuOps(), PLAIN)
+    )
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_norm_of_another_activation_is_followed_by_it():
+    rng = np.random.default_rng(0)
+    x, scale, bias = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in ((4, 5, 24), 24, 24))
+    options = {"epsilon": 1e-3, "activation": "silu", "dtype": jnp.float32, "out_dtype": jnp.float32}
+    found, wanted = (jax.jit(functools.partial(ops.batch_norm, **options))(x, scale, bias) for ops in (CpuOps(), PLAIN))
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
