@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cnnjax
-from cnnjax.errors import Stopped
+from cnnjax.errors import ConfigError, Stopped
 from cnnjax.training import RANGE_STEPS, RangeTest
 
 
@@ -22,6 +22,12 @@ def test_a_stop_leaves_nothing(make, tmp_path):
     with pytest.raises(Stopped, match="the same command starts it again"):
         cnnjax.lr_find(make(), tmp_path / "run", stop=lambda: next(asked) > 20)
     assert not list((tmp_path / "run").glob("*"))
+
+
+def test_a_probe_has_no_rate_to_find(make, tmp_path):
+    options = {"train__epochs": 30, "train__patience": 10, "optimizer__learning_rate": 1e-3}
+    with pytest.raises(ConfigError, match="train.method=probe has no learning rate"):
+        cnnjax.lr_find(make(train__method="probe", **options), tmp_path / "run")
 
 
 def curve(losses):

@@ -102,3 +102,22 @@ def test_values_that_do_not_fit_together(repository, overrides, key):
     with pytest.raises(ConfigError) as error:
         config_lib.load_config(repository / "configs" / "malaria.py", overrides)
     assert [line for line in lines_of(error) if line.startswith(key + "=")]
+
+
+def test_a_probe_has_no_use_for_keys_of_steps_and_steps_none_for_those_of_a_probe():
+    def problems(given):
+        with pytest.raises(ConfigError) as error:
+            config_lib.finish(config_lib.override(config_lib.default(), {"data.path": "x", **given}), given)
+        return str(error.value)
+
+    probe = {"train.method": "probe"}
+    assert "train.epochs=3: has no effect with train.method=probe; leave it out" in problems({**probe, "train.epochs": 3})
+    assert "has no effect with train.method=probe and probe.views=1" in problems({**probe, "augment.rotation": 9.0})
+    assert "probe.views=2: has no effect with train.method=gradient" in problems({"probe.views": 2})
+    assert "there is no augmentation to make views by" in problems({**probe, "probe.views": 2})
+    assert "--config.train.class_weights=balanced" in problems({**probe, "data.sampling": "balanced"})
+    assert "needs at least one, such as 1000" in problems({**probe, "probe.penalties": ()})
+    config = config_lib.override(
+        config_lib.default(), {**probe, "data.path": "x", "optimizer.name": "sgd", "train.monitor": "val_accuracy"}
+    )
+    assert config_lib.idle(config_lib.finish(config), config_lib.unread(config_lib.finish(config))) == ["optimizer.name"]
