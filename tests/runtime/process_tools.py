@@ -8,8 +8,8 @@ import time
 
 from training_tools import ROOT, child_environment, read_rows
 
-MATRIX = [(4, 1), (2, 1), (2, 2), (4, 2), (2, 8)]  # processes, devices of each
-# 16 is divided by 2 x 8 devices, but divides no split. SGD, so that last bits stay last bits.
+MATRIX = [(4, 1), (2, 1), (2, 4)]  # processes, devices of each
+# 16 is divided by 2 x 4 devices, but divides no split. SGD, so that last bits stay last bits.
 OPTIONS = {"data__batch_size": 16, "train__epochs": 4, "optimizer__name": "sgd", "optimizer__learning_rate": 0.01}
 BATCHES = 12  # global batches that are compared, over more than two epochs
 LIMIT = 400  # seconds until a process that should have ended counts as hanging

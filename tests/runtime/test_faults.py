@@ -13,17 +13,11 @@ TRIALS = [
     ("kill", 0),
     ("kill_while_saving", 0),
     ("term_group", 0),
-    ("term_then_kill", 0),
     ("term_in_import", 0),
-    ("term_in_final_evaluation", 0),
-    ("interrupt_twice", 0),
     ("full_disk", 0),
     ("read_only", 0),
     ("damaged_checkpoint", 0),
-    ("damaged_checksums", 0),
-    ("data_is_gone_at_restart", 0),
     ("corrupt_image", 0),
-    ("two_runs", 0),
     ("diverges", 0),
 ]
 

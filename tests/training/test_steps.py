@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
-from training_tools import child, network_of, on_devices, settings, tiny
+from training_tools import child, network_of, settings, tiny
 
 from cnnjax import pages, runtime
 from cnnjax.commands.train import train
@@ -178,44 +178,6 @@ def test_two_steps_on_fixed_images_give_the_golden_numbers():
     found["first parameter"] = float(jax.tree.leaves(current.params)[0].ravel()[0])
     found["correct of both steps"] = float(current.sums["correct"])
     assert found == pytest.approx(GOLDEN_NUMBERS, rel=2e-4)
-
-
-CODE = """
-import json, jax, numpy as np
-from training_tools import settings, network_of
-from cnnjax.training import feeds as pipeline
-from cnnjax import runtime
-from cnnjax.training import optimizers, state
-from cnnjax.training import steps
-from cnnjax import pages
-from cnnjax.errors import TrainingError
-config = settings(image__size=12, model__channels=(4, 8), model__norm="batch", model__dense=(16,), model__dropout_dense=0.3,
-                  model__dropout_features=0.2, augment__rotation=30.0, augment__zoom=0.2, augment__shift=0.1,
-                  augment__flip_horizontal=True, optimizer__name="sgd", optimizer__learning_rate=0.1)
-network = network_of(config, 3)
-tx = optimizers.make_optimizer(config.optimizer, optimizers.make_schedule(config.optimizer, 10, 10))
-mesh = runtime.mesh()
-current = jax.jit(lambda: state.initial(network, tx), out_shardings=runtime.replicated(mesh))()
-run = steps.compile_steps(network, tx, mesh, config)
-rng = np.random.default_rng(0)
-losses = []
-for _ in range(3):
-    batch = {"image": rng.integers(0, 256, (16, 12, 12, 3), dtype=np.uint8), "label": rng.integers(0, 3, 16).astype(np.int32)}
-    current, values = run.train(current, pipeline.put(batch, runtime.batched(mesh)))
-    losses.append(float(values["loss"]))
-leaves = jax.tree.leaves((current.params, current.stats, current.opt_state, current.sums))
-print(json.dumps({"devices": mesh.size, "losses": losses, "traces": run.train._cache_size(),
-                  "values": np.concatenate([np.ravel(x) for x in leaves]).astype(float).tolist()}))
-"""
-
-
-@pytest.mark.slow
-def test_one_and_eight_devices_do_the_same_updates():
-    one, eight = on_devices(1, CODE), on_devices(8, CODE)
-    assert (one["devices"], eight["devices"]) == (1, 8)
-    assert one["traces"] == eight["traces"] == 1
-    np.testing.assert_allclose(eight["losses"], one["losses"], rtol=1e-5)
-    np.testing.assert_allclose(eight["values"], one["values"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("without_pictures")
