@@ -41,7 +41,10 @@ struct Sweep {
   float* y;  // of all images
   Finish after = {};
 
-  void put(Vec sum, const float* weights, float* to) const { finish(after, sum, weights - w, y, to - y); }
+  template <int kCount>
+  void put(const Vec* sums, const float* weights, float* to) const {
+    finish<kCount>(after, sums, weights - w, y, to - y, out_column);
+  }
 };
 
 // kCount outputs side by side, of one vector of channels, from the rows of taps [from, until). x: under tap (0, 0).
@@ -58,7 +61,7 @@ void tile(const Sweep& s, const float* x, const float* w, int64_t from, int64_t 
         if ((u - j) % kStride == 0 && u >= j && (u - j) / kStride < kCount) sum[(u - j) / kStride] += weight[j] * value;
     }
   }
-  UNROLL for (int t = 0; t < kCount; ++t) s.put(sum[t], w, y + t * s.out_column);
+  s.put<kCount>(sum, w, y);
 }
 
 using Tile = void (*)(const Sweep&, const float*, const float*, int64_t, int64_t, float*);
@@ -82,7 +85,7 @@ void edge(const Sweep& s, const float* x, const float* w, int64_t from, int64_t 
   for (int64_t i = from; i < until; ++i)
     for (int64_t j = left; j < right; ++j)
       sum += load(w + (i * s.columns.taps + j) * s.channels) * load(x + i * s.in_row + j * s.channels);
-  s.put(sum, w, y);
+  s.put<1>(&sum, w, y);
 }
 
 // Row p of the outputs, channels of vectors [v0, v1). x and y: the first numbers of an image and of its outputs.

@@ -1,6 +1,8 @@
 // What follows the sums of a convolution or a norm in the same pass: y = activation(sum + offset + more).
 #pragma once
 
+#include <type_traits>
+
 #include "vector.h"
 
 namespace cnnjax {
@@ -16,6 +18,9 @@ struct Finish {
 
 namespace {
 
+template <Activation kKind>
+using Kind = std::integral_constant<Activation, kKind>;
+
 // The smaller; b where one of them is not a number.
 inline Vec smaller(Vec a, Vec b) { return -larger(-a, -b); }
 
@@ -29,11 +34,25 @@ inline Vec activated(Activation kind, Vec v) {
   return v;
 }
 
-// A vector of sums, of channels from `channel` on, at place i of y.
-inline void finish(const Finish& f, Vec sum, int64_t channel, float* y, int64_t i) {
-  if (f.offset) sum += load(f.offset + channel);
-  if (f.more) sum += load(f.more + i);
-  store(y + i, activated(f.activation, sum));
+// kCount vectors of sums, of the same channels from `channel` on, at places i, i + step, ... of y.
+template <int kCount>
+void finish(const Finish& f, const Vec* sums, int64_t channel, float* y, int64_t i, int64_t step) {
+  Vec v[kCount];
+  UNROLL for (int t = 0; t < kCount; ++t) v[t] = sums[t];
+  if (f.offset) {
+    const Vec offset = load(f.offset + channel);
+    UNROLL for (int t = 0; t < kCount; ++t) v[t] += offset;
+  }
+  if (f.more) UNROLL for (int t = 0; t < kCount; ++t) v[t] += load(f.more + i + t * step);
+  auto put = [&](auto kind) {
+    UNROLL for (int t = 0; t < kCount; ++t) store(y + i + t * step, activated(kind, v[t]));
+  };
+  switch (f.activation) {
+    case Activation::kNone: return put(Kind<Activation::kNone>());
+    case Activation::kRelu: return put(Kind<Activation::kRelu>());
+    case Activation::kRelu6: return put(Kind<Activation::kRelu6>());
+    case Activation::kHardSwish: return put(Kind<Activation::kHardSwish>());
+  }
 }
 
 }  // namespace

@@ -65,7 +65,10 @@ void gathered_forward(const Pool& pool, const Plain& s, const float* x, const fl
       product(a, rows.row, end - begin, rows.inner, packed.get() + block * packed_size, c);
       for (int64_t p = begin; p < end; ++p)
         for (int64_t k = 0; k < kBlock; k += kLanes)
-          finish(after, load(c + (p - begin) * kBlock + k), block * kBlock + k, y, p * s.co + block * kBlock + k);
+{
+          const Vec sum = load(c + (p - begin) * kBlock + k);
+          finish<1>(after, &sum, block * kBlock + k, y, p * s.co + block * kBlock + k, 0);
+        }
     }
   });
 }

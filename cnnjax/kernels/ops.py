@@ -109,8 +109,9 @@ class Ops:
             padding: zeros on all four sides, or ((top, bottom), (left, right)), as `same_padding` gives it.
             dtype: of the computation and of the result, [n, (h + top + bottom - kernel) // stride + 1, the same of w, channels].
         """
-        return lax.conv_general_dilated(x.astype(dtype), w.astype(dtype), (stride,) * 2, sides(padding),
-                                        dimension_numbers=NHWC, feature_group_count=x.shape[3])  # fmt: skip
+        options = {"stride": stride, "zeros": sides(padding)}
+        return lax.platform_dependent(x.astype(dtype), w.astype(dtype), cpu=functools.partial(_shifted, **options),
+                                   default=functools.partial(_grouped, **options))  # fmt: skip
 
     def conv_normalize(self, x: jax.Array, w: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
                        more: jax.Array | None = None, *, stride: int, padding: Padding, epsilon: float, activation: str,
@@ -198,6 +199,21 @@ class Ops:
 
 
 PLAIN = Ops()
+
+
+def _grouped(x: jax.Array, w: jax.Array, stride: int, zeros) -> jax.Array:
+    return lax.conv_general_dilated(x, w, (stride,) * 2, zeros, dimension_numbers=NHWC, feature_group_count=x.shape[3])
+
+
+def _shifted(x: jax.Array, w: jax.Array, stride: int, zeros) -> jax.Array:
+    """The same as a sum of shifted images times weights: with XLA on a CPU ten to a hundred times as fast."""
+    kernel, dtype = w.shape[0], x.dtype
+    x = jnp.pad(x, ((0, 0), *zeros, (0, 0))).astype(jnp.promote_types(dtype, jnp.float32))
+    rows, columns = ((size - kernel) // stride * stride + 1 for size in x.shape[1:3])
+    return sum(
+        x[:, i : i + rows : stride, j : j + columns : stride] * w[i, j].reshape(1, 1, 1, -1)
+        for i in range(kernel) for j in range(kernel)
+    ).astype(dtype)  # fmt: skip
 
 
 @jax.custom_vjp

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kOwn = 64 * 1024;          // numbers that a thread keeps in its second-level cache
 constexpr int64_t kSums = 1024 * 1024;       // numbers of partial sums of weights
-constexpr int64_t kColumns = 66;             // of x that a job computes gradients of weights for
+constexpr int64_t kColumns = 48, kRows = 64;  // of x, which stay in the first-level cache in the gradient of the weights
 
 // Blocks of 16 channels; where channels are no multiple, the last two overlap. One job computes both, so that no number is
 // written by two.
@@ -22,21 +22,20 @@ struct Blocks {
   int64_t end(const Parts& parts, int64_t part) const { return part + 1 == parts.parts ? count() : parts.end(part); }
 };
 
-// y [kRows][16] = finished x [kRows][inner] w [inner][16].
-template <int kRows>
+// y [kHeight][16] = finished x [kHeight][inner] w [inner][16].
+template <int kHeight>
 void tile(const float* x, int64_t inner, const float* w, const Finish& after, int64_t channel, float* y, int64_t i, int64_t step) {
   constexpr int kDeep = kLanes == 16 ? 4 : 1;  // rows of weights at once, as far as there are registers
-  Vec sum[kRows][kVecs] = {};
+  Vec sum[kVecs][kHeight] = {};
   for (int64_t k = 0; k < inner; k += kDeep, w += kDeep * kBlock) {
     Vec weight[kDeep][kVecs];
     UNROLL for (int d = 0; d < kDeep; ++d)
       UNROLL for (int v = 0; v < kVecs; ++v) weight[d][v] = load(w + d * kBlock + v * kLanes);
-    UNROLL for (int r = 0; r < kRows; ++r)
+    UNROLL for (int r = 0; r < kHeight; ++r)
       UNROLL for (int d = 0; d < kDeep; ++d)
-        UNROLL for (int v = 0; v < kVecs; ++v) sum[r][v] += weight[d][v] * x[r * inner + k + d];
+        UNROLL for (int v = 0; v < kVecs; ++v) sum[v][r] += weight[d][v] * x[r * inner + k + d];
   }
-  UNROLL for (int r = 0; r < kRows; ++r)
-    UNROLL for (int v = 0; v < kVecs; ++v) finish(after, sum[r][v], channel + v * kLanes, y, i + r * step + v * kLanes);
+  UNROLL for (int v = 0; v < kVecs; ++v) finish<kHeight>(after, sum[v], channel + v * kLanes, y, i + v * kLanes, step);
 }
 
 using Tile = void (*)(const float*, int64_t, const float*, const Finish&, int64_t, float*, int64_t, int64_t);
@@ -96,18 +95,18 @@ void pointwise_weights(const Pool& pool, const Pointwise& s, const float* x, con
   const Blocks blocks{s.co};
   const int64_t size = s.ci * s.co;
   const Parts columns(s.ci, kColumns);
-  const Parts parts(s.rows, std::max(ceil_div(s.rows, std::clamp<int64_t>(kSums / size, 1, 16)), 2 * kChain));
+  const Parts parts(s.rows, std::max(ceil_div(s.rows, std::clamp<int64_t>(kSums / size, 1, 16)), 4 * kRows));
   const Memory sums(parts.parts * size);
   parallel_for(pool, parts.parts * columns.parts, [&](int64_t job) {
     const int64_t part = job / columns.parts, begin = columns.begin(job % columns.parts), count = columns.end(job % columns.parts) - begin;
     const Parts narrow(count, kTilePixels);
     float* own = scratch(Scratch::kSums, blocks.count() * count * kBlock);  // [block][column][16]
     std::fill_n(own, blocks.count() * count * kBlock, 0.f);
-    for (int64_t r = parts.begin(part); r < parts.end(part); r += kChain)  // these rows stay in the caches
+    for (int64_t r = parts.begin(part); r < parts.end(part); r += kRows)
       for (int64_t block = 0; block < blocks.count(); ++block)
         for (int64_t k = 0; k < narrow.parts; ++k) {
           const int64_t i = narrow.begin(k);
-          table[narrow.end(k) - i - 1](x + r * s.ci + begin + i, s.ci, std::min(kChain, parts.end(part) - r),
+          table[narrow.end(k) - i - 1](x + r * s.ci + begin + i, s.ci, std::min(kRows, parts.end(part) - r),
                                        g + r * s.co + blocks.start(block), own + (block * count + i) * kBlock, s.co);
         }
     float* to = (parts.parts > 1 ? sums.get() + part * size : dw) + begin * s.co;

@@ -14,6 +14,7 @@ from jax import lax
 
 from cnnjax.kernels import ACTIVATIONS, Block, Ops, available, convs, library
 from cnnjax.kernels import blocks as kernels
+from cnnjax.kernels.ops import sides
 
 SETS = library.instruction_sets() if available() else ()  # of this CPU, best first
 
@@ -154,16 +155,15 @@ def depthwise(ops, x, w, *, stride, padding):
     if type(ops) is not Ops:
         return (ops.depthwise(x, w, stride=stride, padding=padding, dtype=x.dtype),)
     # A NaN stays in its channel, as in no convolution of XLA for CPUs.
-    x, kernel = jnp.pad(x, ((0, 0), *padding, (0, 0))), w.shape[0]
-    rows, columns = (size - kernel + 1 for size in x.shape[1:3])
-    parts = [x[:, i : i + rows : stride, j : j + columns : stride] for i in range(kernel) for j in range(kernel)]
-    return (sum(part * tap for part, tap in zip(parts, w.reshape(-1, 1, 1, 1, x.shape[3]), strict=True)),)
+    x = jnp.pad(x, ((0, 0), *sides(padding), (0, 0)))
+    rows, columns = (np.arange(0, size - len(w) + 1, stride)[:, None] + np.arange(len(w)) for size in x.shape[1:3])
+    return (jnp.einsum("npiqjc,ijc->npqc", x[:, rows][:, :, :, columns], w[:, :, 0]),)
 
 
 def finished(ops, x, w, offset, *more, stride, padding, activation):
     convolve = depthwise if w.shape[2] == 1 else conv
     if type(ops) is not Ops:
-        return (convs.finished(x, w, offset, *more, stride=stride, padding=padding, activation=activation),)
+        return (convs.finished(x, w, offset, *more, stride=stride, padding=sides(padding), activation=activation),)
     (y,) = convolve(ops, x, w, stride=stride, **({} if convolve is conv else {"padding": padding}))
     return (ACTIVATIONS[activation](sum(more, y + offset.reshape(1, 1, 1, -1))),)
 
@@ -213,10 +213,6 @@ def conv_case(x: tuple[int, ...], co: int, kernel: int, stride: int) -> Case:
     return Case((x, weights(kernel, x[3], co)), {"stride": stride})
 
 
-def zeros(padding: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    return ((padding,) * 2,) * 2
-
-
 def depthwise_case(x: tuple[int, ...], kernel: int, stride: int, padding) -> Case:
     return Case((x, weights(kernel, 1, x[3])), {"stride": stride, "padding": padding})
 
@@ -224,7 +220,7 @@ def depthwise_case(x: tuple[int, ...], kernel: int, stride: int, padding) -> Cas
 def finished_case(x: tuple[int, ...], w: tuple[int, ...], stride: int, activation: str, *, adds: bool) -> Case:
     y = (x[0], *(-(-size // stride) for size in x[1:3]), w[3])
     return Case((x, w, w[3:], *((y,) if adds else ())),
-                {"stride": stride, "padding": zeros(w[0] // 2), "activation": activation})  # fmt: skip
+                {"stride": stride, "padding": w[0] // 2, "activation": activation})  # fmt: skip
 
 
 def block_case(x: tuple[int, ...], co: int, padding: int, pool_stride: int) -> Case:
@@ -290,16 +286,14 @@ KERNELS = {
     ),
     "depthwise": Kernel(
         depthwise, ("depthwise_forward", "depthwise_backward"),
-        (depthwise_case((2, 5, 6, 16), 3, 1, zeros(1)),
-         depthwise_case((3, 9, 26, 43), 3, 2, zeros(1)),
+        (depthwise_case((2, 5, 6, 16), 3, 1, 1),
+         depthwise_case((3, 9, 26, 43), 3, 2, 1),
          depthwise_case((1, 8, 10, 24), 3, 2, ((0, 1), (0, 1))),  # as in TensorFlow
-         depthwise_case((2, 4, 3, 200), 5, 1, zeros(2)),  # smaller than the kernel, and several groups of channels
-         depthwise_case((2, 11, 12, 16), 5, 2, ((1, 2), (1, 2))),
-         depthwise_case((1, 12, 21, 37), 7, 1, zeros(3)),
+         depthwise_case((2, 4, 3, 200), 5, 1, 2),  # smaller than the kernel, and several groups of channels
+         depthwise_case((1, 12, 21, 37), 7, 1, 3),
          depthwise_case((2, 9, 8, 32), 7, 2, ((6, 0), (2, 5))),
-         depthwise_case((1, 1, 1, 16), 5, 2, zeros(2)),
-         depthwise_case((2, 70, 66, 40), 5, 1, zeros(0))),  # several bands of rows
-        many=depthwise_case((16, 20, 13, 40), 5, 2, zeros(2)), other=depthwise_case((2, 6, 7, 8), 3, 1, zeros(1)), spread=49,
+         depthwise_case((2, 70, 66, 40), 3, 1, 0)),  # several bands of rows
+        many=depthwise_case((16, 20, 13, 40), 5, 2, 2), other=depthwise_case((2, 6, 7, 8), 3, 1, 1), spread=49,
     ),
     "finished": Kernel(
         finished, ("depthwise_forward",),
