@@ -23,8 +23,8 @@ def names_in(source: str, names: set[str]) -> set[str]:
 def test_no_other_module_writes_the_name_of_a_file_of_a_run():
     names = {place.name for place in vars(Places).values() if isinstance(place, Place)}
     assert {"splits.csv", "eval", "explore", "summary.json"} < names
-    where = "runs/places.py"
+    where, hub = "runs/places.py", "weights/wanted.py"  # repositories of the Hub have a config.json, too
     for shown in ('x = run / "eval"', 'open("splits.csv")', "f\"in {d / 'explore'}\""):
         assert names_in(shown, names)
     modules = {path.relative_to(PACKAGE).as_posix(): path.read_text() for path in PACKAGE.rglob("*.py")}
-    assert {name for name, source in modules.items() if names_in(source, names)} == {where}
+    assert {name for name, source in modules.items() if names_in(source, names)} == {where, hub}

@@ -33,9 +33,8 @@ def small(tmp_path_factory):
 @pytest.mark.parametrize(
     ("images", "batch_size"),
     [
-        (20, 32),
         (80, 8),
-        *(pytest.param(n, b, marks=pytest.mark.slow) for n, b in ((20, 4), (80, 32), (200, 64))),
+        *(pytest.param(n, b, marks=pytest.mark.slow) for n, b in ((20, 32), (200, 64))),
     ],
 )
 def test_two_colours_are_told_apart_by_the_config_for_folders(small, without_pictures, tmp_path, images, batch_size):
