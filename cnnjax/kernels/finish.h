@@ -18,8 +18,8 @@ struct Finish {
 
 namespace {
 
-template <Activation kKind>
-using Kind = std::integral_constant<Activation, kKind>;
+template <Activation kActivation>
+using Always = std::integral_constant<Activation, kActivation>;
 
 // The smaller; b where one of them is not a number.
 inline Vec smaller(Vec a, Vec b) { return -larger(-a, -b); }
@@ -48,10 +48,10 @@ void finish(const Finish& f, const Vec* sums, int64_t channel, float* y, int64_t
     UNROLL for (int t = 0; t < kCount; ++t) store(y + i + t * step, activated(kind, v[t]));
   };
   switch (f.activation) {
-    case Activation::kNone: return put(Kind<Activation::kNone>());
-    case Activation::kRelu: return put(Kind<Activation::kRelu>());
-    case Activation::kRelu6: return put(Kind<Activation::kRelu6>());
-    case Activation::kHardSwish: return put(Kind<Activation::kHardSwish>());
+    case Activation::kNone: return put(Always<Activation::kNone>());
+    case Activation::kRelu: return put(Always<Activation::kRelu>());
+    case Activation::kRelu6: return put(Always<Activation::kRelu6>());
+    case Activation::kHardSwish: return put(Always<Activation::kHardSwish>());
   }
 }
 
