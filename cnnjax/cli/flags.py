@@ -173,7 +173,8 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
             overrides[key] = os.path.abspath(os.path.expanduser(overrides[key]))
     if (weights := overrides.get("model.weights", "")) and not weights.startswith("hf:"):
         kind = "run:" if weights.startswith("run:") else ""
-        if place := weights.removeprefix(kind):
+        place = weights.removeprefix(kind)
+        if place and "://" not in place:
             overrides["model.weights"] = kind + os.path.abspath(os.path.expanduser(place))
     return overrides
 

@@ -22,12 +22,7 @@ def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str,
     method, probe = config.train.method, config.probe
     for name in unread(config):
         if name in given:
-            yield (
-                name,
-                f"has no effect with train.method={method}"
-                + (" and probe.views=1" if name[:8] == "augment." else "")
-                + "; leave it out",
-            )
+            yield name, f"has no effect with train.method={method}{_why(name, probe.views)}; leave it out"
     if method != "probe":
         return
     yield "probe.penalties", "" if probe.penalties else "needs at least one, such as 1000"
@@ -35,3 +30,10 @@ def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str,
         yield "data.sampling", "train.method=probe takes every image once; use --config.train.class_weights=balanced"
     if probe.views > 1 and all(value == KEYS[f"augment.{name}"].default for name, value in config.augment.items()):
         yield "probe.views", "there is no augmentation to make views by; set some, as --config.augment=light, or use 1"
+
+
+def _why(name: str, views: int) -> str:
+    """Says more of a key that a probe does not read; "" where there is no more."""
+    if not name.startswith("augment."):
+        return ""
+    return " and probe.views=1" if views == 1 else ", which takes no images of two labels"

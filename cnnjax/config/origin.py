@@ -45,6 +45,8 @@ def origin_problem(text: str) -> str:
         if not found:
             return "write hf:OWNER/NAME, such as hf:timm/resnet18.a1_in1k, with @REVISION and :FILE behind it where it takes them"
         return "" if (found["file"] or FILE).endswith(".safetensors") else "name a .safetensors file of the repository"
+    if "://" in text:
+        return "addresses are not fetched; download the file and name it, or write hf:OWNER/NAME of the Hugging Face Hub"
     if text.endswith(PICKLES):
         new = f"{os.path.splitext(text)[0]}.safetensors"
         return ("this is a pickle, which can run code and is not read; convert it where PyTorch is: import torch, safetensors.torch; "

@@ -82,11 +82,11 @@ def _published(name: str) -> Problems:
     """Says where weights come from, to those who name them as a network, such as timm:resnet18."""
     if found := re.fullmatch("(timm|hf|torchvision):(.+)", name):
         networks = ", ".join(map(str, keys.names(KEYS["model.name"].choices)))
-        source = "FILE.safetensors" if found[1] == "torchvision" else f"hf:timm/{found[2].removeprefix('timm/')}"
+        name = found[2].removeprefix("timm/")
+        source = "FILE.safetensors" if found[1] == "torchvision" else f"hf:timm/{name}{'' if '.' in name else '.TAG'}"
         yield (
             "model.name",
-            f"networks are rows of cnnjax.models:MODELS; use one of {networks}; weights of {found[1]} come by "
-            f"--config.model.weights={source}",
+            f"not a network here; use one of {networks}; weights of {found[1]} come by --config.model.weights={source}",
         )
 
 
@@ -147,10 +147,13 @@ def _training(config: Config) -> Problems:
     if train.unfreeze_epoch and not train.freeze:
         yield (
             "train.unfreeze_epoch",
-            "has no effect without train.freeze; add --config.train.freeze=backbone, or leave it out",
+            "has no effect without train.freeze; add --config.train.freeze=backbone, or --config.train.unfreeze_epoch=0",
         )
     if train.unfreeze_epoch and not 2 <= train.unfreeze_epoch <= train.epochs:
-        yield "train.unfreeze_epoch", f"must be between 2 and train.epochs={train.epochs}, or 0"
+        yield (
+            "train.unfreeze_epoch",
+            f"must be at least 2 and at most train.epochs={train.epochs}; --config.train.unfreeze_epoch=0 leaves frozen what is",
+        )
     yield "train.class_weights", _weights_problem(train.class_weights)
     if train.checkpoint_every and interval(train.checkpoint_every) is None:
         yield "train.checkpoint_every", 'write "500 steps", "600 s" or "10 min", or "" for epochs and stops only'

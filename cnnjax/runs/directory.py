@@ -189,6 +189,8 @@ class RunDirectory(Places):
                 kind = "finished run" if ended else "run"
                 same = (
                     ", or a higher --config.train.epochs alone to train it further"
+                    if ended and config.train.method == "gradient"
+                    else ""
                     if ended
                     else ", or the same config to continue it"
                 )

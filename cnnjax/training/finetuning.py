@@ -58,7 +58,7 @@ def frozen_paths(text: str, network: Network) -> frozenset[Path]:
     if len(found) in (0, len(paths)):
         wrong = "matches every parameter" if found else "matches no parameter"
         names = [layer.module for layer in network.model.layers if layer.module]
-        raise ConfigError(f"train.freeze={text}: {wrong}; use {BACKBONE}, or a regular expression that matches some of {', '.join(names[:3])}, ..., "
+        raise ConfigError(f"train.freeze={text}: {wrong}; use {BACKBONE}, or a regular expression that matches the whole of some of {', '.join(names[:3])}, ..., "
                           f"{names[-1]}, or of the names in them, such as {_names(paths[0])[-1]}")  # fmt: skip
     return found
 
@@ -190,10 +190,10 @@ def tuning_lines(config, network: Network, tx: Optimizer | PartlyFrozen) -> list
         up_to = f" up to epoch {train.unfreeze_epoch - 1}" if tx.until else ""
         lines.append(f"{sum(sizes[path] for path in tx.frozen):,} of {sum(sizes.values()):,} parameters are frozen{up_to} "
                      f"(train.freeze={train.freeze})")  # fmt: skip
-        if not config.model.weights:
-            lines.append(
-                "what is frozen is drawn at random; --config.model.weights names published weights, or those of a run"
-            )
+    if (tx.frozen or train.method == "probe") and not config.model.weights:
+        lines.append(
+            "what is not trained is drawn at random; --config.model.weights names published weights, or those of a run"
+        )
     if train.frozen_statistics and not network.norms():
         lines.append(f"train.frozen_statistics has no effect: {config.model.name} has no batch normalisation")
     return lines

@@ -16,6 +16,7 @@ from cnnjax.progress import Progress, counted
 from cnnjax.training.plan import Plan
 from cnnjax.training.state import TrainState
 
+QUOTED = "'()'"  # for a shell
 Arrays = dict[tuple[str, ...], np.ndarray]  # ("params" or "stats", module, ..., name) -> array
 
 
@@ -79,7 +80,7 @@ def _say(config, filled, wanted: Preprocessing, progress: Progress) -> None:
         progress.message(f"  as the weights want: {', '.join(taken)}")
     if differs := [key for key in ours if ours[key] != theirs[key]]:
         there, here = (", ".join(f"{key}={told[key]}" for key in differs) for told in (theirs, ours))
-        advice = " ".join(f"--config.{key}={'auto' if key in ('image.size', 'image.resize') else '()'}" for key in differs)
+        advice = " ".join(f"--config.{key}={'auto' if key in ('image.size', 'image.resize') else QUOTED}" for key in differs)
         progress.message(f"  the weights were trained with {there}; here is {here} ({advice} takes theirs)")
 
 

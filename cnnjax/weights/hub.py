@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnjax.config import Origin
 from cnnjax.errors import ConfigError
 
-INSTALL = "pip install 'cnnjax[hub]'"
+INSTALL = "pip install huggingface_hub"
 REACH_SECONDS = 10.0  # for a first answer
 
 

@@ -38,8 +38,8 @@ def wanted(config: Config, *, fetch: bool = True) -> Preprocessing:
         return usual
     tree = _tree(card)
     if (theirs := tree.get("architecture")) in family.lookalikes:
-        raise ConfigError(f"model.weights={config.model.weights} are of {theirs}, which pads images otherwise than model.name={config.model.name} and "
-                          f"would be a little wrong in it; use weights of {config.model.name}, see docs/networks.md")  # fmt: skip
+        raise ConfigError(f"model.weights={config.model.weights} are of timm's {theirs}, which pads images otherwise than model.name={config.model.name} "
+                          "and would be a little wrong in it; use those that docs/networks.md names")  # fmt: skip
     return _of_card(card, tree, usual)
 
 
@@ -50,7 +50,7 @@ def _card(origin: Origin, fetch: bool) -> Path | None:
             return hub.download(origin, CARD) if fetch else hub.cached(origin, CARD)
         except FileNotFoundError:
             return None
-    path = Path(origin.place)
+    path = Path(origin.place).expanduser()
     return path.with_name(CARD) if path.name == "model.safetensors" and path.with_name(CARD).is_file() else None
 
 

@@ -41,13 +41,13 @@ def test_a_name_that_is_not_a_network_is_refused_with_the_nearest():
 
 @pytest.mark.parametrize(("name", "weights"), [
     ("timm:resnet18.a1_in1k", "timm come by --config.model.weights=hf:timm/resnet18.a1_in1k"),
-    ("hf:timm/vit_small", "hf come by --config.model.weights=hf:timm/vit_small"),
+    ("hf:timm/vit_small", "hf come by --config.model.weights=hf:timm/vit_small.TAG"),
     ("torchvision:resnet50", "torchvision come by --config.model.weights=FILE.safetensors"),
 ])  # fmt: skip
 def test_a_network_of_a_collection_is_refused_with_the_place_of_weights(name, weights):
     with pytest.raises(ConfigError) as error:
         settings(model__name=name)
-    assert str(error.value) == (f"model.name={name!r}: networks are rows of cnnjax.models:MODELS; use one of "
+    assert str(error.value) == (f"model.name={name!r}: not a network here; use one of "
                                 f"{', '.join(models.MODELS)}; weights of {weights}")  # fmt: skip
 
 

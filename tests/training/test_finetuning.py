@@ -117,8 +117,8 @@ def test_a_pattern_of_nothing_or_of_all_is_one_line_with_names(text, wrong):
     [
         ({"train__freeze": "conv("}, "train.freeze='conv(': is not a regular expression"),
         ({"train__unfreeze_epoch": 2}, "train.unfreeze_epoch=2: has no effect without train.freeze; add --config.train.freeze=backbone"),
-        ({"train__freeze": "backbone", "train__unfreeze_epoch": 1}, "train.unfreeze_epoch=1: must be between 2 and train.epochs=30, or 0"),
-        ({"train__freeze": "backbone", "train__unfreeze_epoch": 31}, "train.unfreeze_epoch=31: must be between 2 and train.epochs=30"),
+        ({"train__freeze": "backbone", "train__unfreeze_epoch": 1}, "train.unfreeze_epoch=1: must be at least 2 and at most train.epochs=30"),
+        ({"train__freeze": "backbone", "train__unfreeze_epoch": 31}, "train.unfreeze_epoch=31: must be at least 2 and at most train.epochs=30"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_together_are_one_line(given, line):

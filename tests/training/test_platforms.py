@@ -16,9 +16,15 @@ from cnnjax.training import feeds, optimizers, steps
 SMALL = {"augment__rotation": 10.0, "augment__brightness": 0.1, "augment__mixup": 0.2}
 
 FAST = ("convnet", "resnet18")  # the others take many seconds
+# Rows that have the layers of another one, in other numbers.
+ALIKE = ("resnet34", "tf_efficientnetv2_s", "mobilenetv3_large_100", "convnext_tiny", "vit_small")
 CASES = [
     ("convnet", "float32"),
-    *(pytest.param(name, "bfloat16", marks=[] if name in FAST else pytest.mark.slow) for name in MODELS),
+    *(
+        pytest.param(name, "bfloat16", marks=[] if name in FAST else pytest.mark.slow)
+        for name in MODELS
+        if name not in ALIKE
+    ),
 ]
 
 

@@ -206,7 +206,7 @@ def test_what_is_set_stays_and_the_difference_is_said_once(wanting, tmp_path):
     image, lines = resolved(chosen(path, image__mean=(0.0, 0.0, 0.0)), tmp_path)
     assert (image.size, image.resize, image.mean, image.deviation) == (64, "bilinear", (0.0, 0.0, 0.0), WANTS["deviation"])
     assert lines[1:] == ["  the weights were trained with image.size=96, image.resize=bicubic, image.mean=0.5,0.25,0.125; here is image.size=64, "
-                         "image.resize=bilinear, image.mean=0,0,0 (--config.image.size=auto --config.image.resize=auto --config.image.mean=() "
+                         "image.resize=bilinear, image.mean=0,0,0 (--config.image.size=auto --config.image.resize=auto --config.image.mean='()' "
                          "takes theirs)"]  # fmt: skip
 
 
@@ -239,7 +239,7 @@ def test_a_config_beside_the_file_says_more_than_the_network(tmp_path):
 def test_weights_of_a_network_that_only_has_the_same_names_are_refused(name, other, tmp_path):
     path = saved(tmp_path / "model.safetensors", whole())
     (tmp_path / "config.json").write_text(json.dumps({"architecture": other}))
-    with pytest.raises(ConfigError, match=f"are of {other}, which pads images otherwise"):
+    with pytest.raises(ConfigError, match=f"are of timm's {other}, which pads images otherwise"):
         resolved(chosen(path, model__name=name), tmp_path)
     (tmp_path / "config.json").write_text(
         json.dumps({"architecture": name.replace("efficientnet_lite0", "tf_efficientnet_lite0")})
