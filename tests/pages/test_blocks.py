@@ -10,8 +10,7 @@ from cnnjax.pages.figures import svg
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1280, 375])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375)])
 def test_a_browser_shows_every_page_whole(browser, two, three, explored, compared, width, scheme):
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     for path in (two.workdir / "report.html", three.workdir / "report.html", compared, explored.two, explored.three):
