@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+from pathlib import Path
 
 FILE = "model.safetensors"  # of a repository that names no other
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
@@ -24,6 +25,11 @@ class Origin:
     place: str
     revision: str = ""
     file: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The file, or the directory of a run."""
+        return Path(self.place).expanduser()
 
     @classmethod
     def of(cls, text: str) -> "Origin":

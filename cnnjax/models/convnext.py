@@ -5,13 +5,13 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
+from cnnjax.models.patches import Patches
 from cnnjax.models.references import References
 
 KERNEL = 7  # pixels, of the depthwise convolutions
@@ -48,24 +48,6 @@ NAMES: References = {
         (":gamma", "layer_scale"),
     ),
 }
-
-
-class Patches(nnx.Conv):
-    """Convolution of squares that do not overlap, as a product of matrices; pixels left over at the right and bottom are not seen.
-
-    [b, h, w, channels] -> [b, h // side, w // side, out].
-    """
-
-    def __init__(self, channels: int, out: int, side: int, dtype, rngs: nnx.Rngs):
-        super().__init__(channels, out, (side, side), side, padding="VALID", dtype=dtype, rngs=rngs, **OPTIONS)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        side, *_, channels, out = self.kernel.shape
-        b, h, w = x.shape[0], x.shape[1] // side, x.shape[2] // side
-        x = x[:, : h * side, : w * side].astype(self.dtype).reshape(b, h, side, w, side, channels)
-        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h, w, side * side * channels)
-        kernel = self.kernel[...].astype(self.dtype).reshape(side * side * channels, out)
-        return jnp.dot(x, kernel) + self.bias[...].astype(self.dtype).reshape(1, 1, 1, out)
 
 
 class Depthwise(nnx.Conv):
@@ -175,9 +157,3 @@ class ConvNeXt(Layered):
         self.outputs = nnx.Linear(channels, outputs, dtype=dtype, rngs=rngs, **OPTIONS)
         layers.append(Layer("outputs", "dense", "outputs"))
         self.layers = tuple(layers)
-
-    @classmethod
-    def refitted(cls, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Returns the array without its axes of length 1: some collections have 1x1 convolutions, or scales [channels, 1, 1]."""
-        squeezed = array.squeeze()
-        return squeezed if squeezed.shape == shape else None

@@ -138,9 +138,8 @@ class Layered(nnx.Module):
     layers: tuple[Layer, ...]
     references: ClassVar[References] = {}
     expects: ClassVar[Expected] = Expected()
-    lookalikes: ClassVar[
-        tuple[str, ...]
-    ] = ()  # architectures of timm with the same names and shapes, which compute otherwise
+    # Architectures of timm with the same names and shapes, which compute otherwise.
+    lookalikes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, preprocessing: Preprocessing, dtype, ops: Ops):
         self.preprocessing, self.dtype, self.ops = preprocessing, dtype, ops

@@ -4,7 +4,6 @@ import functools
 from typing import ClassVar
 
 import jax
-import numpy as np
 from flax import nnx
 
 from cnnjax.config import Model
@@ -72,8 +71,3 @@ class MobileNetV3Timm(MobileNetV3):
             *TIMM_BLOCKS,
         )
     }
-
-    @classmethod
-    def refitted(cls, path: tuple[str, ...], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Returns the kernel of the hidden layer, a 1x1 convolution in timm, as that of a dense layer."""
-        return array.reshape(shape) if path == ("hidden", "kernel") and array.shape == (1, 1, *shape) else None

@@ -53,14 +53,26 @@ def reference_names(paths: Iterable[tuple[str, ...]], rules: Rules) -> dict[tupl
     return {path: reference_name(path, rules) for path in paths if path[0] not in OWN}
 
 
-def from_reference(path: Sequence[str], array: np.ndarray) -> np.ndarray:
-    """Returns an array of PyTorch in the layout that it has here: OIHW -> HWIO, [units, inputs] -> [inputs, units]."""
-    return array.transpose(_order(path, array.ndim, (2, 3, 1, 0)))
+def from_reference(path: Sequence[str], array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns an array of PyTorch in the layout that it has here: OIHW -> HWIO, [units, inputs] -> [inputs, units].
+
+    Args:
+        path: of the array here.
+        array: as published.
+        shape: that it has here. Axes of length 1 are dropped or added, as of a dense layer that is a 1x1 convolution there; an array
+            of another shape stays so.
+    """
+    found = array.transpose(_order(path, array.ndim, (2, 3, 1, 0)))
+    return found.reshape(shape) if _long(found.shape) == _long(shape) else found
 
 
 def to_reference(path: Sequence[str], array: np.ndarray) -> np.ndarray:
     """Reverses `from_reference`."""
     return array.transpose(_order(path, array.ndim, (3, 2, 0, 1)))
+
+
+def _long(shape: Sequence[int]) -> list[int]:
+    return [length for length in shape if length != 1]
 
 
 def _order(path: Sequence[str], ndim: int, kernel: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from cnnjax.errors import ConfigError
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
+from cnnjax.models.patches import Patches
 from cnnjax.models.references import Expected, References, Rules
 
 DRAWN = nnx.initializers.normal(0.02)  # timm cuts it off at +-2, which is a hundred deviations
@@ -26,20 +27,6 @@ NAMES: Rules = (
     (r"^(block\d+)\.(fc\d)$", r"\1.mlp.\2"),
     (r"^block(\d+)", lambda found: f"blocks.{int(found[1]) - 1}"),
 )
-
-
-class Patches(nnx.Conv):
-    """Convolution of squares that do not overlap, as a product of matrices: [b, h, w, 3] -> [b, h / side, w / side, out]."""
-
-    def __init__(self, out: int, side: int, dtype, rngs: nnx.Rngs):
-        super().__init__(3, out, (side, side), side, padding="VALID", dtype=dtype, rngs=rngs, **OPTIONS)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        side, _, channels, out = self.kernel.shape
-        b, rows, columns = x.shape[0], x.shape[1] // side, x.shape[2] // side
-        x = x.astype(self.dtype).reshape(b, rows, side, columns, side, channels).transpose(0, 1, 3, 2, 4, 5)
-        kernel = self.kernel[...].astype(self.dtype).reshape(-1, out)
-        return jnp.dot(x.reshape(b, rows, columns, -1), kernel) + self.bias[...].astype(self.dtype).reshape(1, 1, 1, -1)
 
 
 class Embed(nnx.Module):
@@ -149,7 +136,7 @@ class ViT(Layered):
         _check(section.name, preprocessing.shape, patch)
         super().__init__(preprocessing, dtype, ops)
         self.grid = tuple(side // patch for side in preprocessing.shape)
-        self.patches = Patches(width, patch, dtype, rngs)
+        self.patches = Patches(3, width, patch, dtype, rngs)
         self.embed = Embed(self.grid, width, dtype, rngs)
         layers = [*self.layers, Layer("patches", "conv", "patches"), Layer("embed", "embed", "embed")]
         for i in range(depth):

@@ -187,13 +187,10 @@ class RunDirectory(Places):
                 ended = False
             elif changed:
                 kind = "finished run" if ended else "run"
-                same = (
-                    ", or a higher --config.train.epochs alone to train it further"
-                    if ended and config.train.method == "gradient"
-                    else ""
-                    if ended
-                    else ", or the same config to continue it"
-                )
+                same = ", or the same config to continue it"
+                if ended:
+                    longer = ", or a higher --config.train.epochs alone to train it further"
+                    same = longer if config.train.method == "gradient" else ""
                 more = f"; and {len(changed) - 10} more" if len(changed) > 10 else ""
                 raise CheckpointError(f"{self} holds a {kind} with another config ({'; '.join(changed[:10])}{more}); "
                                       f"use another --workdir{same}")  # fmt: skip

@@ -21,7 +21,7 @@ def find(config: Config, *, fetch: bool = True) -> Path | None:
         ConfigError: there is no such file, it is damaged, or it cannot be fetched.
     """
     origin = Origin.of(config.model.weights)
-    path = Path(origin.place).expanduser()
+    path = origin.path
     if origin.kind == "hub":
         try:
             path = hub.download(origin, origin.file) if fetch else hub.cached(origin, origin.file)

@@ -53,13 +53,15 @@ def match(tensors: Tensors, network: Network, title: str, name: str) -> Matched:
     for path, there in names.items():
         if there not in tensors.shapes:
             (new if path[0] == head else missing).append(path if path[0] == head else there)
-        elif _shape_here(path, tensors.shapes[there]) == shapes[path]:
-            array = from_reference(path, tensors.read(there))
+        elif _shape_here(path, tensors.shapes[there], shapes[path]) == shapes[path]:
+            array = from_reference(path, tensors.read(there), shapes[path])
             fitted = _refitted(network, path, array, shapes[path])
             arrays[path] = array if fitted is None else fitted
         elif path[0] == head:
             new.append(path)
-        elif (array := _refitted(network, path, from_reference(path, tensors.read(there)), shapes[path])) is not None:
+        elif (
+            array := _refitted(network, path, from_reference(path, tensors.read(there), shapes[path]), shapes[path])
+        ) is not None:
             arrays[path] = array
         else:
             misfits.append((path, there))
@@ -94,8 +96,8 @@ def _refitted(network: Network, path: ArrayPath, array: np.ndarray, shape: tuple
     return None if found is None or found.shape != shape else np.asarray(found, np.float32)
 
 
-def _shape_here(path: ArrayPath, shape: Sequence[int]) -> tuple[int, ...]:
-    return from_reference(path, np.broadcast_to(np.float32(0), shape)).shape
+def _shape_here(path: ArrayPath, there: Sequence[int], here: tuple[int, ...]) -> tuple[int, ...]:
+    return from_reference(path, np.broadcast_to(np.float32(0), there), here).shape
 
 
 def _kernels_differ(path: ArrayPath, shapes: dict[ArrayPath, tuple[int, ...]], there: Sequence[int]) -> bool:

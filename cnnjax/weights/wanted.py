@@ -50,7 +50,7 @@ def _card(origin: Origin, fetch: bool) -> Path | None:
             return hub.download(origin, CARD) if fetch else hub.cached(origin, CARD)
         except FileNotFoundError:
             return None
-    path = Path(origin.place).expanduser()
+    path = origin.path
     return path.with_name(CARD) if path.name == "model.safetensors" and path.with_name(CARD).is_file() else None
 
 

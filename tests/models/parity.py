@@ -35,10 +35,11 @@ def drawn(network: models.Network, side: str) -> tuple[dict, dict]:
     for tree in network.shapes:
         flat = traverse_util.flatten_dict(tree)
         for path, name in models.reference_names(flat, rules).items():
-            there = models.to_reference(path, np.broadcast_to(np.float32(0), flat[path].shape)).shape
-            array = models.from_reference(path, parity_draws.array(name, shape_there(side, name, there), ROWS[side]["gain"]))
             shape = flat[path].shape
-            flat[path] = array if array.shape == shape else network.model.refitted(path, array, shape)
+            there = models.to_reference(path, np.broadcast_to(np.float32(0), shape)).shape
+            flat[path] = models.from_reference(
+                path, parity_draws.array(name, shape_there(side, name, there), ROWS[side]["gain"]), shape
+            )
         trees.append(traverse_util.unflatten_dict(flat))
     return tuple(trees)
 

@@ -72,12 +72,6 @@ def test_names_of_the_package_of_lite0_number_blocks_through_all_stages():
     assert (names["norm1", "var"], names["outputs", "bias"]) == ("_bn0.running_var", "_fc.bias")
 
 
-def test_a_hidden_layer_of_timm_is_a_convolution():
-    refitted, array = models.MODELS["mobilenetv3_large_100"].refitted, np.arange(6.0).reshape(1, 1, 2, 3)
-    np.testing.assert_array_equal(refitted(("hidden", "kernel"), array, (2, 3)), array[0, 0])
-    assert refitted(("hidden", "kernel"), array, (3, 2)) is None and refitted(("conv1", "kernel"), array, (2, 3)) is None
-
-
 # What they compute
 
 
