@@ -11,12 +11,10 @@ from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import Patches
+from cnnjax.models.patches import OPTIONS, Patches
 from cnnjax.models.references import References
 
 KERNEL = 7  # pixels, of the depthwise convolutions
-# The reference cuts the normal distribution off at +-2, which is a hundred deviations.
-OPTIONS = {"param_dtype": jnp.float32, "kernel_init": nnx.initializers.normal(0.02)}
 
 
 NAMES: References = {

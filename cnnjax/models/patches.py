@@ -1,8 +1,11 @@
-"""The first layer of networks that divide an image into squares."""
+"""Squares of an image as a layer, and how the weights of networks begin that are made of them."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+DRAWN = nnx.initializers.normal(0.02)  # the references cut it off at +-2, which is a hundred deviations
+OPTIONS = {"param_dtype": jnp.float32, "kernel_init": DRAWN}
 
 
 class Patches(nnx.Conv):
@@ -12,8 +15,7 @@ class Patches(nnx.Conv):
     """
 
     def __init__(self, channels: int, out: int, side: int, dtype, rngs: nnx.Rngs):
-        super().__init__(channels, out, (side, side), side, padding="VALID", dtype=dtype, rngs=rngs,
-                         param_dtype=jnp.float32, kernel_init=nnx.initializers.normal(0.02))  # fmt: skip
+        super().__init__(channels, out, (side, side), side, padding="VALID", dtype=dtype, rngs=rngs, **OPTIONS)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         side, *_, channels, out = self.kernel.shape

@@ -13,11 +13,8 @@ from cnnjax.errors import ConfigError
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import Patches
+from cnnjax.models.patches import DRAWN, OPTIONS, Patches
 from cnnjax.models.references import Expected, References, Rules
-
-DRAWN = nnx.initializers.normal(0.02)  # timm cuts it off at +-2, which is a hundred deviations
-OPTIONS = {"param_dtype": jnp.float32, "kernel_init": DRAWN}
 
 NAMES: Rules = (
     (r"^patches$", "patch_embed.proj"),

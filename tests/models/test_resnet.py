@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
+from precision_tools import in_both_precisions
 from training_tools import network_of, on_devices, read_rows, settings
 
 from cnnjax import checkpoints, inference, models, runtime
@@ -185,22 +186,9 @@ def test_a_convolution_of_a_tiny_image_is_one(size, stride):
 
 def test_bfloat16_gives_float32_logits_near_those_of_float32_and_keeps_statistics_exact(monkeypatch):
     put_in_place(monkeypatch)
-    images = random_images(8, 32)
-    logits, kept = [], []
-    for precision in ("float32", "bfloat16"):
-        network = residual("resnet18", 32, train__precision=precision, runtime__kernels="xla")
-
-        @jax.jit
-        def trained(params, stats, network=network):
-            model = nnx.merge(network.train_def, params, stats)
-            return model(images), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-
-        for results, made in zip((logits, kept), trained(*drawn(network)), strict=True):
-            results.append(made)
-    assert logits[1].dtype == jnp.float32
-    assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05 * np.abs(logits[0]).max()
-    assert {leaf.dtype for leaf in jax.tree.leaves(kept[1])} == {jnp.dtype("float32")}
-    assert any((leaf != leaf.astype(jnp.bfloat16)).any() for leaf in jax.tree.leaves(kept[1]))
+    options = {"runtime__kernels": "xla"}
+    in_both_precisions(lambda precision: residual("resnet18", 32, train__precision=precision, **options), drawn,
+                       random_images(8, 32), 0.05)  # fmt: skip
 
 
 def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):

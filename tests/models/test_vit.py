@@ -15,7 +15,7 @@ from training_tools import network_of, on_devices, settings
 
 from cnnjax import inference, models, pages, weights
 from cnnjax.errors import ConfigError
-from cnnjax.models import vit
+from cnnjax.models import patches, vit
 from cnnjax.runs import RunDirectory
 
 train = importlib.import_module("cnnjax.commands.train").train
@@ -84,7 +84,7 @@ def test_weights_begin_as_documented(monkeypatch):
     """Initial values are replaced by 7, because drawing those of a network takes seconds to compile."""
     assert float(vit.DRAWN(jax.random.key(0), (100, 100)).std()) == pytest.approx(0.02, rel=0.03)
     monkeypatch.setattr(vit, "DRAWN", lambda key, shape, dtype=jnp.float32: jnp.full(shape, 7, dtype))
-    monkeypatch.setitem(vit.OPTIONS, "kernel_init", vit.DRAWN)
+    monkeypatch.setitem(patches.OPTIONS, "kernel_init", vit.DRAWN)
     params, _ = jax.jit(transformer(monkeypatch, made=vit.DINOv2, shape={**TINY, "scale": 1e-5}).make)()
     expected = {"kernel": 7, "cls_token": 7, "pos_embed": 7, "bias": 0, "scale": 1, "gamma": np.float32(1e-5)}
     for path, leaf in traverse_util.flatten_dict(params).items():
@@ -223,7 +223,7 @@ import functools, json
 import jax, numpy as np
 from training_tools import settings, network_of
 from cnnjax import models, runtime
-from cnnjax.models import vit
+from cnnjax.models import patches, vit
 from cnnjax.training import optimizers, state, steps
 models.MODELS["vit_tiny"] = functools.partial(vit.ViT, patch=4, width=64, heads=2, depth=1)
 rng = np.random.default_rng(0)
