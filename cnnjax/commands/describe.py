@@ -127,7 +127,7 @@ def _data(
     height, width = config.image.shape
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
     if config.train.method == "gradient":
-        lines.append(f"{steps} per epoch, at most {counted(config.train.epochs, 'epoch')}")
+        lines.append(f"{steps} per epoch, at most {counted(training.with_epochs(config, train).train.epochs, 'epoch')}")
     else:
         views = f" and {counted(config.probe.views - 1, 'view')} of each training image" if config.probe.views > 1 else ""
         lines.append(

@@ -43,7 +43,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
     config = training.with_weights(config, run, progress)
-    config = training.with_batch_size(config, run, progress)
+    config = training.with_batch_size(training.with_kept_epochs(config, run), run, progress)
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             run.check_apart(config)
@@ -97,6 +97,7 @@ class _Training:
             self.data = data_lib.prepare(
                 config, run.path, progress, freeze=self.main, stop=stop, decoding=self._begin_to_compile
             )
+            self.config = config = self._counted()
             self.positive = _positive(config, self.data.classes)
             training.check_monitor(config.train.monitor, len(self.data.classes))
             inference.check_classes(config.evidence, len(self.data.classes))
@@ -107,6 +108,15 @@ class _Training:
         for name in data_lib.SPLITS:
             if len(self.data.splits[name]):
                 progress.message(f"  {name:<6} {self.data.counts(name)}")
+
+    def _counted(self):
+        """Returns the config with its number of epochs, which it may owe to that of the training images."""
+        images = len(self.data.splits["train"])
+        config = training.with_epochs(self.config, images)
+        if self.config.train.auto_epochs and config.train.method == "gradient":
+            epochs = counted(config.train.epochs, "epoch")
+            self.progress.message(f"  train.epochs=auto: {epochs}, which show {config.train.epochs * images:,} images")
+        return config
 
     def _look_for_leaks(self) -> None:
         """Warns of pictures on several sides of the split and under several labels. Raises DataError for a leak where `audit.stop` is set."""

@@ -29,6 +29,7 @@ class Preprocessing:
         mean: subtracted from each scaled channel.
         deviation: divides each channel after the subtraction.
         zca: whether ZCA whitening follows, fitted on the training images.
+        views: of an image, over whose logits the network averages; see `image.views`.
         library: what made the pixels, such as "Pillow"; "" in checkpoints that do not say it.
         version: of that library.
     """
@@ -44,6 +45,7 @@ class Preprocessing:
     library: str = ""
     version: str = ""
     width: int = 0
+    views: str = "plain"
 
     @classmethod
     def of(cls, image: Image, *, library: str = "", version: str = "") -> Preprocessing:
@@ -56,6 +58,7 @@ class Preprocessing:
             mean=image.mean or cls.mean,
             deviation=image.deviation or cls.deviation,
             zca=image.zca,
+            views=image.views,
             library=library,
             version=version,
         )

@@ -88,6 +88,8 @@ class Image(Section):
                                        above=0, element=float)
     range: tuple[float, ...] = key((), "of grey files with more than 8 bits, the levels that become black and white, such as 0,4095; (): as the "
                                    "training images have them", element=float)
+    views: str = key("plain", "of an image, whose logits are averaged in evaluation and prediction: plain: as it is; mirrored: and its mirror image; "
+                     "turned: in its four quarter turns and their mirror images", choices="cnnjax.models:VIEWS")
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
     zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
 
@@ -183,7 +185,11 @@ class Train(Section):
 
     method: str = key("gradient", "gradient: all weights, by steps of the optimizer; probe: the last layer alone, as a logistic regression of what the "
                       "frozen network gives it", choices=("gradient", "probe"))
-    epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps", least=1)
+    epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps; auto: train.shown / training images, 5 to 300", least=1,
+                      words={"auto": AUTO})
+    shown: int = key(100_000, "training images that train.epochs=auto shows in all, each of them augmented anew", least=1)
+    sizes: tuple[int, ...] = key((), "pixels of the training images, the first of these in the first epochs and so on, each in as many, such as "
+                                 "64,96,128; at most image.size, which is what evaluation and prediction see; (): image.size", least=4, element=int)
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
@@ -204,6 +210,11 @@ class Train(Section):
     checkpoint_every: str = key("10 min", '"500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these')
     precision: str = key("float32", "of the computation: float32 or bfloat16; weights are float32 always, and so is all of a network "
                          "with normalisation where cnnjax's own kernels compute", choices=("float32", "bfloat16"))
+
+    @property
+    def auto_epochs(self) -> bool:
+        """Whether the number of epochs is auto, for which training is still to count its images."""
+        return self.epochs == AUTO
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

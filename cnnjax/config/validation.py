@@ -144,12 +144,18 @@ def _training(config: Config) -> Problems:
     if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     yield "train.freeze", _pattern_problem(train.freeze)
+    if config.image.size != keys.AUTO and train.sizes and max(train.sizes) > config.image.size:
+        yield "train.sizes", f"must be at most image.size={config.image.size}"
+    if train.epochs != keys.AUTO and len(train.sizes) > train.epochs:
+        yield "train.sizes", f"are more than train.epochs={train.epochs}"
     if train.unfreeze_epoch and not train.freeze:
         yield (
             "train.unfreeze_epoch",
             "has no effect without train.freeze; add --config.train.freeze=backbone, or --config.train.unfreeze_epoch=0",
         )
-    if train.unfreeze_epoch and not 2 <= train.unfreeze_epoch <= train.epochs:
+    if train.unfreeze_epoch and not (
+        train.unfreeze_epoch >= 2 and (train.epochs == keys.AUTO or train.unfreeze_epoch <= train.epochs)
+    ):
         yield (
             "train.unfreeze_epoch",
             f"must be at least 2 and at most train.epochs={train.epochs}; --config.train.unfreeze_epoch=0 leaves frozen what is",
@@ -182,6 +188,8 @@ def _augmentation(config: Config) -> Problems:
             "augment.turns",
             "turns by 90 degrees, which needs a height and a width that are the same; use augment.flip_vertical",
         )
+    if config.image.views == "turned" and config.image.width not in (0, config.image.size):
+        yield "image.views", "turns by 90 degrees, which needs a height and a width that are the same; use mirrored"
     if augment.pad_crop >= max(size, 4):
         yield "augment.pad_crop", "must be less than image.size"
     if augment.blur > size / 8:

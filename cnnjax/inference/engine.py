@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, traverse_util
 
 from cnnjax import data as data_lib
 from cnnjax import runtime
 from cnnjax.inference.batches import EvalBatches, iterate, put
-from cnnjax.models import Network
+from cnnjax.models import Layered, Network, averaged
 
 # Evaluation goes in batches of up to so many of training's, of up to so many pixels together: without gradients there is
 # memory for them, and fewer batches cost less around them.
@@ -20,8 +20,14 @@ PIXELS = 2**21
 
 
 def evaluated(params: dict, stats: dict, ema: dict) -> dict:
-    """Returns {"params", "stats"} to evaluate and predict with: the average of the parameters, where there is one."""
-    return {"params": ema or params, "stats": stats}
+    """Returns {"params", "stats"} to evaluate and predict with: their moving averages, where there are some."""
+    if not ema:
+        return {"params": params, "stats": stats}
+    averages = traverse_util.flatten_dict(ema)
+    return {
+        name: traverse_util.unflatten_dict({path: averages[path] for path in traverse_util.flatten_dict(tree)})
+        for name, tree in (("params", params), ("stats", stats))
+    }
 
 
 def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Array:
@@ -33,14 +39,18 @@ def logits_step(model: dict, images: jax.Array, *, network: Network) -> jax.Arra
         network: its structure.
 
     Returns:
-        float32 [b, outputs].
+        float32 [b, outputs]; the mean over the views of the images that the preprocessing asks for.
     """
-    return nnx.merge(network.eval_def, model["params"], model["stats"])(images)
+    return _logits(nnx.merge(network.eval_def, model["params"], model["stats"]), images)
+
+
+def _logits(model: Layered, images: jax.Array) -> jax.Array:
+    return averaged(model, images, model.preprocessing.views)
 
 
 def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """Returns `logits_step` compiled for a mesh; the logits are replicated on every device."""
-    return _compiled(network, mesh, lambda model, images: model(images))
+    return _compiled(network, mesh, _logits)
 
 
 def compile_features(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:

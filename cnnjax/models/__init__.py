@@ -13,9 +13,10 @@ from cnnjax.models.references import (
 )
 from cnnjax.models.registry import MODELS, outputs_for
 from cnnjax.models.table import Row, oversized, table
+from cnnjax.models.views import VIEWS, averaged
 
 __all__ = [
-    "MODELS", "Dropout", "Expected", "Fitted", "Layer", "Layered", "Network", "Norm", "References", "Row", "Rules", "Whiten",
-    "find_network", "from_reference", "network", "outputs_for", "oversized", "precision", "reference_name",
+    "MODELS", "VIEWS", "Dropout", "Expected", "Fitted", "Layer", "Layered", "Network", "Norm", "References", "Row", "Rules", "Whiten",
+    "averaged", "find_network", "from_reference", "network", "outputs_for", "oversized", "precision", "reference_name",
     "reference_names", "shardings", "table", "to_reference", "with_shardings",
 ]  # fmt: skip

@@ -34,7 +34,10 @@ class Network:
     def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
         """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
         params, stats = self.shapes
-        return with_shardings({"params": params, "stats": stats, "ema": params if ema else {}}, mesh)
+        both = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(stats)
+        return with_shardings(
+            {"params": params, "stats": stats, "ema": traverse_util.unflatten_dict(both) if ema else {}}, mesh
+        )
 
     def norms(self) -> dict[tuple, tuple[str, ...]]:
         """Returns path of each batch normalisation -> names of its parameters."""

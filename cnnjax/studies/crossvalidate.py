@@ -115,7 +115,7 @@ def _frozen(config: config_lib.Config, own: config_lib.Config, run: runs.RunDire
 
 def _is_done(run: runs.RunDirectory, config: config_lib.Config) -> bool:
     """Returns whether the run of a fold has come to its end. Raises CheckpointError for one of another config."""
-    return run.finished(config) is not None
+    return run.finished(training.with_kept_epochs(config, run)) is not None
 
 
 class _Once(Progress):

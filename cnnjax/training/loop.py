@@ -79,8 +79,8 @@ class Loop:
         self._observer.began()
         while True:
             self.evaluate()
-            if self.done and self.done == self._plan.steps.until:
-                self._unfreeze()
+            if self.done in {phase.end for phase, _ in self._plan.steps.phases}:
+                self._begin_phase()
             if self.done >= self._plan.steps.until and self.stopping.is_spent(self._patience):
                 return True
             if self.done >= self._end:
@@ -200,11 +200,15 @@ class Loop:
             row | extra, measured, best=best_text(self._train.monitor) if self.stopping.best_step == self.done else ""
         )
 
-    def _unfreeze(self) -> None:
-        """Goes on with another program, which trains the frozen parameters too, and with all of the patience."""
-        self.stopping.wait = 0
+    def _begin_phase(self) -> None:
+        """Goes on with another program: for images of another size, or one that trains all parameters, with all of the patience."""
         self._is_compiled = False
-        self._progress.message(f"  all layers are trained from here (train.unfreeze_epoch={self._train.unfreeze_epoch})")
+        before, after = (self._plan.steps.phase_at(step) for step in (self.done - 1, self.done))
+        if before.shape != after.shape:
+            self._progress.message(f"  images of {'x'.join(map(str, after.shape))} pixels from here (train.sizes)")
+        if self.done == self._plan.steps.until:
+            self.stopping.wait = 0
+            self._progress.message(f"  all layers are trained from here (train.unfreeze_epoch={self._train.unfreeze_epoch})")
 
     def _drop_rate(self) -> None:
         """Lowers the learning rate where `train.monitor` is on a plateau."""

@@ -13,7 +13,8 @@ import optax
 
 from cnnjax import inference, models, runtime
 from cnnjax.training import feeds as pipeline
-from cnnjax.training import finetuning, optimizers, steps
+from cnnjax.training import finetuning, optimizers, phases, steps
+from cnnjax.training.epochs import with_epochs
 
 FREE = 0.4  # of the free memory of a device, which its images may take
 
@@ -58,6 +59,7 @@ def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
 
 def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
+    config = with_epochs(config, images)
     network = models.network(config, classes, runtime.ops(config.runtime, runtime.platform_of(mesh)))
     batch = choose_batch_size(config, mesh, images)
     probes = config.train.method == "probe"
@@ -69,7 +71,9 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
         placement == "device"
         or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
     )
-    compiled = steps.compile_steps(network, tx, mesh, config, runtime.steps_at_once(mesh) if resident else 1)
+    phases.check_sizes(config, network)
+    most = runtime.steps_at_once(mesh) if resident else 1
+    compiled = steps.compile_steps(network, tx, mesh, config, most, steps_per_epoch)
     return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled, tx)
 
 

@@ -10,7 +10,7 @@ from flax import struct
 
 from cnnjax import runtime
 from cnnjax.models import Network
-from cnnjax.training.finetuning import PartlyFrozen
+from cnnjax.training.finetuning import PartlyFrozen, joined
 from cnnjax.training.optimizers import Optimizer
 
 
@@ -24,7 +24,7 @@ class TrainState:
     opt_state: optax.OptState
     sums: dict  # {"loss", "correct", "count"} of the epoch so far, float32; saved, so that a stop loses none
     scale: jax.Array  # float32, factor on the learning rate; below 1 after drops on a plateau
-    ema: dict  # moving average of params; {} without train.ema_decay
+    ema: dict  # moving averages of params and stats, in one tree: statistics of one network fit no other; {} without train.ema_decay
 
     def trees(self) -> dict[str, dict]:
         """Returns the state as a checkpoint holds it: {"model", "optimizer"}."""
@@ -46,7 +46,7 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
 def initial(network: Network, tx: Optimizer | PartlyFrozen, *, ema: bool = False) -> TrainState:
     """The state before the first step; jit it with shardings."""
     params, stats = network.make()
-    average = jax.tree.map(jnp.copy, params) if ema else {}
+    average = jax.tree.map(jnp.copy, joined(params, stats)) if ema else {}
     return TrainState(
         jnp.zeros((), jnp.int32), params, stats, tx.init(params), no_sums(), jnp.ones((), jnp.float32), average
     )

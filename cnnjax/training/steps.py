@@ -17,14 +17,15 @@ from cnnjax.inference import compile_features, compile_logits
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
-from cnnjax.training.finetuning import PartlyFrozen, frozen_at, joined, split, still
+from cnnjax.training.finetuning import PartlyFrozen, joined, split, still
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, find_loss, predicted
 from cnnjax.training.optimizers import Optimizer
+from cnnjax.training.phases import Phase, find_phases, resized
 from cnnjax.training.state import TrainState, initial
 
 
-def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, ops: Ops = PLAIN, custom: Custom | None = None
-                    ) -> tuple[jax.Array, Targets]:  # fmt: skip
+def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, ops: Ops = PLAIN, custom: Custom | None = None,
+                    shape: tuple[int, int] | None = None) -> tuple[jax.Array, Targets]:  # fmt: skip
     """Returns the images of the update after `step` updates; a pure function of the seed, the step and the batch.
 
     Args:
@@ -34,12 +35,14 @@ def training_images(step: jax.Array, batch: dict, *, augment_config, seed: int, 
         seed: of the run.
         ops: what samples the images.
         custom: the user's own operation.
+        shape: height and width in pixels that the images get before they are mixed; None: they keep theirs.
 
     Returns:
-        Images [b, size, size, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
+        Images [b, *shape, 3] in [0, 255], float32, or uint8 where nothing is switched on; and their targets.
     """
     key = jax.random.split(_step_key(step, seed))[0]
-    return mix(key, augment(key, batch["image"], augment_config, ops=ops, custom=custom), batch["label"], augment_config)
+    images = augment(key, batch["image"], augment_config, ops=ops, custom=custom)
+    return mix(key, resized(images, shape) if shape else images, batch["label"], augment_config)
 
 
 def _step_key(step: jax.Array, seed: int) -> jax.Array:
@@ -94,7 +97,8 @@ def find_custom(text: str) -> Custom | None:
 
 
 def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimizer | PartlyFrozen, recipe: Recipe,
-               alone: bool = False, frozen: Collection[tuple] = ()) -> tuple[TrainState, dict]:  # fmt: skip
+               alone: bool = False, frozen: Collection[tuple] = (), shape: tuple[int, int] | None = None
+               ) -> tuple[TrainState, dict]:  # fmt: skip
     """One update.
 
     Args:
@@ -105,6 +109,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
         recipe: the rest of how.
         alone: this is compiled for one device.
         frozen: paths of parameters that stay as they are; below the first layer with others there is no backward pass.
+        shape: height and width that the images get; None: they keep theirs.
 
     Returns:
         The state after it, and {"loss", "accuracy"} of this batch (augmented, with dropout; a mixed image counts as the
@@ -112,7 +117,13 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     """
     dropout_key = jax.random.split(_step_key(state.step, recipe.seed))[1]
     images, targets = training_images(
-        state.step, batch, augment_config=recipe.augment, seed=recipe.seed, ops=network.ops, custom=recipe.custom
+        state.step,
+        batch,
+        augment_config=recipe.augment,
+        seed=recipe.seed,
+        ops=network.ops,
+        custom=recipe.custom,
+        shape=shape,
     )
     plain = not (recipe.augment.mixup or recipe.augment.cutmix or recipe.smoothing)
     shown = batch["label"] if plain else jnp.where(targets.weight >= 0.5, targets.labels, targets.partners)
@@ -157,8 +168,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
         # Short memory at first, so that the initial weights do not linger.
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
-        average, same = split(state.ema, frozen)
-        ema = joined(jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), average, new), same)
+        ema = jax.tree.map(lambda e, x: e + (1 - decay) * (x - e), state.ema, joined(params, stats))
     count = jnp.float32(batch["label"].shape[0])
     sums = {
         "loss": state.sums["loss"] + loss * count,
@@ -178,12 +188,18 @@ class Steps:
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]
     features: Callable[[dict, jax.Array], jax.Array]  # up to the last layer
-    early: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # as `train`, for the first `until` updates
+    phases: tuple[
+        tuple[Phase, Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]], ...
+    ]  # the last one's is `train`
     until: int  # updates that leave parameters as they are which those after train, too
 
     def at(self, step: int) -> Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]:
-        """Returns the program for the updates after `step` updates: it leaves frozen parameters as they are, or trains all."""
-        return self.early if step < self.until else self.train
+        """Returns the program for the updates after `step` updates."""
+        return next(program for phase, program in self.phases if step < phase.end)
+
+    def phase_at(self, step: int) -> Phase:
+        """Returns the phase of the update after `step` updates."""
+        return next(phase for phase, _ in self.phases if step < phase.end)
 
 
 def compile_augmentation(config, ops: Ops) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:
@@ -227,7 +243,9 @@ def train_steps(state: TrainState, batch: dict, resident: dict | None, *, most: 
     return lax.fori_loop(0, batch["count"], body, (state, empty))
 
 
-def compile_steps(network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.sharding.Mesh, config, most: int = 1) -> Steps:
+def compile_steps(
+    network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.sharding.Mesh, config, most: int = 1, steps_per_epoch: int = 1
+) -> Steps:
     """The steps of a training run; `most` is the feed's."""
     chosen = recipe(config)
     platform = runtime.platform_of(mesh)
@@ -235,20 +253,20 @@ def compile_steps(network: Network, tx: Optimizer | PartlyFrozen, mesh: jax.shar
     def make():
         return initial(network, tx, ema=bool(chosen.ema_decay))
 
-    def train(frozen, state, batch, resident=None):
-        trained = still(network, frozen, statistics=config.train.frozen_statistics)
-        step = functools.partial(train_step, network=trained, tx=tx, recipe=chosen, alone=mesh.size == 1, frozen=frozen)
+    def train(phase, state, batch, resident=None):
+        trained = still(network, phase.frozen, statistics=config.train.frozen_statistics)
+        step = functools.partial(train_step, network=trained, tx=tx, recipe=chosen, alone=mesh.size == 1, frozen=phase.frozen,
+                                 shape=phase.shape)  # fmt: skip
         return train_steps(state, batch, resident, most=most, step=step, mesh=mesh)
 
-    def compiled(frozen):
-        return jax.jit(functools.partial(train, frozen), donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
+    def compiled(phase):
+        return jax.jit(functools.partial(train, phase), donate_argnums=0, out_shardings=(places, runtime.replicated(mesh)),
                        compiler_options=runtime.compiler_options(platform))  # fmt: skip
 
     abstract = with_shardings(jax.eval_shape(make), mesh)
     places = shardings(abstract, mesh)
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
-    last = compiled(frozen_at(tx, tx.until))
-    features = compile_features(network, mesh)
+    phases = tuple((phase, compiled(phase)) for phase in find_phases(config, tx, steps_per_epoch))
     return Steps(
-        abstract, first, last, compile_logits(network, mesh), features, compiled(tx.frozen) if tx.until else last, tx.until
+        abstract, first, phases[-1][1], compile_logits(network, mesh), compile_features(network, mesh), phases, tx.until
     )

@@ -46,10 +46,10 @@ def test_text_becomes_the_type_of_the_key(key, text, value):
 @pytest.mark.parametrize(
     "key, value, allowed",
     [
-        ("train.epochs", "many", "a whole number, such as 30"),
-        ("train.epochs", "1.5", "a whole number, such as 30"),
-        ("train.epochs", 1.5, "a whole number, such as 30"),
-        ("train.epochs", True, "a whole number, such as 30"),
+        ("train.epochs", "many", "a whole number, such as 30, or auto"),
+        ("train.epochs", "1.5", "a whole number, such as 30, or auto"),
+        ("train.epochs", 1.5, "a whole number, such as 30, or auto"),
+        ("train.epochs", True, "a whole number, such as 30, or auto"),
         ("optimizer.learning_rate", "fast", "a number, such as 0.001"),
         ("log.tensorboard", "maybe", "true or false"),
         ("log.tensorboard", 1, "true or false"),

@@ -1,0 +1,33 @@
+"""The number of epochs that `train.epochs=auto` stands for."""
+
+import dataclasses
+
+from cnnjax import runs
+
+FEWEST, MOST = 5, 300  # of a very large set each image a few times; of a very small one no more than it learns from
+
+
+def epochs_for(shown: int, images: int) -> int:
+    """Returns the epochs of `images` training images that show `shown` images in all, within bounds."""
+    return min(max(round(shown / max(images, 1)), FEWEST), MOST)
+
+
+def with_epochs(config, images: int):
+    """Returns the config with the number that `train.epochs=auto` stands for; another config as it is.
+
+    Args:
+        config: of a run.
+        images: of its training split.
+    """
+    return _with(config, epochs_for(config.train.shown, images)) if config.train.auto_epochs else config
+
+
+def with_kept_epochs(config, run: runs.RunDirectory):
+    """Returns the config with the number that a run which has begun took for `train.epochs=auto`; else the config as it is."""
+    if not config.train.auto_epochs or not run.is_run():
+        return config
+    return _with(config, run.read_config()["train"]["epochs"])
+
+
+def _with(config, epochs: int):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
