@@ -202,7 +202,7 @@ def _hint(error: flags.Error) -> str:
 
 
 def help_text() -> str:
-    """Returns the usage, all flags, all keys of the config with their defaults, and the presets of augmentation."""
+    """Returns the usage, all flags, all keys of the config with their defaults, the recipes and the presets of augmentation."""
     notes = config_lib.notes()
     keys = "\n".join(
         f"  --config.{key}={value!r}\n      {notes[key]}" for key, value in config_lib.flatten(config_lib.default())
@@ -211,8 +211,12 @@ def help_text() -> str:
         f"  --config.augment={name}\n      {', '.join(f'{k}={v}' for k, v in values.items()) or 'all off'}"
         for name, values in config_lib.PRESETS.items()
     )
+    recipes = "\n".join(
+        f"  --config.recipe={name}\n      {', '.join(f'{k}={v}' for k, v in values.items())}"
+        for name, values in config_lib.RECIPES.items()
+    )
     names = FLAGS.get_help().replace(f"{__name__}:", "flags:")
-    return f"{USAGE}\n{names.strip()}\n\nconfig keys and their defaults:\n{keys}\n\npresets of augmentation:\n{presets}\n"
+    return f"{USAGE}\n{names.strip()}\n\nconfig keys and their defaults:\n{keys}\n\nrecipes, of the whole training:\n{recipes}\n\npresets of augmentation:\n{presets}\n"
 
 
 def version_text() -> str:

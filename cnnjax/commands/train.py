@@ -133,9 +133,7 @@ class _Training:
 
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
-        if freeze := self.config.train.freeze:
-            ops = runtime.ops(self.config.runtime, runtime.platform_of(self.mesh))
-            training.frozen_paths(freeze, models.network(self.config, classes, ops))  # before the decoding, if it is wrong
+        training.check_start(self.config, self.run, self.mesh, classes)  # before the decoding, if it is wrong
         training.check_fits(self.config, self.mesh, images)
         self.ahead.compile(classes, images)
 

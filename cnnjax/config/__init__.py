@@ -7,6 +7,7 @@ from cnnjax.config.origin import Origin
 from cnnjax.config.own import load_own, split_own
 from cnnjax.config.preprocessing import Preprocessing
 from cnnjax.config.presets import PRESETS, set_preset
+from cnnjax.config.recipes import RECIPES, set_recipe
 from cnnjax.config.records import FREE_TO_CHANGE, completed, differences, from_dict, to_json
 from cnnjax.config.sections import (
     KEYS,
@@ -31,7 +32,7 @@ from cnnjax.config.trust import remember, unknown
 from cnnjax.config.validation import idle, interval, validate, without_effect
 
 __all__ = [
-    "AUTO", "FREE_TO_CHANGE", "KEYS", "PRESETS", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer", "Origin", "Preprocessing", "Probe", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
-    "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "split_own", "to_json",
+    "AUTO", "FREE_TO_CHANGE", "KEYS", "PRESETS", "RECIPES", "Augment", "Config", "Data", "Evidence", "Image", "Log", "Mesh", "Model", "Optimizer", "Origin", "Preprocessing", "Probe", "Runtime", "Section", "Split", "Train", "bundled", "completed", "default", "differences", "finish", "flatten",
+    "from_dict", "idle", "interval", "load_config", "load_own", "nearest", "notes", "override", "remember", "set_preset", "set_recipe", "split_own", "to_json",
     "unknown", "unknown_variant", "unread", "validate", "without_effect",
 ]  # fmt: skip

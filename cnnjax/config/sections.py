@@ -122,7 +122,8 @@ class Model(Section):
     """The network. Each network says in `reads` which of these keys it uses."""
 
     name: str = key("convnet", "convnet: blocks of 3x3 convolutions + ReLU, each closed by a 2x2 max-pool, then dense layers; a "
-                    "residual network such as resnet18; or FILE.py:NAME, a network of your own",
+                    "residual network such as resnet18; efficientnet_lite0, mobilenetv3_large, convnext_nano, densenet121, vit_small and others "
+                    "of docs/networks.md; or FILE.py:NAME, a network of your own",
                     choices="cnnjax.models:MODELS", own=True)
     weights: str = key("", "with which training begins: FILE.safetensors of torchvision's or timm's names; hf:OWNER/NAME[@REVISION][:FILE] of the "
                        'Hugging Face Hub; run:DIR, the best of another run; with another last layer where classes differ; "": drawn anew')

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cnnjax.config import validation
 from cnnjax.config.own import split_own
 from cnnjax.config.presets import set_preset
+from cnnjax.config.recipes import set_recipe
 from cnnjax.config.sections import KEYS, SECTIONS, Config
 from cnnjax.errors import ConfigError
 
@@ -38,18 +39,22 @@ def override(config: ConfigDict, overrides: Mapping[str, Any]) -> ConfigDict:
 
     Args:
         config: from `default`.
-        overrides: {"section.key": value}; text is parsed as the type of the key. {"augment": name} sets that whole
-            section to a preset first.
+        overrides: {"section.key": value}; text is parsed as the type of the key. {"recipe": name} and {"augment": name} set
+            whole sections to a preset first.
 
     Raises:
         ConfigError: every unknown key and wrong type, one line each.
     """
     overrides, problems = _sides(overrides), []
-    if "augment" in overrides:  # before single keys, wherever it stands among them
-        try:
-            set_preset(config, str(overrides.pop("augment")))
-        except ConfigError as error:
-            problems.append(str(error))
+    for name, preset in (
+        ("recipe", set_recipe),
+        ("augment", set_preset),
+    ):  # before single keys, wherever they stand among them
+        if name in overrides:
+            try:
+                preset(config, str(overrides.pop(name)))
+            except ConfigError as error:
+                problems.append(str(error))
     for name, value in overrides.items():
         if name not in KEYS:
             problems.append(str(unknown_key(name)))

@@ -15,6 +15,8 @@ from cnnjax.models.vit import DINOv2, ViT
 # Called as (outputs, section, *, preprocessing, dtype, ops, rngs); see `layers.Layered`.
 MODELS: dict[str, Callable[..., Layered]] = {
     "convnet": ConvNet,
+    "resnet10_half": functools.partial(ResNet, block=basic, depths=(1, 1, 1, 1), widths=(32, 64, 128, 256)),
+    "resnet18_half": functools.partial(ResNet, block=basic, depths=(2, 2, 2, 2), widths=(32, 64, 128, 256)),
     "resnet18": functools.partial(ResNet, block=basic, depths=(2, 2, 2, 2)),
     "resnet34": functools.partial(ResNet, block=basic, depths=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, block=bottleneck, depths=(3, 4, 6, 3)),

@@ -17,7 +17,7 @@ from cnnjax.training.range_test import STEPS as RANGE_STEPS
 from cnnjax.training.range_test import RangeTest, range_test
 from cnnjax.training.saver import Saver
 from cnnjax.training.showcase import Showcase
-from cnnjax.training.start import Start, find_start, open_feed
+from cnnjax.training.start import Start, check_start, find_start, open_feed
 from cnnjax.training.state import TrainState, bytes_per_device
 from cnnjax.training.steps import Steps, compile_augmentation, compile_steps
 from cnnjax.training.summary import summarize
@@ -26,7 +26,7 @@ from cnnjax.training.validation import Validation
 # fmt: off
 __all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "DeviceFeed", "HostFeed", "Loop", "NoFeed", "Observer", "Plan",
            "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device",
-           "check_fits", "check_monitor", "check_probe", "choose_batch_size", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
+           "check_fits", "check_monitor", "check_probe", "check_start", "choose_batch_size", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
            "frozen_paths", "make_optimizer", "make_plan", "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of",
            "tuned_optimizer", "tuning_lines", "with_batch_size", "with_epochs", "with_kept_epochs", "with_weights"]
 # fmt: on

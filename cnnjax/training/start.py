@@ -4,14 +4,17 @@ import dataclasses
 
 import jax
 
-from cnnjax import runs, runtime
+from cnnjax import models, runs, runtime
+from cnnjax import weights as weights_lib
 from cnnjax.checkpoints import Checkpoints
+from cnnjax.config import Origin
 from cnnjax.data import Dataset, fit_whitening, splits_digest
 from cnnjax.errors import DataError
 from cnnjax.models import shardings
 from cnnjax.progress import Progress
 from cnnjax.training.early_stopping import EarlyStopping, epochs_of
 from cnnjax.training.feeds import DeviceFeed, Feed, HostFeed, batches_of
+from cnnjax.training.finetuning import frozen_paths
 from cnnjax.training.imbalance import class_weights
 from cnnjax.training.optimizers import make_schedule
 from cnnjax.training.plan import Plan
@@ -39,6 +42,21 @@ class Start:
     stopping: EarlyStopping = dataclasses.field(default_factory=EarlyStopping)
     stopwatch: Stopwatch = dataclasses.field(default_factory=Stopwatch)
     weights: runs.Weights | None = None
+
+
+def check_start(config, run: runs.RunDirectory, mesh: jax.sharding.Mesh, classes: int) -> None:
+    """Checks what needs no image: that `train.freeze` names parameters, and that weights from a file fit the network.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if not config.train.freeze and not config.model.weights:
+        return
+    network = models.network(config, classes, runtime.ops(config.runtime, runtime.platform_of(mesh)))
+    frozen_paths(config.train.freeze, network)
+    own = config.model.weights and Origin.of(config.model.weights).kind != "run"
+    if own and runtime.is_main() and not run.is_run():
+        weights_lib.check(config, network)
 
 
 def open_feed(config, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, progress: Progress) -> Feed:

@@ -165,10 +165,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     new, opt_state = tx.update(grads, state.opt_state, trained, state.scale, ops=network.ops if alone else PLAIN)
     params, ema = joined(new, held), state.ema
     if recipe.ema_decay:
-        # Short memory at first, so that the initial weights do not linger.
-        step = state.step.astype(jnp.float32)
-        decay = jnp.minimum(recipe.ema_decay, (1 + step) / (10 + step))
-        ema = jax.tree.map(lambda e, x: e + (1 - decay) * (x - e), state.ema, joined(params, stats))
+        ema = averaged(ema, joined(params, stats), recipe.ema_decay, state.step)
     count = jnp.float32(batch["label"].shape[0])
     sums = {
         "loss": state.sums["loss"] + loss * count,
@@ -177,6 +174,13 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     }
     values = {"loss": loss, "accuracy": correct / count}
     return TrainState(state.step + 1, params, stats, opt_state, sums, state.scale, ema), values
+
+
+def averaged(average: dict, values: dict, decay: float, step: jax.Array) -> dict:
+    """Returns a moving average after `step` earlier updates; its memory is short at first, so that the initial weights do not linger."""
+    step = step.astype(jnp.float32)
+    decay = jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda e, x: e + (1 - decay) * (x - e), average, values)
 
 
 @dataclasses.dataclass(frozen=True)

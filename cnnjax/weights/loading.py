@@ -35,6 +35,12 @@ def find(config: Config, *, fetch: bool = True) -> Path | None:
     return path
 
 
+def check(config: Config, network: Network) -> None:
+    """Checks that the weights of a file or a repository fit a network. Raises ConfigError as `find` and `matching.match`."""
+    with files.opened(find(config)) as tensors:
+        match(tensors, network, f"model.weights={config.model.weights}", config.model.name)
+
+
 def load(config: Config, network: Network) -> tuple[Matched, runs.Weights]:
     """Reads the weights of a network, from a file or a repository.
 

@@ -3,14 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from training_tools import Said
+from training_tools import Said, settings
 
 import cnnjax
 from cnnjax import models
 from cnnjax.commands.train import train
 from cnnjax.config import Preprocessing
 from cnnjax.errors import ConfigError
-from training_tools import settings
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4, 3)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).normal(size=(48, 2)).astype(np.float32)
@@ -27,7 +26,11 @@ def mirror(images):
 def test_views_are_all_ways_to_lay_a_square():
     mean = lambda views: np.mean([flat(view) for view in views], 0)  # noqa: E731
     turned = [np.rot90(IMAGES, k, axes=(1, 2)) for k in range(4)]
-    for name, views in {"plain": [IMAGES], "mirrored": [IMAGES, mirror(IMAGES)], "turned": [*turned, *map(mirror, turned)]}.items():
+    for name, views in {
+        "plain": [IMAGES],
+        "mirrored": [IMAGES, mirror(IMAGES)],
+        "turned": [*turned, *map(mirror, turned)],
+    }.items():
         np.testing.assert_allclose(models.averaged(flat, jnp.asarray(IMAGES), name), mean(views), rtol=1e-5, atol=1e-5)
         assert len({np.asarray(view(jnp.asarray(IMAGES))).tobytes() for view in models.VIEWS[name]}) == len(views)
 

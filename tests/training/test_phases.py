@@ -52,7 +52,11 @@ def test_sizes_share_the_epochs_and_an_unfreezing_is_a_phase_of_its_own():
     assert found(**thawed) == [(20, True, (32, 32)), (math.inf, False, (32, 32))]
     assert found(train__sizes=(16, 32), **thawed) == [(20, True, (16, 16)), (math.inf, False, (32, 32))]
     thawed["train__unfreeze_epoch"] = 2
-    assert found(train__sizes=(16, 32), **thawed) == [(10, True, (16, 16)), (20, False, (16, 16)), (math.inf, False, (32, 32))]
+    assert found(train__sizes=(16, 32), **thawed) == [
+        (10, True, (16, 16)),
+        (20, False, (16, 16)),
+        (math.inf, False, (32, 32)),
+    ]
     assert found(train__sizes=(16,), image__width=64)[0][2] == (16, 32)
 
 
@@ -69,7 +73,9 @@ def test_a_step_of_each_phase_sees_images_of_its_size(averaging, make, monkeypat
     config = make(model__name=averaging, train__sizes=(8, 12, 16), train__epochs=3, image__size=16)
     plan = make_plan(config, runtime.mesh(), 2, 40)
     shapes = []
-    monkeypatch.setattr("cnnjax.training.steps.resized", lambda images, shape: shapes.append(shape) or phases.resized(images, shape))
+    monkeypatch.setattr(
+        "cnnjax.training.steps.resized", lambda images, shape: shapes.append(shape) or phases.resized(images, shape)
+    )
     batch = {"image": np.zeros((plan.batch_size, 16, 16, 3), np.uint8), "label": np.zeros(plan.batch_size, np.int32)}
     for epoch in range(3):
         plan.steps.at(epoch * plan.steps_per_epoch).lower(plan.steps.abstract, batch, None)
@@ -114,7 +120,9 @@ def test_wrong_sizes(options, said):
 
 def test_a_network_for_one_size_is_refused_in_one_line():
     config = settings(image__size=32, model__channels=(4,), model__dense=(4,), train__sizes=(16, 32))
-    with pytest.raises(ConfigError, match=r"^train.sizes=16,32: convnet has weights for images of 32 pixels alone; use .*resnet18[^\n]*$"):
+    with pytest.raises(
+        ConfigError, match=r"^train.sizes=16,32: convnet has weights for images of 32 pixels alone; use .*resnet18[^\n]*$"
+    ):
         make_plan(config, runtime.mesh(), 3, 100)
 
 

@@ -145,7 +145,7 @@ GOLDEN_NUMBERS = {
     "loss of step 2": 1.5385680198669434,
     "length of params": 7.2435734773700675,
     "length of stats": 2.978830936646917,
-    "length of ema": 7.2420357447742125,
+    "length of ema": 7.821981665462768,
     "first parameter": -0.11407493054866791,
     "correct of both steps": 12.0,
 }

@@ -11,7 +11,7 @@ import cnnjax
 from cnnjax import models
 from cnnjax.commands.describe import describe
 from cnnjax.commands.train import train
-from cnnjax.errors import Stopped
+from cnnjax.errors import ConfigError, Stopped
 from cnnjax.runs import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
@@ -53,3 +53,14 @@ def test_describing_tells_what_would_be_taken(config, tmp_path):
     (tmp_path / "run").mkdir()  # where the picture goes
     line = next(line for line in describe(config, tmp_path / "run").splitlines() if line.startswith("weights: "))
     assert line.startswith(f"weights: {len(drawn()) - 2} of {len(drawn())} arrays are those of w.safetensors (SHA-256 ")
+
+
+def test_weights_that_do_not_fit_are_refused_before_an_image_is_decoded(make, tmp_path, monkeypatch):
+    monkeypatch.setitem(models.MODELS, "tiny", TINY)
+    arrays = drawn(size=16)
+    arrays.pop("bn1.bias")
+    path = saved(tmp_path / "w.safetensors", arrays)
+    config = make(model__name="tiny", model__weights=str(path), data__cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(ConfigError, match="it lacks bn1.bias"):
+        train(config, tmp_path / "run")
+    assert not list((tmp_path / "cache").rglob("*.npy")) and not RunDirectory(tmp_path / "run").is_run()
