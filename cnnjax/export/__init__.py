@@ -1,8 +1,20 @@
-"""A network as a file for other programs: ONNX, StableHLO."""
+"""A network as a file for other programs: ONNX, StableHLO, LiteRT and safetensors."""
 
 from cnnjax.export.card import Card, make_card
 from cnnjax.export.onnx_file import card_of as card_of_onnx
 from cnnjax.export.portable import Portable
 from cnnjax.export.stablehlo import read as read_stablehlo
+from cnnjax.export.writing import FORMATS, Outcome, check_output, facts_path, write
 
-__all__ = ["Card", "Portable", "card_of_onnx", "make_card", "read_stablehlo"]
+__all__ = [
+    "FORMATS",
+    "Card",
+    "Outcome",
+    "Portable",
+    "card_of_onnx",
+    "check_output",
+    "facts_path",
+    "make_card",
+    "read_stablehlo",
+    "write",
+]

@@ -54,7 +54,7 @@ class Graph:
         """
         names = [self.constant(x) if isinstance(x, np.ndarray) else getattr(x, "name", x) for x in inputs]
         out = name or f"t{len(self.nodes)}"
-        self.nodes.append(self._node(operator, names, [out], **attributes))
+        self.nodes.append(self._node(operator, names, [out], name=out, **attributes))
         return Value(out, tuple(shape) or inputs[0].shape)
 
     def activated(self, x: Value, activation: str) -> Value:
@@ -131,8 +131,8 @@ def _of_channels(values: np.ndarray) -> np.ndarray:
 
 def _gelu(graph: Graph, x: Value) -> Value:
     """x / 2 * (1 + erf(x / sqrt 2)), in the order of nodes in which ONNX Runtime sees a GELU."""
-    inner = graph.add("Add", graph.add("Erf", graph.add("Div", x, np.full((), 2**0.5))), np.ones((), np.float32))
-    return graph.add("Mul", graph.add("Mul", x, inner), np.float32(0.5).reshape(()))
+    inner = graph.add("Add", graph.add("Erf", graph.add("Div", x, np.full((), 2**0.5))), np.ones(()))
+    return graph.add("Mul", graph.add("Mul", x, inner), np.full((), 0.5))
 
 
 ACTIVATED = {

@@ -25,7 +25,7 @@ class Trial:
     """
 
     def __init__(self, process: subprocess.Popen, classes: int, said):
-        self._process, self._classes, self._said = process, classes, said
+        self._process, self.classes, self._said = process, classes, said
         self.seconds: list[float] = []  # of each call
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
@@ -36,12 +36,12 @@ class Trial:
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failed() from None
-        size = 4 * len(images) * self._classes
+        size = 4 * len(images) * self.classes
         answer = self._process.stdout.read(size + 8)
         if len(answer) < size + 8:
             raise self._failed()
         self.seconds.append(float(np.frombuffer(answer[size:], "<f8")[0]))
-        return np.frombuffer(answer[:size], np.float32).reshape(len(images), self._classes)
+        return np.frombuffer(answer[:size], np.float32).reshape(len(images), self.classes)
 
     def _failed(self) -> ConfigError:
         self._process.wait()

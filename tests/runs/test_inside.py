@@ -141,6 +141,7 @@ WRITERS = {
     "inference/thumbnails.py": "its own names below a place of the run directory",
     "inference/overlays.py": "its own names below a place of the run directory, or below the folder that the caller names",
     "export/stablehlo.py": "a file that the caller names",
+    "export/litert.py": "a file that the caller names",
     "runs/tables.py": "a file that the caller names",
     "pages/figures.py": "a file that the caller names",
     "pages/blocks.py": "a file that the caller names",
