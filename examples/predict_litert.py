@@ -19,7 +19,7 @@ def pixels(path, how):  # uint8 [1, height, width, 3]; rows are resized first, t
     return np.pad(image, (*edges, (0, 0)))[None]
 
 
-network, card = Interpreter(sys.argv[1]).get_signature_runner(), json.load(open(f"{sys.argv[1]}.json"))["cnnjax"]
+network, card = Interpreter(sys.argv[1]).get_signature_runner(), json.load(open(f"{sys.argv[1]}.json"))["cnnjax"]  # noqa: SIM115
 for path in sys.argv[2:]:
     p = next(iter(network(images=pixels(path, card["preprocessing"])).values()))[0]
     called = p.argmax()

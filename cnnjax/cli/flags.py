@@ -42,7 +42,7 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
     python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
     python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
-    python launch.py --mode=export --workdir=runs/malaria --output=cells.onnx   writes it for other programs: .onnx, .stablehlo, .tflite, .safetensors
+    python launch.py --mode=export --workdir=runs/malaria --output=cells.onnx   writes it for other programs: .onnx, .stablehlo, .tflite, .html, .safetensors
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
@@ -87,11 +87,14 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_enum(
-    "format", None, ("onnx", "stablehlo", "litert", "safetensors"), "export: of the file; default: by the ending of --output",
+    "format", None, ("onnx", "stablehlo", "litert", "html", "safetensors"), "export: of the file; default: by the ending of --output",
     flag_values=FLAGS,
 )  # fmt: skip
 flags.DEFINE_enum(
     "quantize", None, ("int8",), "export: weights and activations of 8 bits, for onnx and litert", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "ort", "", "export: folder of ONNX Runtime Web for --format=html; default: the cache, which npm fills", flag_values=FLAGS
 )
 flags.DEFINE_float(
     "prevalence",
@@ -173,7 +176,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--fold={FLAGS.fold} is for --mode=crossvalidate, not for --mode={FLAGS.mode}; leave one of them out"
         )
-    for name in ("format", "quantize"):
+    for name in ("format", "quantize", "ort"):
         if FLAGS[name].value and FLAGS.mode != "export":
             raise ConfigError(f"--{name}={FLAGS[name].value} is for --mode=export; leave it out")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":

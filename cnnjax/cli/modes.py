@@ -208,9 +208,9 @@ def export(workdir: Path, overrides: Mapping[str, str], console: Console) -> Non
     _stop_anywhere()
     if not FLAGS.output:
         raise ConfigError(
-            "--mode=export needs --output=FILE, such as --output=cells.onnx, or .stablehlo, .tflite, .safetensors"
+            "--mode=export needs --output=FILE, such as --output=cells.onnx, or .stablehlo, .tflite, .html, .safetensors"
         )
-    made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", overrides=overrides,
+    made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", ort=FLAGS.ort, overrides=overrides,
                     trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     console.message(pages.export_text(made.to_dict()))
     console.message(f"\nwritten  {made.path}, and {made.facts} (its facts, and these numbers)")

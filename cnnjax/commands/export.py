@@ -56,8 +56,8 @@ class Exported:
 
 
 def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | int = "best", *, quantize: str = "",
-           overrides: Mapping[str, Any] | None = None, trust_code: bool = False, progress: Progress | None = None) -> Exported:  # fmt: skip
-    """Writes a network as ONNX, StableHLO, LiteRT or safetensors.
+           ort: str = "", overrides: Mapping[str, Any] | None = None, trust_code: bool = False, progress: Progress | None = None) -> Exported:  # fmt: skip
+    """Writes a network as ONNX, StableHLO, LiteRT, safetensors or a page for browsers.
 
     Preprocessing from uint8 pixels on, calibration and sigmoid or softmax are inside; the threshold and all other facts are in the
     file's metadata, and in `<output>.json`. The file is loaded in a fresh process without cnnjax and compared on validation.
@@ -65,9 +65,10 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
     Args:
         workdir: the run directory.
         output: the file, which must not exist.
-        kind: onnx, stablehlo, litert or safetensors; "": by the ending of `output`.
+        kind: onnx, stablehlo, litert, html or safetensors; "": by the ending of `output`.
         step: "best", "latest" or the number of a checkpoint that was kept.
         quantize: "int8": weights and activations of 8 bits, their ranges from training images; "": float32.
+        ort: folder of ONNX Runtime Web, for html; "": that in the cache, which npm fetches.
         overrides: config values, such as {"data.path": ...} where the data has moved.
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
         progress: hears how far it is.
@@ -82,11 +83,14 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
     if quantize not in ("", "int8"):
         raise ConfigError(f"--quantize={quantize}: use int8, or leave it out")
     kind = export_lib.check_output(output, kind, quantize)
+    if ort and kind != "html":
+        raise ConfigError(f"--ort={ort} is for --format=html; leave it out")
     restored, own = inference.open_split(run, "val", step, overrides or {}, trust_code=trust_code, progress=progress)
     if not inference.computes_float32(restored):
         progress.message(
             "the run computes in bfloat16; the file computes in float32, and is compared with the run's weights in float32"
         )
+    runtime = export_lib.find_runtime(ort, Path(restored.config.data.cache_dir).expanduser()) if kind == "html" else None
     engine, readout = inference.in_float32(restored), restored.reading.readout
     with inference.exact_products(engine):
         logits = inference.split_logits(engine, own, "val", restored.config.data.batch_size, progress)

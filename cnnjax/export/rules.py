@@ -56,6 +56,13 @@ def convolved(graph: Graph, x: Value, conv: nnx.Conv, norm: models.Norm | None =
               ) -> Value:  # fmt: skip
     """Adds a convolution, with the batch normalisation that follows inside its weights, then `more` and the activation."""
     kernel = numbers(conv.kernel)
+    if (
+        kernel.ndim != 4
+        or len(x.shape) != 3
+        or conv.input_dilation not in (1, (1, 1))
+        or getattr(conv, "mask", None) is not None
+    ):
+        raise NoRuleError("a convolution that is not of two axes, dilates its input or has a mask")
     bias = np.zeros(kernel.shape[-1]) if conv.bias is None else numbers(conv.bias)
     if norm is not None:
         scale, shift = _affine(norm)

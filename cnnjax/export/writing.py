@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.errors import ConfigError
-from cnnjax.export import int8, litert, onnx_file, published, stablehlo
+from cnnjax.export import int8, litert, onnx_file, published, stablehlo, web
+from cnnjax.export.drawn import drawn_images
 from cnnjax.export.portable import Portable
 from cnnjax.export.trial import Trial, trial
 from cnnjax.progress import Progress
@@ -31,6 +32,7 @@ class Format:
         needs: modules that have to be installed.
         extra: of the package, which brings them.
         quantized: (network, path, training images) -> None, for int8; None: there is none.
+        runs: the format of what is written and tried, where a page is made of it afterwards; "": this one.
     """
 
     ending: str
@@ -38,12 +40,14 @@ class Format:
     needs: tuple[str, ...] = ()
     extra: str = "export"
     quantized: Callable[[Portable, Path, np.ndarray], None] | None = None
+    runs: str = ""
 
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", onnx_file.write, ("onnx", "onnxruntime"), quantized=int8.write),
     "stablehlo": Format(".stablehlo", stablehlo.write, ("flatbuffers",)),
     "litert": Format(".tflite", litert.write, ("tensorflow", "ai_edge_litert"), "litert", quantized=litert.write),
+    "html": Format(".html", onnx_file.write, ("onnx", "onnxruntime"), quantized=int8.write, runs="onnx"),
     "safetensors": Format(".safetensors", published.write),
 }
 
@@ -106,7 +110,7 @@ def facts_path(path: Path) -> Path:
 
 
 def write(portable: Portable, path: Path, kind: str, images: np.ndarray, p: np.ndarray, *, rows: np.ndarray | None = None,
-          calibration: np.ndarray | None = None, progress: Progress | None = None) -> Outcome:  # fmt: skip
+          calibration: np.ndarray | None = None, runtime: Path | None = None, progress: Progress | None = None) -> Outcome:  # fmt: skip
     """Writes a network and compares the file with the run, in a fresh process.
 
     Args:
@@ -117,6 +121,7 @@ def write(portable: Portable, path: Path, kind: str, images: np.ndarray, p: np.n
         p: float64 [rows, classes], the run's calibrated probabilities of them.
         rows: int, which of `images`; None: all.
         calibration: uint8 [m, height, width, 3], training images; with them the file is int8.
+        runtime: folder of ONNX Runtime Web, for html.
         progress: gets a bar.
 
     Raises:
@@ -129,23 +134,30 @@ def write(portable: Portable, path: Path, kind: str, images: np.ndarray, p: np.n
             chosen.write(portable, temporary)
         else:
             chosen.quantized(portable, temporary, calibration)
-        size = temporary.stat().st_size
         if kind == "safetensors":
-            return Outcome(None, 0.0, size)
-        own = held.enter_context(trial(temporary, kind, portable.card.shape, len(portable.card.classes)))
+            return Outcome(None, 0.0, temporary.stat().st_size)
+        own = held.enter_context(_tried(portable, temporary, kind))
         found = _asked(own, images, rows, progress)
         largest = float(np.abs(found - p).max()) if len(p) else 0.0
         if not np.isfinite(found).all() or (calibration is None and largest > LIMIT):
             raise ConfigError(f"--format={kind}: a probability of the file differs from the run's by {largest:.2g}, and at most {LIMIT:g} is let "
                               "pass; nothing was written: use another --format")  # fmt: skip
-        if calibration is None:
-            return Outcome(found, largest, size, seconds=_speeds([own], images, rows)[0])
-        with tempfile.TemporaryDirectory() as folder:
-            plain = Path(folder) / f"float{chosen.ending}"
-            chosen.write(portable, plain)
-            other = held.enter_context(trial(plain, kind, portable.card.shape, len(portable.card.classes)))
-            seconds = _speeds([own, other], images, rows)
-            return Outcome(found, largest, size, plain.stat().st_size, *seconds)
+        plain, trials = 0, [own]
+        if calibration is not None:
+            other = Path(held.enter_context(tempfile.TemporaryDirectory())) / f"float{chosen.ending}"
+            chosen.write(portable, other)
+            plain = other.stat().st_size
+            trials.append(held.enter_context(_tried(portable, other, kind)))
+        seconds = _speeds(trials, images, rows)
+        if runtime is not None:
+            pixels = drawn_images(portable.card.shape)
+            card = dataclasses.replace(portable.card, quantized="" if calibration is None else "int8")
+            web.wrap(temporary, card, runtime, pixels, own.probabilities(pixels))
+        return Outcome(found, largest, temporary.stat().st_size, plain, *seconds)
+
+
+def _tried(portable: Portable, path: Path, kind: str) -> contextlib.AbstractContextManager[Trial]:
+    return trial(path, FORMATS[kind].runs or kind, portable.card.shape, len(portable.card.classes))
 
 
 def _asked(own: Trial, images: np.ndarray, rows: np.ndarray, progress: Progress) -> np.ndarray:

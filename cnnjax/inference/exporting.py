@@ -7,19 +7,18 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from PIL import Image
 
 import cnnjax
 from cnnjax import metrics, models, runtime
 from cnnjax.config import Config
 from cnnjax.errors import DataError
-from cnnjax.export import Portable, check_output, make_card, write
+from cnnjax.export import Portable, check_output, drawn_images, find_runtime, make_card, write
 from cnnjax.inference.engine import Engine, compile_logits
 from cnnjax.inference.restoring import RestoredNetwork
 from cnnjax.kernels import PLAIN
 from cnnjax.runs import RunDirectory
 
-DRAWN = 16  # images that a file is compared on where nobody has any
+AT_ONCE = 32  # images of a call
 
 
 def to_portable(restored: RestoredNetwork, readout: metrics.Readout, run: RunDirectory | None) -> Portable:
@@ -78,15 +77,10 @@ def write_file(restored: RestoredNetwork, readout: metrics.Readout, run: RunDire
     engine = in_float32(restored)
     with exact_products(engine):
         p = np.concatenate(
-            [readout.probabilities(engine.logits(images[at : at + DRAWN])) for at in range(0, len(images), DRAWN)]
+            [readout.probabilities(engine.logits(images[at : at + AT_ONCE])) for at in range(0, len(images), AT_ONCE)]
         )
-    return write(to_portable(restored, readout, run), path, kind, images, p).largest
-
-
-def drawn_images(shape: tuple[int, int]) -> np.ndarray:
-    """Returns smooth images, uint8 [16, height, width, 3], always the same: a network says the same of all noise."""
-    coarse = np.random.default_rng(0).integers(0, 256, (DRAWN, 4, 4, 3), np.uint8)
-    return np.stack([np.asarray(Image.fromarray(one).resize(shape[::-1], Image.Resampling.BICUBIC)) for one in coarse])
+    runtime_web = find_runtime("", Path(restored.config.data.cache_dir).expanduser()) if kind == "html" else None
+    return write(to_portable(restored, readout, run), path, kind, images, p, runtime=runtime_web).largest
 
 
 def _float32(config: Config) -> Config:

@@ -1,7 +1,7 @@
 """Tiny networks of every row of `MODELS`, with drawn weights, ready to export."""
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,32 +32,58 @@ SMALL: dict[str, tuple[int, dict[str, Any]]] = {
 }
 
 
-def small(name: str, classes: int = 5, shape: tuple[int, int] | None = None, **overrides) -> Portable:
-    """A network of few narrow blocks, whose logits of `pictures` have a deviation of about 1."""
+class Case(NamedTuple):
+    """A network to export, with what its file has to give.
+
+    Attributes:
+        made: the network.
+        images: uint8 [8, height, width, 3].
+        probabilities: float64 [8, classes], of the network.
+        amplified: the largest logit, after calibration: what float32 rounds in proportion to.
+    """
+
+    made: Portable
+    images: np.ndarray
+    probabilities: np.ndarray
+    amplified: float
+
+
+def small(name: str, classes: int = 5, shape: tuple[int, int] | None = None, **overrides) -> Case:
+    """A network of few narrow blocks."""
+    config, network = structure(name, classes, shape, **overrides)
+    return case(network, Preprocessing.of(config.image), classes, name)
+
+
+def structure(name: str, classes: int = 5, shape: tuple[int, int] | None = None, **overrides):
+    """The config and the structure of a network of few narrow blocks."""
     size, options = SMALL[name]
     shape = shape or (size, size)
     config = settings(**{"model__name": name, "image__size": shape[0], "image__width": shape[1] if shape[1] != shape[0] else 0,
                          "model__channels": (4, 8), "model__dense": (16,), **overrides})  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.MODELS, name, functools.partial(models.MODELS[name], **options))
-        network = models.network(config, classes, PLAIN)
-    return portable(network, Preprocessing.of(config.image), classes)
+        return config, models.network(config, classes, PLAIN)
 
 
-def portable(network: models.Network, preprocessing: Preprocessing, classes: int, seed: int = 0) -> Portable:
-    """A network with weights that are drawn, norms and factors of branches included."""
-    rng = np.random.default_rng(seed)
+def case(network: models.Network, preprocessing: Preprocessing, classes: int, name: str = "") -> Case:
+    """A network with weights that are drawn, norms and factors of branches included; its logits differ between images by about 1."""
+    rng = np.random.default_rng(0)
     shapes = dict(zip(("params", "stats"), network.shapes, strict=True))
     flat = {path: _drawn(rng, path, leaf.shape) for path, leaf in traverse_util.flatten_dict(shapes).items()}
-    arrays = traverse_util.unflatten_dict(flat)
-    arrays = {"params": arrays["params"], "stats": arrays.get("stats", {})}
-    logits = raw_logits(network, arrays, pictures(8, preprocessing.shape))
-    arrays["params"]["outputs"]["bias"] -= logits.mean(0)
-    readout = metrics.Readout(scale=1 / float(logits.std(0).mean()), intercept=0.3 if classes == 2 else 0.0, threshold=0.4 if classes == 2 else 0.5,
-                              positive=1 if classes == 2 else -1)  # fmt: skip
-    names = [f"class {i}" for i in range(classes)]
-    card = make_card(classes=names, preprocessing=preprocessing, readout=readout, arrays=arrays)
-    return Portable.of(network, arrays, card)
+    arrays = {"params": {}, "stats": {}, **traverse_util.unflatten_dict(flat)}
+    images = pictures(8, preprocessing.shape)
+    compiled = jax.jit(
+        functools.partial(logits_step, network=network), compiler_options={"xla_backend_optimization_level": 0}
+    )
+    logits = np.asarray(compiled(arrays, images), np.float64)
+    largest, mean = np.abs(logits).max(), logits.mean(0).astype(np.float32)
+    bias = arrays["params"]["outputs"]["bias"]
+    logits, arrays["params"]["outputs"]["bias"] = logits - mean, bias - mean
+    readout = metrics.Readout(scale=1 / float(logits.std(0).mean()), intercept=0.3 if classes == 2 else 0.0,
+                              threshold=0.4 if classes == 2 else 0.5, positive=1 if classes == 2 else -1)  # fmt: skip
+    card = make_card(classes=[f"class {i}" for i in range(classes)], preprocessing=preprocessing, readout=readout, arrays=arrays,
+                     network=name)  # fmt: skip
+    return Case(Portable.of(network, arrays, card), images, readout.probabilities(logits), readout.scale * float(largest))
 
 
 def _drawn(rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
@@ -68,21 +94,6 @@ def _drawn(rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ..
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
     deviation = float(np.prod(shape[:-1])) ** -0.5 * 1.4 if leaf == "kernel" else 0.2
     return rng.normal(0, deviation, shape).astype(np.float32)
-
-
-def raw_logits(network: models.Network, arrays: dict, images: np.ndarray) -> np.ndarray:
-    """The network's own logits, float32 [n, outputs]."""
-    compiled = jax.jit(
-        functools.partial(logits_step, network=network), compiler_options={"xla_backend_optimization_level": 0}
-    )
-    return np.asarray(compiled(arrays, images))
-
-
-def expected(made: Portable, images: np.ndarray) -> np.ndarray:
-    """The probabilities that its file has to give, float64 [n, classes]."""
-    card = made.card
-    readout = metrics.Readout(scale=card.scale, intercept=card.intercept)
-    return readout.probabilities(raw_logits(made.network, made.arrays, images))
 
 
 def pictures(count: int, shape: tuple[int, int], seed: int = 1) -> np.ndarray:

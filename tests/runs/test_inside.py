@@ -142,6 +142,7 @@ WRITERS = {
     "inference/overlays.py": "its own names below a place of the run directory, or below the folder that the caller names",
     "export/stablehlo.py": "a file that the caller names",
     "export/litert.py": "a file that the caller names",
+    "export/web.py": "a file that the caller names; two names below the cache",
     "runs/tables.py": "a file that the caller names",
     "pages/figures.py": "a file that the caller names",
     "pages/blocks.py": "a file that the caller names",
