@@ -97,9 +97,8 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
     p = readout.probabilities(logits)
     portable = inference.to_portable(restored, readout, run)
     rows = own.splits["val"]
-    found = export_lib.write(
-        portable, output, kind, own.images, p, rows=rows, calibration=_calibration(own, quantize), progress=progress
-    )
+    found = export_lib.write(portable, output, kind, own.images, p, rows=rows, calibration=_calibration(own, quantize), runtime=runtime,
+                             progress=progress)  # fmt: skip
     compared, same = _compared(own, restored, portable.card, logits, p, found.probabilities)
     made = Exported(
         output, export_lib.facts_path(output), kind, found.bytes, len(rows), found.largest, same, compared, found.seconds,

@@ -60,7 +60,7 @@ class Outcome:
         probabilities: float32 [n, classes], of the file; None of safetensors, which are compared bit by bit.
         largest: the largest difference of a probability to the run's.
         bytes: of the file.
-        bytes_float: of the same network in float32, where the file is int8.
+        bytes_float: of the same network in float32, where the file is int8 and not a page.
         seconds: images of a call -> median seconds of a call.
         seconds_float: the same of float32, by turns with int8.
     """
@@ -146,10 +146,10 @@ def write(portable: Portable, path: Path, kind: str, images: np.ndarray, p: np.n
         if calibration is not None:
             other = Path(held.enter_context(tempfile.TemporaryDirectory())) / f"float{chosen.ending}"
             chosen.write(portable, other)
-            plain = other.stat().st_size
+            plain = 0 if kind == "html" else other.stat().st_size  # most of a page is its runtime
             trials.append(held.enter_context(_tried(portable, other, kind)))
         seconds = _speeds(trials, images, rows)
-        if runtime is not None:
+        if kind == "html":
             pixels = drawn_images(portable.card.shape)
             card = dataclasses.replace(portable.card, quantized="" if calibration is None else "int8")
             web.wrap(temporary, card, runtime, pixels, own.probabilities(pixels))

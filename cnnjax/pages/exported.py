@@ -38,7 +38,7 @@ def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _beside(check: Mapping[str, Any], kind: str, count: int = 0) -> str:
     """The same of float32, and the ratio of the two."""
-    if not check["float32"]:
+    if not check["float32"] or not check["float32"][kind]:
         return ""
     if kind == "bytes":
         return f", {check['bytes'] / check['float32']['bytes']:.2f} of float32"

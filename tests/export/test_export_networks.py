@@ -16,16 +16,7 @@ from cnnjax.export.rules import RULES
 from cnnjax.kernels import ACTIVATIONS, PLAIN
 from cnnjax.models import Layer, Layered
 
-# Networks that take seconds to trace; `convnet` to `vit_tiny` have all of their kinds of blocks but two.
-DEEP = (
-    "efficientnetv2_s",
-    "tf_efficientnetv2_s",
-    "mobilenetv3_large_100",
-    "convnext_tiny",
-    "resnet34",
-    "vit_small",
-    "efficientnet_b0",
-)
+QUICK = ("resnet18", "mobilenetv3_large", "convnext_nano", "densenet121", "vit_tiny")  # one of each family
 RELATIVE = 1e-5  # of the largest logit: float32 sums in another order
 
 
@@ -53,14 +44,20 @@ def test_every_network_has_a_small_one():
     assert list(SMALL) == list(models.MODELS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in models.MODELS])
-def test_every_network_is_the_same_as_onnx_and_stablehlo(name, tmp_path):
+@pytest.mark.parametrize("name", QUICK)
+def test_a_network_of_each_family_is_the_same_as_onnx(name, tmp_path):
     made = small(name)
     FORMATS["onnx"].write(made.made, tmp_path / "n.onnx")
     same(made, tmp_path / "n.onnx", of_onnx)
-    if name in ("convnet", "vit_tiny") or name in DEEP:  # others compile for seconds; the path is one for all
-        FORMATS["stablehlo"].write(made.made, tmp_path / "n.stablehlo")
-        same(made, tmp_path / "n.stablehlo", of_stablehlo)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_network_is_the_same_as_onnx_and_stablehlo(name, tmp_path):
+    made = small(name)
+    for kind, run in (("onnx", of_onnx), ("stablehlo", of_stablehlo)):
+        FORMATS[kind].write(made.made, tmp_path / kind)
+        same(made, tmp_path / kind, run)
 
 
 @pytest.mark.parametrize("options", [
@@ -139,6 +136,7 @@ def test_a_layer_without_a_rule_is_refused_and_stablehlo_takes_it(kind, why, tmp
     same(made, tmp_path / "n.stablehlo", of_stablehlo)
 
 
+@pytest.mark.slow
 def test_every_activation_and_every_class_of_the_table_is_reached():
     from cnnjax.export.graph import ACTIVATED
 
