@@ -27,7 +27,8 @@ class _Reader:
 
 def write(portable: Portable, path: Path, calibration: np.ndarray) -> None:
     """Writes a network with QDQ nodes, weights by channel. From the last dense layer on it stays float32: probabilities of 256
-    levels would tie.
+    levels would tie. Weights have 7 of the 8 bits: CPUs without VNNI add two products in 16 bits, where more overflow (on malaria
+    cells a probability then differs by 0.998, not by 0.07).
 
     Args:
         portable: the network.
@@ -47,7 +48,7 @@ def write(portable: Portable, path: Path, calibration: np.ndarray) -> None:
         quantization.quantize_static(
             shaped, quantized, _Reader(calibration), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[node.name for node in nodes[last:]],
+            reduce_range=True, nodes_to_exclude=[node.name for node in nodes[last:]],
         )  # fmt: skip
         made = onnx.load(quantized)
     del made.metadata_props[:]

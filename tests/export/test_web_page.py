@@ -47,10 +47,7 @@ def opened(plain, runtime, tmp_path_factory):
         page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(path.as_uri())
-        page.wait_for_function(
-            "document.getElementById('state').dataset.apart || document.getElementById('state').dataset.error",
-            timeout=60_000,
-        )
+        page.wait_for_selector("#state[data-apart], #state[data-error]", timeout=60_000)
         yield page, cells, asked, errors
         browser.close()
 
@@ -76,7 +73,7 @@ def test_pictures_have_predicts_probabilities(opened, plain, tmp_path):
     Image.fromarray(clear).save(tmp_path / "clear.png")
     paths.append(str(tmp_path / "clear.png"))
     page.set_input_files("#files", paths)
-    page.wait_for_function(f"document.querySelectorAll('article[data-probabilities]').length === {len(paths)}")
+    page.wait_for_selector(f"article[data-probabilities] >> nth={len(paths) - 1}")
     shown = {article.query_selector("img") and article.inner_text().split("\n")[0]: json.loads(article.get_attribute("data-probabilities"))
              for article in page.query_selector_all("article")}  # fmt: skip
     for wanted in cells.predict(paths):
