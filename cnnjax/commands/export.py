@@ -133,14 +133,13 @@ def _compared(own: data_lib.Dataset, restored: inference.RestoredNetwork, card: 
         metrics.Predictions(logits, labels, card.positive, calibrated=p, decided=called[0]),
         metrics.Predictions(z, labels, card.positive, calibrated=np.asarray(q, np.float64), decided=called[1]),
     )
-    scores = [metrics.scored(side, groups) for side in sides]
-    pair = metrics.compared(labels, *(metrics.Side(side.decided, side.calibrated, side.margin if card.positive >= 0 else None)
-                                      for side in sides), groups, card.positive)  # fmt: skip
-    found = {}
-    for name in (name for name in COMPARED if name in scores[0] and name in scores[1]):
-        one, two = (of[name].to_dict() for of in scores)
-        difference = pair.metrics[name].score.to_dict() if name in pair.metrics else None
-        found[name] = {"run": one, "file": two, "difference": difference}
+    scores, found = [metrics.scored(side, groups) for side in sides], {}
+    for name in (name for name in COMPARED if all(name in of and of[name].value is not None for of in scores)):
+        one, two = (of[name] for of in scores)
+        left = [metrics.without(metrics.METRICS[name], side, groups) for side in sides]
+        difference = metrics.jackknife(two.value - one.value, left[1] - left[0], one.effective, link="identity", unit=groups.unit,
+                                       count=groups.count)  # fmt: skip
+        found[name] = {"run": one.to_dict(), "file": two.to_dict(), "difference": difference.to_dict()}
     return found, int((called[0] == called[1]).sum())
 
 

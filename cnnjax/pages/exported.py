@@ -30,8 +30,6 @@ def export_text(check: Mapping[str, Any]) -> str:
 def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     run, file = (Score(**row[side]) for side in ("run", "file"))
     found = [METRICS[name].title, f"{run.value:.4f}", interval_text(run), f"{file.value:.4f}", interval_text(file)]
-    if row["difference"] is None:
-        return (*found, f"{file.value - run.value:+.2g}", "")
     difference = Score(**row["difference"])
     return (*found, f"{difference.value:+.2g}", interval_text(difference, "+.2g"))
 

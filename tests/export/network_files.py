@@ -67,10 +67,7 @@ def structure(name: str, classes: int = 5, shape: tuple[int, int] | None = None,
 
 def case(network: models.Network, preprocessing: Preprocessing, classes: int, name: str = "") -> Case:
     """A network with weights that are drawn, norms and factors of branches included; its logits differ between images by about 1."""
-    rng = np.random.default_rng(0)
-    shapes = dict(zip(("params", "stats"), network.shapes, strict=True))
-    flat = {path: _drawn(rng, path, leaf.shape) for path, leaf in traverse_util.flatten_dict(shapes).items()}
-    arrays = {"params": {}, "stats": {}, **traverse_util.unflatten_dict(flat)}
+    arrays = drawn_arrays(network)
     images = pictures(8, preprocessing.shape)
     compiled = jax.jit(
         functools.partial(logits_step, network=network), compiler_options={"xla_backend_optimization_level": 0}
@@ -84,6 +81,14 @@ def case(network: models.Network, preprocessing: Preprocessing, classes: int, na
     card = make_card(classes=[f"class {i}" for i in range(classes)], preprocessing=preprocessing, readout=readout, arrays=arrays,
                      network=name)  # fmt: skip
     return Case(Portable.of(network, arrays, card), images, readout.probabilities(logits), readout.scale * float(largest))
+
+
+def drawn_arrays(network: models.Network) -> dict:
+    """{"params", "stats"} of drawn numbers."""
+    rng = np.random.default_rng(0)
+    shapes = dict(zip(("params", "stats"), network.shapes, strict=True))
+    flat = {path: _drawn(rng, path, leaf.shape) for path, leaf in traverse_util.flatten_dict(shapes).items()}
+    return {"params": {}, "stats": {}, **traverse_util.unflatten_dict(flat)}
 
 
 def _drawn(rng: np.random.Generator, path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
