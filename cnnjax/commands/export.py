@@ -128,7 +128,7 @@ def _compared(own: data_lib.Dataset, restored: inference.RestoredNetwork, card: 
         return {}, len(rows)
     labels, groups = own.labels[rows], metrics.Groups.of(own.groups.take(rows), unit_of(restored.config.data))
     called = restored.reading.readout.called(logits), card.called(q)
-    z = np.log(np.maximum(np.asarray(q, np.float64), SMALLEST))
+    z = np.log(np.maximum(np.asarray(q, np.float64), SMALLEST)) / card.scale  # orders are those of logits before calibration
     sides = (
         metrics.Predictions(logits, labels, card.positive, calibrated=p, decided=called[0]),
         metrics.Predictions(z, labels, card.positive, calibrated=np.asarray(q, np.float64), decided=called[1]),
