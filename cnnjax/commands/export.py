@@ -30,7 +30,7 @@ class Exported:
         facts: name of the JSON file with what follows, and the card of the network.
         kind: a key of `export.FORMATS`.
         bytes: of the file.
-        images: of validation, on which it was compared.
+        images: of validation, on which it was compared; 0 of safetensors, whose bits are compared.
         largest: the largest difference of a probability to the run's.
         same: images that are given the same class.
         metrics: name -> "run" and "file", each a score with its interval, and "difference", file - run, by groups; {} of safetensors.
@@ -85,30 +85,38 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
     kind = export_lib.check_output(output, kind, quantize)
     if ort and kind != "html":
         raise ConfigError(f"--ort={ort} is for --format=html; leave it out")
+    if kind == "safetensors":
+        restored = inference.restore(run.path, step, overrides or {}, trust_code=trust_code)
+        portable = inference.to_portable(restored, restored.reading.readout, run)
+        none = np.empty((0, *portable.card.shape, 3), np.uint8)
+        found = export_lib.write(portable, output, kind, none, np.empty((0, len(portable.card.classes))))
+        return _kept(
+            portable.card, Exported(output, export_lib.facts_path(output), kind, found.bytes, 0, 0.0, 0, {}, {}, {})
+        )
     restored, own = inference.open_split(run, "val", step, overrides or {}, trust_code=trust_code, progress=progress)
     if not inference.computes_float32(restored):
         progress.message(
             "the run computes in bfloat16; the file computes in float32, and is compared with the run's weights in float32"
         )
     runtime = export_lib.find_runtime(ort, Path(restored.config.data.cache_dir).expanduser()) if kind == "html" else None
-    engine, readout = inference.in_float32(restored), restored.reading.readout
+    engine, readout, rows = inference.in_float32(restored), restored.reading.readout, own.splits["val"]
     with inference.exact_products(engine):
         logits = inference.split_logits(engine, own, "val", restored.config.data.batch_size, progress)
-    p = readout.probabilities(logits)
-    portable = inference.to_portable(restored, readout, run)
-    rows = own.splits["val"]
+    p, portable = readout.probabilities(logits), inference.to_portable(restored, readout, run)
     found = export_lib.write(portable, output, kind, own.images, p, rows=rows, calibration=_calibration(own, quantize), runtime=runtime,
                              progress=progress)  # fmt: skip
     compared, same = _compared(own, restored, portable.card, logits, p, found.probabilities)
-    made = Exported(
-        output, export_lib.facts_path(output), kind, found.bytes, len(rows), found.largest, same, compared, found.seconds,
-        {"bytes": found.bytes_float, "seconds": found.seconds_float} if quantize else {},
-    )  # fmt: skip
-    card = dataclasses.replace(portable.card, quantized=quantize)
-    write_json(made.facts, {"cnnjax": card.to_dict(), "sha256": _sha256(output), "check": made.to_dict()})
     if same < len(rows) and not quantize:
         progress.warn(f"{counted(len(rows) - same, 'image')} of {len(rows):,} are given another class: probabilities at the threshold, "
                       "within the difference")  # fmt: skip
+    beside = {"bytes": found.bytes_float, "seconds": found.seconds_float} if quantize else {}
+    return _kept(dataclasses.replace(portable.card, quantized=quantize), Exported(
+        output, export_lib.facts_path(output), kind, found.bytes, len(rows), found.largest, same, compared, found.seconds, beside))  # fmt: skip
+
+
+def _kept(card: export_lib.Card, made: Exported) -> Exported:
+    """Writes the facts beside the file."""
+    write_json(made.facts, {"cnnjax": card.to_dict(), "sha256": _sha256(made.path), "check": made.to_dict()})
     return made
 
 
@@ -121,11 +129,9 @@ def _calibration(own: data_lib.Dataset, quantize: str) -> np.ndarray | None:
 
 
 def _compared(own: data_lib.Dataset, restored: inference.RestoredNetwork, card: export_lib.Card, logits: np.ndarray, p: np.ndarray,
-              q: np.ndarray | None) -> tuple[dict[str, dict[str, Any]], int]:  # fmt: skip
+              q: np.ndarray) -> tuple[dict[str, dict[str, Any]], int]:  # fmt: skip
     """Returns the metrics of run and file, and how many images have the same class of both."""
     rows = own.splits["val"]
-    if q is None:  # the same bits
-        return {}, len(rows)
     labels, groups = own.labels[rows], metrics.Groups.of(own.groups.take(rows), unit_of(restored.config.data))
     called = restored.reading.readout.called(logits), card.called(q)
     z = np.log(np.maximum(np.asarray(q, np.float64), SMALLEST)) / card.scale  # orders are those of logits before calibration
