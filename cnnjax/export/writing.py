@@ -152,7 +152,7 @@ def write(portable: Portable, path: Path, kind: str, images: np.ndarray, p: np.n
         if kind == "html":
             pixels = drawn_images(portable.card.shape)
             card = dataclasses.replace(portable.card, quantized="" if calibration is None else "int8")
-            web.wrap(temporary, card, runtime, pixels, own.probabilities(pixels))
+            web.wrap(temporary, card, runtime, own.probabilities(pixels))
         return Outcome(found, largest, temporary.stat().st_size, plain, *seconds)
 
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 from safetensors import safe_open
-from training_tools import ROOT, one_line
+from training_tools import ROOT, child, one_line
 
 import cnnjax
 from cnnjax import inference, weights
@@ -239,3 +239,18 @@ def test_facts_of_a_bfloat16_run_are_of_float32(plain, tmp_path):
     restored = inference.restore(plain.workdir, overrides={"train.precision": "bfloat16"})
     assert not inference.computes_float32(restored)
     assert inference.Classifier(restored).export(tmp_path / "a.onnx") < 1e-5
+
+
+def test_the_program_says_how_far_the_file_is_from_the_run(plain, tmp_path):
+    place, options = f"--workdir={plain.workdir}", f"--config.data.cache_dir={plain.config.data.cache_dir}"
+    done = child(["launch.py", "--mode=export", place, options, f"--output={tmp_path}/a.onnx"])
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stdout.split())
+    assert (
+        "in a process without cnnjax: largest difference of a probability" in said and f"written {tmp_path}/a.onnx" in said
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.onnx", "a.onnx.json"]
+    again = child(["launch.py", "--mode=export", place, options, f"--output={tmp_path}/a.onnx"])
+    assert again.returncode == 2 and "exists, and is not replaced" in again.stderr and len(again.stderr.splitlines()) == 1
+    none = child(["launch.py", "--mode=export", place])
+    assert none.returncode == 2 and "--mode=export needs --output=FILE, such as --output=cells.onnx" in none.stderr

@@ -108,7 +108,7 @@ def test_names_of_classes_are_no_markup_in_the_page(tmp_path):
     evil = "</script><script>alert(1)</script>"
     card = Card(classes=(evil, "b"), preprocessing=Preprocessing(size=8, resize="bilinear").to_dict())
     (tmp_path / "a.html").write_bytes(b"graph")
-    web.wrap(tmp_path / "a.html", card, tmp_path, np.zeros((1, 8, 8, 3), np.uint8), np.array([[0.5, 0.5]]))
+    web.wrap(tmp_path / "a.html", card, tmp_path, np.full((16, 2), 0.5))
     page = (tmp_path / "a.html").read_text()
     assert "alert(1)" in page and page.count("<script") == page.count("</script") == 2 and "@@" not in page
 
