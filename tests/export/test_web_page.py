@@ -59,6 +59,7 @@ def test_the_page_checks_itself_and_asks_no_network(opened):
     assert set(asked) <= {"file", "blob", "data"} and errors == []
     assert page.title() == ", ".join(cells.classes) and "test" in page.inner_text("#card")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert not page.is_visible("#shoot") and not page.is_visible("#video")
 
 
 @pytest.mark.slow
