@@ -75,6 +75,7 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
         chosen = {
             "eval": modes.evaluate,
             "evidence": modes.evidence,
+            "export": modes.export,
             "predict": modes.predict,
             "robustness": modes.robustness,
         }

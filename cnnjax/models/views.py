@@ -6,27 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-View = Callable[[jax.Array], jax.Array]  # [b, h, w, 3] -> the same shape
-
-
-def _mirrored(images: jax.Array) -> jax.Array:
-    return images[:, :, ::-1]
-
-
-def _turned(quarters: int) -> View:
-    return lambda images: jnp.rot90(images, quarters, axes=(1, 2))
-
-
-def _turned_and_mirrored(quarters: int) -> View:
-    return lambda images: _mirrored(jnp.rot90(images, quarters, axes=(1, 2)))
-
-
-# The views of `image.views`, of which the first is the image as it is.
-VIEWS: dict[str, tuple[View, ...]] = {
-    "plain": (lambda images: images,),
-    "mirrored": (lambda images: images, _mirrored),
-    "turned": (*map(_turned, range(4)), *map(_turned_and_mirrored, range(4))),
+# The views of `image.views`: (quarter turns, mirrored after them) of each, the image as it is first.
+VIEWS: dict[str, tuple[tuple[int, bool], ...]] = {
+    "plain": ((0, False),),
+    "mirrored": ((0, False), (0, True)),
+    "turned": tuple((quarters, mirrored) for mirrored in (False, True) for quarters in range(4)),
 }
+
+
+def view(images: jax.Array, quarters: int, mirrored: bool) -> jax.Array:
+    """Returns images [b, h, w, 3] turned by quarters from the vertical towards the horizontal axis, then mirrored left-right."""
+    turned = jnp.rot90(images, quarters, axes=(1, 2))
+    return turned[:, :, ::-1] if mirrored else turned
 
 
 def averaged(model: Callable[[jax.Array], jax.Array], images: jax.Array, views: str) -> jax.Array:
@@ -37,7 +28,7 @@ def averaged(model: Callable[[jax.Array], jax.Array], images: jax.Array, views: 
         images: [b, h, w, 3].
         views: one of `VIEWS`.
     """
-    chosen = VIEWS[views]
+    chosen = [lambda x, how=how: view(x, *how) for how in VIEWS[views]]
     if len(chosen) == 1:
         return model(images)
     # One after the other, so that they take no more memory than one, and the network is compiled once.

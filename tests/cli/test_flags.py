@@ -31,6 +31,13 @@ def test_habits_of_other_programs_are_told_what_to_type(fresh, argument, said):
     assert said in one_line(error)
 
 
+@pytest.mark.parametrize("argument", ["--format=onnx", "--quantize=int8", "--ort=x"])
+def test_flags_of_an_export_are_refused_elsewhere(fresh, argument):
+    with pytest.raises(ConfigError) as error:
+        flags.parse(["launch.py", "--mode=eval", argument])
+    assert one_line(error) == f"{argument} is for --mode=export; leave it out"
+
+
 def test_nothing_is_guessed_where_nothing_resembles_it(fresh):
     with pytest.raises(ConfigError) as error:
         flags.parse(["launch.py", "--zzz=2"])

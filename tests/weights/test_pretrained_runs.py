@@ -63,4 +63,4 @@ def test_weights_that_do_not_fit_are_refused_before_an_image_is_decoded(make, tm
     config = make(model__name="tiny", model__weights=str(path), data__cache_dir=str(tmp_path / "cache"))
     with pytest.raises(ConfigError, match="it lacks bn1.bias"):
         train(config, tmp_path / "run")
-    assert not list((tmp_path / "cache").rglob("*.npy")) and not RunDirectory(tmp_path / "run").is_run()
+    assert not list((tmp_path / "cache" / "decoded").rglob("*")) and not RunDirectory(tmp_path / "run").is_run()
