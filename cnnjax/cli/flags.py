@@ -27,6 +27,7 @@ MODES = (
     "lr_find",
     "evidence",
     "robustness",
+    "serve",
 )
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
@@ -42,6 +43,7 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
     python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
+    python launch.py --mode=serve --workdir=runs/malaria --port=8000   answers over HTTP, with a page at http://127.0.0.1:8000
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
 --config.section.key=value. Exit codes: 0 done; 2 one line says what to change; 75 stopped by a signal, all finished work is
@@ -116,6 +118,14 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("num_processes", 0, "with --coordinator: the number of processes", flag_values=FLAGS)
 flags.DEFINE_integer("process_id", -1, "with --coordinator: the number of this process, from 0", flag_values=FLAGS)
+flags.DEFINE_string("host", "127.0.0.1", "serve: address of this machine to listen at; 0.0.0.0: all", flag_values=FLAGS)
+flags.DEFINE_integer("port", 8000, "serve: 0: a free one", lower_bound=0, upper_bound=65535, flag_values=FLAGS)
+flags.DEFINE_string("token_file", "", "serve: a token on each line, one of which a client has to have", flag_values=FLAGS)
+flags.DEFINE_list(
+    "limits", [], "serve: bytes=33554432,pixels=67108864,requests=256 and more, see docs/serving.md", flag_values=FLAGS
+)
+flags.DEFINE_float("latency", 0.0, "serve: milliseconds that an image may wait for others; 0: none waits", flag_values=FLAGS)
+flags.DEFINE_list("origins", [], "serve: pages that may use it from a browser, as https://example.org", flag_values=FLAGS)
 flags.DEFINE_boolean("version", False, "show the versions of cnnjax, JAX and Python", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
 

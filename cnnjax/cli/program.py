@@ -5,7 +5,7 @@ import os
 import sys
 
 from cnnjax import config as config_lib
-from cnnjax.cli import flags, modes, studies
+from cnnjax.cli import flags, modes, serving, studies
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
@@ -77,6 +77,7 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
             "evidence": modes.evidence,
             "predict": modes.predict,
             "robustness": modes.robustness,
+            "serve": serving.serve,
         }
         chosen[FLAGS.mode](workdir, overrides, console)
 

@@ -12,11 +12,11 @@ from cnnjax.inference.engine import (
     evaluated,
     logits_step,
 )
-from cnnjax.inference.ensemble import Ensemble, load
+from cnnjax.inference.ensemble import Ensemble, answers, load, ways
 from cnnjax.inference.evaluation import evaluate_split, split_logits
 from cnnjax.inference.explanation import Explainer
 from cnnjax.inference.opened import open_split, own_data, say_maker
-from cnnjax.inference.overlays import OverlayFiles
+from cnnjax.inference.overlays import OverlayFiles, seen_places
 from cnnjax.inference.reading import Reading, check_classes, fit_reading, read_reading, refit, unapplied, write_reading
 from cnnjax.inference.restoring import RestoredNetwork, read_preprocessing, restore
 from cnnjax.inference.run import Run
@@ -24,6 +24,6 @@ from cnnjax.inference.unlike import write_typical
 
 __all__ = [
     "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "OverlayFiles", "Prediction", "Reading",
-    "RestoredNetwork", "Run", "batch_of_rows", "check_classes", "compile_features", "compile_last", "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading", "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore",
-    "say_maker", "split_logits", "unapplied", "write_reading", "write_typical",
+    "RestoredNetwork", "Run", "answers", "batch_of_rows", "check_classes", "compile_features", "compile_last", "compile_logits", "corrupted", "evaluate_split", "evaluated", "fit_reading", "iterate", "load", "logits_step", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore",
+    "say_maker", "seen_places", "split_logits", "unapplied", "ways", "write_reading", "write_typical",
 ]  # fmt: skip

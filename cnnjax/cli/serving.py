@@ -1,0 +1,18 @@
+"""The mode that serves a network over HTTP."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cnnjax.cli.flags import FLAGS
+from cnnjax.errors import ConfigError
+from cnnjax.progress import Console
+
+
+def serve(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Serves a run until SIGTERM or Ctrl-C."""
+    from cnnjax.commands.serve import serve as served
+
+    if overrides:
+        raise ConfigError("--mode=serve takes its config from the checkpoint; leave out --config.* flags")
+    served(workdir, host=FLAGS.host, port=FLAGS.port, step=FLAGS.step, token_file=FLAGS.token_file, limits=FLAGS.limits, latency=FLAGS.latency,
+           origins=FLAGS.origins, trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
