@@ -20,7 +20,7 @@ FLOORS = {
     "commands": 7,
     "training": 6, "pages": 6, "serving": 6,
     "inference": 5, "audit": 5,
-    "data": 4, "evidence": 4, "weights": 4,
+    "data": 4, "evidence": 4, "export": 4, "weights": 4,
     "models": 3, "runs": 3, "checkpoints": 3,
     "augmentation": 2, "runtime": 2, "config": 2,
     "metrics": 1, "kernels": 1, "inside": 1,
@@ -52,6 +52,7 @@ NEVER = {
     "checkpoints": {"flax", "grain", "optax"},
     "inference": {"optax", "orbax"},
     "weights": {"optax", "grain", "orbax"},
+    "export": {"optax", "grain", "orbax"},
 }
 ROOT = Path(cnnjax.__file__).parent
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}

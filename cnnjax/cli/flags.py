@@ -27,6 +27,7 @@ MODES = (
     "lr_find",
     "evidence",
     "robustness",
+    "export",
     "serve",
 )
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
@@ -42,6 +43,7 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=eval --workdir=runs/malaria          evaluates a run
     python launch.py --mode=evidence --workdir=runs/malaria      computes the intervals of its evaluations anew, at another level, say
     python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
+    python launch.py --mode=export --workdir=runs/malaria --output=cells.onnx   writes it for other programs: .onnx, .stablehlo, .tflite, .html, .safetensors
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
     python launch.py --mode=serve --workdir=runs/malaria --port=8000   answers over HTTP, with a page at http://127.0.0.1:8000
 
@@ -75,7 +77,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("split", "test", "eval, robustness: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
 flags.DEFINE_string(
-    "step", "best", "eval, predict, robustness: best, latest or the number of a kept checkpoint", flag_values=FLAGS
+    "step", "best", "eval, predict, robustness, export: best, latest or the number of a kept checkpoint", flag_values=FLAGS
 )
 flags.DEFINE_multi_string(
     "input", [], "predict: image file, folder, archive, table or quoted glob; may be repeated", flag_values=FLAGS
@@ -83,8 +85,18 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string(
     "output",
     "",
-    "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html)",
+    "predict: table to write, .csv, .tsv, .parquet or .jsonl (predictions.csv); report: the page (report.html); export: the file",
     flag_values=FLAGS,
+)
+flags.DEFINE_enum(
+    "format", None, ("onnx", "stablehlo", "litert", "html", "safetensors"), "export: of the file; default: by the ending of --output",
+    flag_values=FLAGS,
+)  # fmt: skip
+flags.DEFINE_enum(
+    "quantize", None, ("int8",), "export: weights and activations of 8 bits, for onnx and litert", flag_values=FLAGS
+)
+flags.DEFINE_string(
+    "ort", "", "export: folder of ONNX Runtime Web for --format=html; default: the cache, which npm fills", flag_values=FLAGS
 )
 flags.DEFINE_float(
     "prevalence",
@@ -104,7 +116,7 @@ flags.DEFINE_boolean(
 flags.DEFINE_boolean(
     "trust_code",
     False,
-    "eval, predict, robustness: run the Python code of its own that a stranger's run names",
+    "eval, predict, robustness, export: run the Python code of its own that a stranger's run names",
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("card", False, "report: write card.md, which reviewers ask for, beside the page", flag_values=FLAGS)
@@ -118,6 +130,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("num_processes", 0, "with --coordinator: the number of processes", flag_values=FLAGS)
 flags.DEFINE_integer("process_id", -1, "with --coordinator: the number of this process, from 0", flag_values=FLAGS)
+flags.DEFINE_string("model", "", "serve: exported file, .onnx or .stablehlo, in place of --workdir", flag_values=FLAGS)
 flags.DEFINE_string("host", "127.0.0.1", "serve: address of this machine to listen at; 0.0.0.0: all", flag_values=FLAGS)
 flags.DEFINE_integer("port", 8000, "serve: 0: a free one", lower_bound=0, upper_bound=65535, flag_values=FLAGS)
 flags.DEFINE_string("token_file", "", "serve: a token on each line, one of which a client has to have", flag_values=FLAGS)
@@ -174,6 +187,9 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         raise ConfigError(
             f"--fold={FLAGS.fold} is for --mode=crossvalidate, not for --mode={FLAGS.mode}; leave one of them out"
         )
+    for name in ("format", "quantize", "ort"):
+        if FLAGS[name].value and FLAGS.mode != "export":
+            raise ConfigError(f"--{name}={FLAGS[name].value} is for --mode=export; leave it out")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"

@@ -200,6 +200,22 @@ def evidence(workdir: Path, overrides: Mapping[str, str], console: Console) -> N
     )
 
 
+def export(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
+    """Writes a network as a file for other programs and prints how far the file's numbers are from the run's."""
+    from cnnjax import pages
+    from cnnjax.commands.export import export as exported
+
+    _stop_anywhere()
+    if not FLAGS.output:
+        raise ConfigError(
+            "--mode=export needs --output=FILE, such as --output=cells.onnx, or .stablehlo, .tflite, .html, .safetensors"
+        )
+    made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", ort=FLAGS.ort, overrides=overrides,
+                    trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
+    console.message(pages.export_text(made.to_dict()))
+    console.message(f"\nwritten  {made.path}, and {made.facts} (its facts, and these numbers)")
+
+
 def predict(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Classifies files and writes a table with a row for each."""
     from cnnjax.commands.predict import predict as predicted

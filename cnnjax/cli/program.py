@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
     configured = FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find")
     if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
+    elif FLAGS.mode == "serve" and FLAGS.model:
+        serving.serve_file(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
     else:
@@ -75,6 +77,7 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
         chosen = {
             "eval": modes.evaluate,
             "evidence": modes.evidence,
+            "export": modes.export,
             "predict": modes.predict,
             "robustness": modes.robustness,
             "serve": serving.serve,

@@ -8,6 +8,15 @@ from cnnjax.errors import ConfigError
 from cnnjax.progress import Console
 
 
+def serve_file(overrides: Mapping[str, str], console: Console) -> None:
+    """Serves an exported file."""
+    if FLAGS.workdir:
+        raise ConfigError(f"--model={FLAGS.model} and --workdir={FLAGS.workdir} are two networks; leave one of them out")
+    if Path(FLAGS.model).suffix.lower() not in (".onnx", ".stablehlo"):
+        raise ConfigError(f"--model={FLAGS.model}: name a file of --mode=export that ends in .onnx or .stablehlo, or a run with --workdir=RUN")
+    serve(Path(FLAGS.model), overrides, console)
+
+
 def serve(workdir: Path, overrides: Mapping[str, str], console: Console) -> None:
     """Serves a run until SIGTERM or Ctrl-C."""
     from cnnjax.commands.serve import serve as served

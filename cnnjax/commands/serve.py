@@ -12,10 +12,11 @@ MISSING = "serving takes a few more packages: pip install 'cnnjax[serve]'"
 def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, step: str | int = "best", token_file: str | Path = "",
           limits: Iterable[str] = (), latency: float = 0.0, origins: Iterable[str] = (), trust_code: bool = False,
           progress: Progress | None = None) -> None:  # fmt: skip
-    """Serves a run until SIGTERM or Ctrl-C; docs/serving.md has the addresses and what they answer.
+    """Serves a run, or an exported file, until SIGTERM or Ctrl-C; docs/serving.md has the addresses and what they answer.
 
     Args:
-        workdir: the run directory, or that of a cross-validation, whose networks answer together.
+        workdir: the run directory; that of a cross-validation, whose networks answer together; or a file of `--mode=export` that ends in
+            .onnx or .stablehlo.
         host: the address of this machine to listen at; "0.0.0.0": all of them.
         port: its port; 0: a free one, which `progress` hears.
         step: "best", "latest" or the number of a checkpoint that was kept. A reload chooses anew.
@@ -49,6 +50,8 @@ def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, ste
     def load() -> served.Served:
         from cnnjax import inference
 
+        if Path(workdir).suffix.lower() in (".onnx", ".stablehlo"):
+            return served.of_exported(inference.open_exported(workdir), Path(workdir).stem)
         classifier = inference.load(workdir, step, trust_code=trust_code)
         for warning in (classifier.warning, *classifier.ignored):
             if warning:

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,7 +11,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from cnnjax import data as data_lib
 from cnnjax import metrics, models, runtime
@@ -20,14 +18,14 @@ from cnnjax.config import Preprocessing
 from cnnjax.errors import DataError
 from cnnjax.inference.engine import logits_step
 from cnnjax.inference.explanation import AT_ONCE, Explainer, stretched
+from cnnjax.inference.exporting import write_file
+from cnnjax.inference.given import ImageLike, described, listed, name_of, reference_of
 from cnnjax.inference.restoring import RestoredNetwork, restore
 from cnnjax.inference.unlike import unlike
 from cnnjax.kernels import Ops
 from cnnjax.runs import RunDirectory, Typical, read_typical
 
 BYTES_AT_ONCE = 64 << 20  # bytes of resized pixels that `predict_proba` holds at once
-
-ImageLike = str | bytes | os.PathLike[str] | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +67,9 @@ class Classifier:
         typical: by which images unlike those of the training are known; None for runs without.
     """
 
-    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None, readout: metrics.Readout | None = None):
-        self._restored, self.typical = restored, typical
+    def __init__(self, restored: RestoredNetwork, typical: Typical | None = None, readout: metrics.Readout | None = None,
+                 run: RunDirectory | None = None):  # fmt: skip
+        self._restored, self._run, self.typical = restored, run, typical
         self._unlike = unlike(typical) if typical else None
         self._readout = readout or restored.reading.readout
         self.calibration: metrics.Calibration | None = restored.reading.calibration
@@ -115,11 +114,11 @@ class Classifier:
         Raises:
             DataError: an array that is not an image.
         """
-        return list(self.stream(_listed(images)))
+        return list(self.stream(listed(images)))
 
     def stream(self, images: Sequence[ImageLike]) -> Iterator[Prediction]:
         """Predicts as `predict` does, one result at a time; memory does not grow with the number of files."""
-        yield from self.stream_files(((_name(image), _reference(image)) for image in images), len(images))
+        yield from self.stream_files(((name_of(image), reference_of(image)) for image in images), len(images))
 
     def stream_files(self, files: Iterable[tuple[str, data_lib.Reference]], count: int) -> Iterator[Prediction]:
         """Predicts (name, reference) one at a time, as `stream` does; there are `count` of them."""
@@ -172,9 +171,7 @@ class Classifier:
             DataError: another type or shape.
         """
         if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-            raise DataError(
-                f"predict_proba takes an array uint8 [n, height, width, 3] in [0, 255], not {_described(images)}"
-            )
+            raise DataError(f"predict_proba takes an array uint8 [n, height, width, 3] in [0, 255], not {described(images)}")
         if not len(images):
             return np.empty((0, len(self.classes)))
         shape, method = self.preprocessing.shape, self.preprocessing.resize
@@ -201,7 +198,7 @@ class Classifier:
         """
         if self.unexplained:
             raise DataError(f"explain cannot show where this network looks: {self.unexplained}")
-        images = _listed(images)
+        images = listed(images)
         for number, prediction in enumerate(predictions := self.predict(images), 1):
             if prediction.error:
                 raise DataError(
@@ -211,7 +208,7 @@ class Classifier:
         for at in range(0, len(images), AT_ONCE):
             part = slice(at, at + AT_ONCE)
             names = [prediction.predicted for prediction in predictions[part]]
-            looked = self.look(list(map(_reference, images[part])), names, lambda image: image.shape[:2])
+            looked = self.look(list(map(reference_of, images[part])), names, lambda image: image.shape[:2])
             found += [stretched(heat, shape) for shape, heat in looked]
         return found
 
@@ -267,13 +264,31 @@ class Classifier:
             len(shape) != 4 or shape[1:] != (*own, 3)
         ):  # fmt: skip
             raise DataError(
-                f"apply takes a batch uint8 or float [b, {own[0]}, {own[1]}, 3] in [0, 255], not {_described(batch)}"
+                f"apply takes a batch uint8 or float [b, {own[0]}, {own[1]}, 3] in [0, 255], not {described(batch)}"
             )
         if kind != np.uint8 and not isinstance(batch, jax.core.Tracer):
             low, high = (float(extreme(batch)) for extreme in (jax.numpy.min, jax.numpy.max)) if len(batch) else (0, 0)
             if not (low >= 0 and high <= 255):
                 raise DataError(f"apply takes a batch in [0, 255], not in [{low:g}, {high:g}]")
         return logits_step(params, batch, network=self._plain)
+
+    def export(self, path: str | os.PathLike[str], kind: str = "", *, images: np.ndarray | None = None) -> float:
+        """Writes the network as a file for other programs, with calibration inside and the threshold among its facts.
+
+        Args:
+            path: of the file, which must not exist.
+            kind: a key of `export.FORMATS`; "": by the ending of the name.
+            images: uint8 [n, height, width, 3] of the network's size, on which the file is compared with this classifier, in a fresh
+                process; None: drawn ones. `--mode=export` compares on all of validation.
+
+        Returns:
+            The largest difference of a probability. Above 1e-5 no file is left.
+
+        Raises:
+            ConfigError: a name that cannot be used, a package that is missing, or a network that the format cannot hold.
+            DataError: images of another type or shape.
+        """
+        return write_file(self._restored, self._readout, self._run, Path(path), kind, images)
 
 
 def load_one(
@@ -295,52 +310,4 @@ def load_one(
     restored = restore(workdir, step, trust_code=trust_code)
     run = RunDirectory(workdir)
     readout = None if prevalence is None else restored.reading.at_prevalence(prevalence, run)
-    return Classifier(restored, read_typical(run), readout)
-
-
-def _listed(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    return [images] if isinstance(images, (str, bytes, os.PathLike, Image.Image)) or _is_one(images) else list(images)
-
-
-def _is_one(images: Any) -> bool:
-    """Returns whether an array is one image: a stack of images has four axes."""
-    return isinstance(images, np.ndarray) and images.ndim < 4
-
-
-def _name(image: ImageLike) -> str:
-    return os.fspath(image) if isinstance(image, (str, os.PathLike)) else str(getattr(image, "filename", "") or "")
-
-
-def _reference(image: ImageLike) -> data_lib.FileReference | data_lib.DataReference:
-    """Returns what a decoding thread reads. Raises DataError for what is not an image."""
-    if isinstance(image, (str, os.PathLike)):
-        return data_lib.FileReference(os.fspath(image))
-    if isinstance(image, bytes):
-        return data_lib.DataReference(image)
-    if isinstance(image, Image.Image):
-        return data_lib.DataReference(_bytes(image))
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not (
-        image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3, 4))
-    ) or not image.size:  # fmt: skip
-        raise DataError("predict takes paths, bytes, PIL images, and arrays uint8 [height, width] or [height, width, 1, 3 or 4] in [0, 255], "
-                        f"not {_described(image)}")  # fmt: skip
-    return data_lib.DataReference(image)
-
-
-def _bytes(image: Image.Image) -> np.ndarray | bytes:
-    """Returns the pixels of a PIL image, or a lossless file where a decoder has more to do, such as with 16 bits or a palette."""
-    image = data_lib.upright(image)
-    if image.mode in ("RGB", "L", "RGBA") and "transparency" not in image.info:
-        return np.asarray(image)
-    if image.mode not in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"):
-        return np.asarray(image.convert("RGB"))
-    file = io.BytesIO()
-    image.save(file, "png")
-    return file.getvalue()
-
-
-def _described(value: Any) -> str:
-    """Names the type of a wrong argument: "float32 [2, 8, 8, 3]"."""
-    if hasattr(value, "dtype") and hasattr(value, "shape"):
-        return f"{value.dtype} {list(value.shape)}"
-    return type(value).__name__
+    return Classifier(restored, read_typical(run), readout, run)

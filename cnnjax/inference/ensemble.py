@@ -1,6 +1,7 @@
 """The networks of a cross-validation as one classifier: the mean of their probabilities."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,6 +72,10 @@ class Ensemble(Classifier):
     def apply(self, params: dict[str, Any], batch: Any) -> NoReturn:
         """Raises DataError: each member is a function of its own."""
         raise DataError("an ensemble has no logits of its own; use one network: .members[0].apply(params, batch)")
+
+    def export(self, path: str | os.PathLike[str], kind: str = "", **options: Any) -> NoReturn:
+        """Raises DataError: each member is a file of its own."""
+        raise DataError("an ensemble is not one network; export one of them: .members[0].export(path)")
 
     def predict_proba(self, images: np.ndarray) -> np.ndarray:
         """Computes the mean of the members' probabilities, float64 [n, classes]; see `Classifier.predict_proba`."""

@@ -3,7 +3,7 @@
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, why_not
-from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding
+from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding, sides
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "available",
     "instruction_set",
     "same_padding",
+    "sides",
     "why_not",
 ]

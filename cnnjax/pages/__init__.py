@@ -11,6 +11,7 @@ from cnnjax.pages.exploration import (
     Augmented, Pictures, Sample, augmentation_section, classes_section, colours_section, files_section, groups_section,
     photos_section, processing_section,
 )  # fmt: skip
+from cnnjax.pages.exported import export_text
 from cnnjax.pages.figures import save as save_figure
 from cnnjax.pages.plots import history as history_figure
 from cnnjax.pages.plots import learning_rates as range_figure
@@ -25,7 +26,7 @@ from cnnjax.pages.tables import (
 __all__ = [
     "Augmented", "Page", "Photo", "Pictures", "Sample", "answer", "audit_page", "augmentation_section", "card_text",
     "check_replaceable", "classes_section", "colours_section", "comparison_page", "crossvalidation_page",
-    "crossvalidation_text", "details_text", "files_section", "findings_text", "groups_section", "history_figure",
+    "crossvalidation_text", "details_text", "export_text", "files_section", "findings_text", "groups_section", "history_figure",
     "history_header", "history_row", "intervals_text", "network_figure", "network_table", "numbers_table", "photos_section",
     "positive_text", "processing_section", "range_figure", "read_card", "read_record", "report_page", "robustness_text",
     "save_figure", "seeds_table", "shown_pairs", "time_text", "unanswered", "write_page", "write_report",

@@ -14,6 +14,7 @@ from cnnjax import inference
 from cnnjax.config import Preprocessing
 
 Answers = tuple[np.ndarray, np.ndarray, Sequence[float | None]]  # of n images: probabilities, called classes, how unlike
+TOLD = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "f1")  # numbers of an exported file's card
 File = bytes | np.ndarray
 
 
@@ -112,6 +113,25 @@ def of_classifier(classifier: inference.Classifier, name: str, card: Card = Card
         answers=lambda inputs: inference.answers(classifier, inputs),
         tells_unlike=classifier.typical is not None and classifier.typical.can_tell,
         seen=None if classifier.unexplained else seen,
+    )  # fmt: skip
+
+
+def of_exported(exported: inference.Exported, name: str) -> Served:
+    """Returns an exported file to be served: it tells neither where it looks nor of images unlike those of the training."""
+    card, padded = exported.card, exported.path.suffix.lower() != ".onnx"  # ONNX Runtime takes every size as it is
+
+    def answers(inputs: Sequence[np.ndarray]) -> Answers:
+        (images,) = inputs
+        more = (1 << (len(images) - 1).bit_length()) - len(images) if padded else 0
+        p = exported.probabilities(np.pad(images, ((0, more), (0, 0), (0, 0), (0, 0))) if more else images)[: len(images)]
+        return p, exported.called(p), [None] * len(p)
+
+    facts = hashlib.sha256(repr((card.digest, card.threshold, card.scale, card.intercept, card.quantized)).encode())
+    told = [f"{name} {value:.4g}" for name, value in card.test.items() if isinstance(value, float) and name in TOLD]
+    return Served(
+        name=plain_name(name), version=f"{card.step}-{facts.hexdigest()[:12]}", classes=exported.classes, positive=exported.positive,
+        threshold=exported.threshold, ways=(exported.preprocessing,), answers=answers,
+        card=Card((f"On the test images of its run: {', '.join(told)}.",) if told else ()),
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from cnnjax.config import Preprocessing
 from cnnjax.errors import ConfigError
 
 MOST = 2**35  # bytes of a file
@@ -65,6 +67,23 @@ def opened(path: Path) -> Iterator[Tensors]:
         raise ConfigError(
             f"model.weights: {path} is not a whole .safetensors file ({' '.join(str(error).split())[:200]}); get it again"
         ) from None
+
+
+def exported_preprocessing(path: Path) -> Preprocessing | None:
+    """Returns the preprocessing of the run that a file was exported from; None for a file from elsewhere, and for none.
+
+    Raises:
+        ConfigError: there is no such file, or the facts in it are damaged.
+    """
+    _check(path)
+    try:
+        with safe_open(path, "np") as file:
+            text = (file.metadata() or {}).get("cnnjax")
+        return Preprocessing.from_dict(json.loads(text)["preprocessing"]) if text else None
+    except (SafetensorError, OSError, OverflowError):  # `opened` says it
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+        raise ConfigError(f"model.weights: {path} has facts that are damaged ({error}); export the run anew") from None
 
 
 def sha256(path: Path) -> str:

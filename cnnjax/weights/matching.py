@@ -12,7 +12,8 @@ from cnnjax.models import Network, Rules, from_reference, reference_names
 from cnnjax.weights.files import Tensors
 
 # Counters and tokens of the training there, of which evaluation knows nothing.
-IGNORED = re.compile(r"(^|\.)(num_batches_tracked|mask_token|total_ops|total_params)$")
+IGNORED = re.compile(r"(^|\.)(num_batches_tracked|mask_token|total_ops|total_params)$|^whiten\.")  # whitening is fitted anew
+OWN = "cnnjax"  # the names of a file that was exported here of a network that no collection has
 SHOWN = 6
 STEM = 64  # pixels below which networks here have a smaller stem than published ones
 
@@ -79,13 +80,13 @@ def match(tensors: Tensors, network: Network, title: str, name: str) -> Matched:
 def _collection(tensors: Tensors, network: Network, shapes: dict[ArrayPath, tuple[int, ...]], title: str, name: str
                 ) -> tuple[str, dict[ArrayPath, str]]:  # fmt: skip
     """Returns the collection whose names the file has most of, and the name there of each array here."""
-    references: dict[str, Rules] = network.model.references
-    if not references:
-        raise ConfigError(f"{title}: no published weights are known of model.name={name}; use a network that has some, such as "
-                          "--config.model.name=resnet18, or run:DIR of another run")  # fmt: skip
+    references: dict[str, Rules] = {**network.model.references, OWN: ()}
     named = {collection: reference_names(shapes, rules) for collection, rules in references.items()}
     best = max(named, key=lambda collection: sum(there in tensors.shapes for there in named[collection].values()))
     if not any(there in tensors.shapes for there in named[best].values()):
+        if not network.model.references:
+            raise ConfigError(f"{title}: no published weights are known of model.name={name}; use a network that has some, such as "
+                              "--config.model.name=resnet18, or run:DIR of another run, or a file that --mode=export wrote of one")  # fmt: skip
         raise ConfigError(f"{title}: none of its arrays ({_some(list(tensors.shapes))}) is one of model.name={name}, such as "
                           f"{_some(list(named[best].values())[:3])}; use the --config.model.name that it is of")  # fmt: skip
     return best, named[best]

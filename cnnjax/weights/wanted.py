@@ -10,7 +10,7 @@ from cnnjax.config import KEYS, Config, Origin, Preprocessing
 from cnnjax.errors import ConfigError
 from cnnjax.inside import read_small
 from cnnjax.models import Expected, find_network
-from cnnjax.weights import hub
+from cnnjax.weights import files, hub
 
 CARD = "config.json"  # of a repository, beside model.safetensors
 RESIZES = ("bilinear", "bicubic", "nearest")  # of those that timm names, what `image.resize` has too
@@ -19,7 +19,7 @@ RESIZES = ("bilinear", "bicubic", "nearest")  # of those that timm names, what `
 def wanted(config: Config, *, fetch: bool = True) -> Preprocessing:
     """Returns the images that `model.weights` want, a file or a repository of the hub.
 
-    They are those of `config.json` beside a model.safetensors, as timm writes it, else those that the network says of published
+    They are those of the run that a file was exported from, those of `config.json` beside a model.safetensors, as timm writes it, else those that the network says of published
     weights.
 
     Args:
@@ -33,7 +33,10 @@ def wanted(config: Config, *, fetch: bool = True) -> Preprocessing:
     family = getattr(made, "func", made)
     expects: Expected = family.expects
     usual = Preprocessing(size=expects.size, resize=expects.resize, mean=expects.mean, deviation=expects.deviation)
-    card = _card(Origin.of(config.model.weights), fetch)
+    origin = Origin.of(config.model.weights)
+    if origin.kind == "file" and (own := files.exported_preprocessing(origin.path)):
+        return own
+    card = _card(origin, fetch)
     if not card:
         return usual
     tree = _tree(card)
