@@ -190,6 +190,9 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     for name in ("format", "quantize", "ort"):
         if FLAGS[name].value and FLAGS.mode != "export":
             raise ConfigError(f"--{name}={FLAGS[name].value} is for --mode=export; leave it out")
+    for name in ("model", "token_file", "limits", "latency", "origins"):
+        if FLAGS[name].value and FLAGS.mode != "serve":
+            raise ConfigError(f"--{name} is for --mode=serve; leave it out")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"
