@@ -95,6 +95,17 @@ def drive(port: int, requests: list[bytes], clients: int, seconds: float) -> dic
     return {"rate": len(found) / took, "p50": float(p50), "p99": float(p99), "bad": bad}
 
 
+def worked(group: int) -> float:
+    """Returns the seconds that all processes of a group have worked. Linux only."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def commands(run: str, onnx: str, litserve: str, wanted: list[str]) -> dict[str, list[str]]:
     """Returns the command of each side, without its port."""
     ours = [sys.executable, str(ROOT / "launch.py"), "--mode=serve"]
@@ -155,22 +166,32 @@ def measure(started: dict, requests: list[bytes], clients: list[int], rounds: in
             for name in order:
                 process, port = started[name]
                 os.killpg(process.pid, signal.SIGCONT)
-                found[name][str(count)].append(drive(port, requests, count, seconds))
+                before = worked(process.pid)
+                row = drive(port, requests, count, seconds)
+                row["cpu"] = (worked(process.pid) - before) * 1e3 / max(row["rate"] * (seconds + WARM), 1)
+                found[name][str(count)].append(row)
                 os.killpg(process.pid, signal.SIGSTOP)
     return found
 
 
 def report(found: dict, clients: list[int]) -> list[str]:
     """Returns a row for each side and number of clients, as Markdown."""
-    lines = ["| clients | server | requests/s | p50, ms | p99, ms | cnnjax has times the rate | its p99 is |", "|---|---|---|---|---|---|---|"]
+    lines = ["| clients | server | requests/s | p50, ms | p99, ms | CPU of a request, ms | cnnjax has times the rate | its p99 is |",
+             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     for count in map(str, clients):
         for name, sides in found.items():
-            rate, p50, p99 = (statistics.median(row[key] for row in sides[count]) for key in ("rate", "p50", "p99"))
+            rate, p50, p99, cpu = (
+                statistics.median(row[key] for row in sides[count]) for key in ("rate", "p50", "p99", "cpu")
+            )
             ratios = [""] * 2
             if name not in OURS and "cnnjax" in found:
                 pairs = list(zip(found["cnnjax"][count], sides[count], strict=True))
-                ratios = [f"{statistics.median(own[key] / other[key] for own, other in pairs):.2f}" for key in ("rate", "p99")]
-            lines.append(f"| {count} | {name} | {rate:,.0f} | {p50:.1f} | {p99:.1f} | {ratios[0]} | {ratios[1]} |")
+                ratios = [
+                    f"{statistics.median(own[key] / other[key] for own, other in pairs):.2f}" for key in ("rate", "p99")
+                ]
+            lines.append(
+                f"| {count} | {name} | {rate:,.0f} | {p50:.1f} | {p99:.1f} | {cpu:.2f} | {ratios[0]} | {ratios[1]} |"
+            )
     return lines
 
 
@@ -180,7 +201,9 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="a run whose test pictures are sent")
     parser.add_argument("--onnx", default="", help="the same run as a file; default: it is exported")
     parser.add_argument("--images", default="", help="folder of the pictures to send; default: those of the run's test")
-    parser.add_argument("--litserve", default="", help="Python of an environment with litserve; without it that side is left out")
+    parser.add_argument(
+        "--litserve", default="", help="Python of an environment with litserve; without it that side is left out"
+    )
     parser.add_argument("--sides", default="cnnjax,cnnjax-onnx,starlette,litserve")
     parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--rounds", type=int, default=7)
@@ -189,7 +212,11 @@ def main() -> None:
     flags = parser.parse_args()
     onnx = flags.onnx or f"{flags.run.rstrip('/')}-serving.onnx"
     if not Path(onnx).exists():
-        subprocess.run([sys.executable, str(ROOT / "launch.py"), "--mode=export", f"--workdir={flags.run}", f"--output={onnx}"], check=True, cwd=ROOT)
+        subprocess.run(
+            [sys.executable, str(ROOT / "launch.py"), "--mode=export", f"--workdir={flags.run}", f"--output={onnx}"],
+            check=True,
+            cwd=ROOT,
+        )
     files = sorted(path for path in Path(flags.images or f"{flags.run}/eval/test-images").iterdir() if path.is_file())
     bodies = [json.dumps({"image": base64.b64encode(path.read_bytes()).decode()}).encode() for path in files]
     requests = [b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
@@ -199,12 +226,16 @@ def main() -> None:
     with servers(commands(flags.run, onnx, flags.litserve, flags.sides.split(",")), bodies[0]) as started:
         found = measure(started, requests, clients, flags.rounds, flags.seconds)
     print("\n".join(report(found, clients)))
-    print(f"{len(bodies)} pictures of {np.mean(list(map(len, bodies))) / 1024:.1f} KB as base64; load {os.getloadavg()[0]:.1f}")
+    print(
+        f"{len(bodies)} pictures of {np.mean(list(map(len, bodies))) / 1024:.1f} KB as base64; load {os.getloadavg()[0]:.1f}"
+    )
     bad = sum(row["bad"] for sides in found.values() for rows in sides.values() for row in rows)
     if bad:
         sys.exit(f"{bad} answers were not 200")
     if flags.json:
-        Path(flags.json).write_text(json.dumps({"settings": vars(flags), "seconds": time.time() - before[2], "rounds": found}, indent=1))
+        Path(flags.json).write_text(
+            json.dumps({"settings": vars(flags), "seconds": time.time() - before[2], "rounds": found}, indent=1)
+        )
 
 
 if __name__ == "__main__":

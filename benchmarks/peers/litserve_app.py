@@ -1,6 +1,6 @@
 """LitServe around ONNX Runtime, with its batches, as its documentation would have one write it.
 
-    python litserve_app.py FILE.onnx PORT
+python litserve_app.py FILE.onnx PORT
 """
 
 import base64
@@ -41,9 +41,14 @@ class Classify(litserve.LitAPI):
     def encode_response(self, p: np.ndarray) -> dict:
         """Names the classes."""
         best = int(p.argmax())
-        return {"predicted": self._card["classes"][best], "probabilities": dict(zip(self._card["classes"], p.tolist(), strict=True))}
+        return {
+            "predicted": self._card["classes"][best],
+            "probabilities": dict(zip(self._card["classes"], p.tolist(), strict=True)),
+        }
 
 
 if __name__ == "__main__":
     api = Classify(sys.argv[1], max_batch_size=32, batch_timeout=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0)
-    litserve.LitServer(api, accelerator="cpu").run(port=int(sys.argv[2]), generate_client_file=False, log_level="warning", access_log=False)
+    litserve.LitServer(api, accelerator="cpu").run(
+        port=int(sys.argv[2]), generate_client_file=False, log_level="warning", access_log=False
+    )

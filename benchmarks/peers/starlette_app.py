@@ -1,6 +1,6 @@
 """A plain Starlette application around ONNX Runtime, as its documentation would have one write it.
 
-    python starlette_app.py FILE.onnx PORT
+python starlette_app.py FILE.onnx PORT
 """
 
 import base64

@@ -13,7 +13,9 @@ def serve_file(overrides: Mapping[str, str], console: Console) -> None:
     if FLAGS.workdir:
         raise ConfigError(f"--model={FLAGS.model} and --workdir={FLAGS.workdir} are two networks; leave one of them out")
     if Path(FLAGS.model).suffix.lower() not in (".onnx", ".stablehlo"):
-        raise ConfigError(f"--model={FLAGS.model}: name a file of --mode=export that ends in .onnx or .stablehlo, or a run with --workdir=RUN")
+        raise ConfigError(
+            f"--model={FLAGS.model}: name a file of --mode=export that ends in .onnx or .stablehlo, or a run with --workdir=RUN"
+        )
     serve(Path(FLAGS.model), overrides, console)
 
 

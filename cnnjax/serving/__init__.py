@@ -5,4 +5,15 @@ from cnnjax.serving.served import Card, Served, of_classifier, of_exported
 from cnnjax.serving.server import LOCAL, Service
 from cnnjax.serving.tokens import Tokens, read_tokens
 
-__all__ = ["LOCAL", "Card", "Limits", "Served", "Service", "Tokens", "of_classifier", "of_exported", "parse_limits", "read_tokens"]
+__all__ = [
+    "LOCAL",
+    "Card",
+    "Limits",
+    "Served",
+    "Service",
+    "Tokens",
+    "of_classifier",
+    "of_exported",
+    "parse_limits",
+    "read_tokens",
+]

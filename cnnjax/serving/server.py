@@ -83,7 +83,8 @@ class Service:
 
     async def _run(self) -> None:
         state, self._loop = self.state, asyncio.get_running_loop()
-        threads = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), THREADS)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        threads = min(max(cores, 2), THREADS)  # one decodes while another computes
         state.loop, state.batches = (
             self._loop,
             Batches(self._loop, state.limits, threads, self._latency, state.measures.batch),
@@ -204,6 +205,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         DataError: the port is taken or may not be used, or there is no such address.
     """
+    found = None
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         found = socket.socket(family)
@@ -211,5 +213,7 @@ def listen(host: str, port: int) -> socket.socket:
         found.bind(address)
         return found
     except (OSError, OverflowError, UnicodeError) as error:
+        if found is not None:
+            found.close()
         raise DataError(f"cannot listen at {host}, port {port} ({getattr(error, 'strerror', None) or error}); name another with --host=ADDRESS or "
                         "--port=NUMBER, or --port=0 for a free one") from None  # fmt: skip
