@@ -1,16 +1,13 @@
 """A server's limits, tokens, numbers, reloads and end."""
 
-import contextlib
-import json
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 
-import numpy as np
 import pytest
+from broken_clients import broken_clients
 from serving_tools import ask, bright, line, png, port_of, serving, told, until
 from training_tools import ROOT, child_environment, one_line
 
@@ -70,7 +67,7 @@ def test_with_a_latency_an_image_waits_for_others():
 
 def test_too_much_at_once_is_told_to_come_back():
     event, found = threading.Event(), []
-    served, sizes = waiting(event)
+    served, _ = waiting(event)
     with serving(lambda: served, requests=2) as service:
         threads = many(service, 2, found)
         until(lambda: service.state.in_flight == 2)
@@ -247,47 +244,6 @@ def test_the_command_serves_reloads_and_ends_with_0(plain, cell_folder):
         assert told(service, "/predict", data)[0] == 200  # others may not know yet that it ends
         assert "every request that had come was answered" in process.stdout.read()
         assert process.wait(20) == 0
-
-
-def broken_clients(service, seconds: float) -> int:
-    """Runs clients that cut, wait, lie and send garbage, beside some that ask properly; returns how many of these were not answered."""
-    random, end, bad = np.random.default_rng(0), time.monotonic() + seconds, []
-    ways = [b"", HEAD, HEAD + b"content-length: 500\r\n\r\n" + png()[:50], b"\x16\x03\x01" + b"\x00" * 200, HEAD + b"x: y" * 5000,
-            HEAD + b"content-length: 7\r\n\r\ngarbage", HEAD + b"transfer-encoding: chunked\r\n\r\n5\r\nabc", b"GET /" + b"a" * 30000,
-            HEAD + b"content-length: -1\r\n\r\n", HEAD + b"content-type: application/json\r\ncontent-length: 3\r\n\r\n[[[",
-            (HEAD + b"content-length: %d\r\n\r\n%b" % (len(png()), png())) * 20]  # fmt: skip
-
-    def cut(number: int) -> None:
-        own = np.random.default_rng(number)
-        while time.monotonic() < end:
-            with (
-                contextlib.suppress(OSError),
-                socket.create_connection(("127.0.0.1", port_of(service)), timeout=2) as client,
-            ):
-                data = ways[own.integers(len(ways))]
-                client.sendall(data[: own.integers(len(data) + 1)] if own.random() < 0.3 else data)
-                if own.random() < 0.5:
-                    client.recv(200)
-                if own.random() < 0.3:
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")  # ends by a reset
-
-    def proper() -> None:
-        while time.monotonic() < end:
-            try:
-                status, _ = told(service, "/predict", png(int(random.integers(256))))
-            except (OSError, json.JSONDecodeError) as error:
-                status = error
-            if status != 200:
-                bad.append(status)
-
-    threads = [threading.Thread(target=cut, args=(number,)) for number in range(8)] + [
-        threading.Thread(target=proper) for _ in range(2)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return len(bad)
 
 
 @pytest.mark.slow
