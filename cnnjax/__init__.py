@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cnnjax.commands.predict import predict
     from cnnjax.commands.report import write_report
     from cnnjax.commands.robustness import robustness
+    from cnnjax.commands.serve import serve
     from cnnjax.commands.train import train
     from cnnjax.config import Config, load_config
     from cnnjax.errors import Stopped, UserError
@@ -33,7 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier", "Config", "Console", "Prediction", "Run", "Stopped", "UserError", "__version__", "compare_runs",
-    "crossvalidate", "describe", "evaluate", "explore", "load", "load_config", "lr_find", "predict", "robustness", "train",
+    "crossvalidate", "describe", "evaluate", "explore", "load", "load_config", "lr_find", "predict", "robustness", "serve", "train",
     "write_report",
 ]  # fmt: skip
 
@@ -55,6 +56,7 @@ _FROM = {  # name -> module that has it
     "lr_find": "commands.lr_find",
     "predict": "commands.predict",
     "robustness": "commands.robustness",
+    "serve": "commands.serve",
     "train": "commands.train",
     "write_report": "commands.report",
 }

@@ -18,7 +18,7 @@ FLOORS = {
     "cli": 9,
     "studies": 8,
     "commands": 7,
-    "training": 6, "pages": 6,
+    "training": 6, "pages": 6, "serving": 6,
     "inference": 5, "audit": 5,
     "data": 4, "evidence": 4, "export": 4, "weights": 4,
     "models": 3, "runs": 3, "checkpoints": 3,
@@ -44,6 +44,7 @@ WITHOUT_JAX = (
 NEVER = {
     **{room: ACCELERATED for room in WITHOUT_JAX},
     "training": {"matplotlib", "jinja2"},
+    "serving": ACCELERATED,
     "augmentation": {"flax", "optax", "grain", "orbax"},
     "kernels": {"flax", "optax", "grain", "orbax", "ml_collections"},
     "models": {"optax", "grain", "orbax"},

@@ -28,6 +28,7 @@ MODES = (
     "evidence",
     "robustness",
     "export",
+    "serve",
 )
 DOCUMENTED = "python launch.py"  # the command in the texts of the library
 USAGE = """Trains, evaluates and uses image classifiers.
@@ -44,6 +45,7 @@ USAGE = """Trains, evaluates and uses image classifiers.
     python launch.py --mode=robustness --workdir=runs/malaria    evaluates it on blurred, noisy, darker and compressed images
     python launch.py --mode=export --workdir=runs/malaria --output=cells.onnx   writes it for other programs: .onnx, .stablehlo, .tflite, .html, .safetensors
     python launch.py --mode=predict --workdir=runs/malaria --input='cells/*.png' --output=predictions.csv
+    python launch.py --mode=serve --workdir=runs/malaria --port=8000   answers over HTTP, with a page at http://127.0.0.1:8000
 
 `cnnjax` and `python -m cnnjax` are the same program as launch.py. Any value of the config is set with
 --config.section.key=value. Exit codes: 0 done; 2 one line says what to change; 75 stopped by a signal, all finished work is
@@ -128,6 +130,15 @@ flags.DEFINE_string(
 )
 flags.DEFINE_integer("num_processes", 0, "with --coordinator: the number of processes", flag_values=FLAGS)
 flags.DEFINE_integer("process_id", -1, "with --coordinator: the number of this process, from 0", flag_values=FLAGS)
+flags.DEFINE_string("model", "", "serve: exported file, .onnx or .stablehlo, in place of --workdir", flag_values=FLAGS)
+flags.DEFINE_string("host", "127.0.0.1", "serve: address of this machine to listen at; 0.0.0.0: all", flag_values=FLAGS)
+flags.DEFINE_integer("port", 8000, "serve: 0: a free one", lower_bound=0, upper_bound=65535, flag_values=FLAGS)
+flags.DEFINE_string("token_file", "", "serve: a token on each line, one of which a client has to have", flag_values=FLAGS)
+flags.DEFINE_list(
+    "limits", [], "serve: bytes=33554432,pixels=67108864,requests=256 and more, see docs/serving.md", flag_values=FLAGS
+)
+flags.DEFINE_float("latency", 0.0, "serve: milliseconds that an image may wait for others; 0: none waits", flag_values=FLAGS)
+flags.DEFINE_list("origins", [], "serve: pages that may use it from a browser, as https://example.org", flag_values=FLAGS)
 flags.DEFINE_boolean("version", False, "show the versions of cnnjax, JAX and Python", flag_values=FLAGS)
 flags.DEFINE_boolean("help", False, "show this text and the config's keys", short_name="h", flag_values=FLAGS)
 
@@ -179,6 +190,9 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     for name in ("format", "quantize", "ort"):
         if FLAGS[name].value and FLAGS.mode != "export":
             raise ConfigError(f"--{name}={FLAGS[name].value} is for --mode=export; leave it out")
+    for name in ("model", "token_file", "limits", "latency", "origins"):
+        if FLAGS[name].value and FLAGS.mode != "serve":
+            raise ConfigError(f"--{name} is for --mode=serve; leave it out")
     if FLAGS.prevalence is not None and FLAGS.mode != "predict":
         raise ConfigError(
             f"--prevalence={FLAGS.prevalence:g} is for --mode=predict; for PPV and NPV write --config.evidence.prevalence"

@@ -5,7 +5,7 @@ import os
 import sys
 
 from cnnjax import config as config_lib
-from cnnjax.cli import flags, modes, studies
+from cnnjax.cli import flags, modes, serving, studies
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
     configured = FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find")
     if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
+    elif FLAGS.mode == "serve" and FLAGS.model:
+        serving.serve_file(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)
     else:
@@ -78,6 +80,7 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
             "export": modes.export,
             "predict": modes.predict,
             "robustness": modes.robustness,
+            "serve": serving.serve,
         }
         chosen[FLAGS.mode](workdir, overrides, console)
 

@@ -1,5 +1,6 @@
 """Limits of a file and of its decoding, checked before memory is taken. docs/limits.md has the measurements."""
 
+import threading
 from typing import Any
 
 MEGABYTE = 2**20
@@ -9,6 +10,9 @@ MAX_PIXELS = 2**27  # 134 megapixels: beyond every camera
 MAX_MEMORY = 400 * MEGABYTE  # for decoding one picture, beside its file: 2**27 pixels of three bytes, and rows
 ROWS = 8 * MEGABYTE  # of which are the rows that are worked on at a time
 MAX_SIDE = 2**18  # the weights of the resize take 24 bytes for each row and column; JPEG and GIF end at 2**16
+
+
+_own = threading.local()
 
 
 class ImageError(ValueError):
@@ -21,6 +25,16 @@ def check_file(size: int) -> None:
         raise ImageError(
             f"a file of {size // MEGABYTE:,} MB, more than {MAX_BYTES // MEGABYTE} MB; save the picture smaller"
         )
+
+
+def narrow(pixels: int) -> None:
+    """Sets the most pixels of a picture that this thread decodes from now on, where that is fewer than `MAX_PIXELS`."""
+    _own.pixels = pixels
+
+
+def most_pixels() -> int:
+    """Returns the most pixels of a picture that this thread decodes."""
+    return min(getattr(_own, "pixels", MAX_PIXELS), MAX_PIXELS)
 
 
 def check(width: int, height: int, mode: str, bytes_a_pixel: float, more: int = 0) -> None:
@@ -39,8 +53,8 @@ def check(width: int, height: int, mode: str, bytes_a_pixel: float, more: int = 
     size = f"{width}x{height} pixels"
     if min(width, height) < 1:
         raise ImageError(f"no pixels ({width}x{height})")
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"{size}, more than {MAX_PIXELS:,}; save the picture smaller")
+    if width * height > (most := most_pixels()):
+        raise ImageError(f"{size}, more than {most:,}; save the picture smaller")
     if max(width, height) > MAX_SIDE:
         raise ImageError(f"{size}, more than {MAX_SIDE:,} in a row or column; save the picture smaller")
     if (need := int(width * height * bytes_a_pixel) + more + ROWS) > MAX_MEMORY:

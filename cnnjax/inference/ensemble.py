@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnjax import data as data_lib
 from cnnjax import metrics
+from cnnjax.config import Preprocessing
 from cnnjax.errors import CheckpointError, DataError
 from cnnjax.inference.classifier import Classifier, load_one
 from cnnjax.runs import RunDirectory, fold_runs, is_crossvalidation
@@ -20,6 +21,7 @@ class Ensemble(Classifier):
 
     Attributes:
         members: the classifiers, one of each fold.
+        alike: the same ones, those together that take the same pixels of a file.
         classes: names in the order of the probabilities.
         preprocessing: that of the first member. Each has its own, which differ in the range of files with more than 8 bits only.
         step: 0; each member has its own.
@@ -30,6 +32,11 @@ class Ensemble(Classifier):
 
     def __init__(self, members: Sequence[Classifier]):
         self.members = tuple(members)
+        alike: dict[tuple, list[Classifier]] = {}
+        for member in self.members:
+            how = member.preprocessing
+            alike.setdefault((how.shape, how.resize, how.range), []).append(member)
+        self.alike = tuple(map(tuple, alike.values()))
         self.classes = self.members[0].classes
         self.preprocessing = self.members[0].preprocessing
         self.step = 0
@@ -78,17 +85,17 @@ class Ensemble(Classifier):
         self, references: Iterable[data_lib.Reference], count: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray, list, Sequence]]:
         """Yields mean probabilities, called classes, how unlike they are and facts of files, decoded once for each preprocessing."""
-        alike: dict[tuple, list[Classifier]] = {}
-        for member in self.members:
-            how = member.preprocessing
-            alike.setdefault((how.shape, how.resize, how.range), []).append(member)
-        streams = itertools.tee(references, len(alike))
-        decoded = [some[0].decoded(stream, count) for some, stream in zip(alike.values(), streams, strict=True)]
+        streams = itertools.tee(references, len(self.alike))
+        decoded = [some[0].decoded(stream, count) for some, stream in zip(self.alike, streams, strict=True)]
         for parts in zip(*decoded, strict=True):
-            inputs = [(member, pixels) for some, (pixels, _) in zip(alike.values(), parts, strict=True) for member in some]
-            p = np.mean([member.read(pixels)[0] for member, pixels in inputs], axis=0)
-            far = [member.apart(pixels) for member, pixels in inputs] if self.typical else [[None] * len(p)]
-            yield p, self._called(p), [min(of) if self.typical else None for of in zip(*far, strict=True)], parts[0][1]
+            yield *self.together([pixels for pixels, _ in parts]), parts[0][1]
+
+    def together(self, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[float | None]]:
+        """Returns what `read` and `apart` of one classifier do, of the members' mean; `inputs` as `answers` takes them."""
+        each = [(member, pixels) for some, pixels in zip(self.alike, inputs, strict=True) for member in some]
+        p = np.mean([member.read(pixels)[0] for member, pixels in each], axis=0)
+        far = [member.apart(pixels) for member, pixels in each] if self.typical else [[None] * len(p)]
+        return p, self._called(p), [min(of) if self.typical else None for of in zip(*far, strict=True)]
 
     def _called(self, p: np.ndarray) -> np.ndarray:
         """The classes of mean probabilities, int [n]: of two by the mean of the members' thresholds, else the most probable ones."""
@@ -96,6 +103,27 @@ class Ensemble(Classifier):
         if positive < 0 or all(member.threshold == metrics.EVEN for member in self.members):
             return p.argmax(1)
         return np.where(p[:, positive] >= self.threshold, positive, 1 - positive)
+
+
+def ways(classifier: Classifier) -> tuple[Preprocessing, ...]:
+    """Returns how files become each array that `answers` takes: one way, or of an ensemble those of its members that differ."""
+    return tuple(some[0].preprocessing for some in getattr(classifier, "alike", [[classifier]]))
+
+
+def answers(classifier: Classifier, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[float | None]]:
+    """Answers decoded images.
+
+    Args:
+        classifier: one network or several.
+        inputs: for each of `ways` uint8 [n, height, width, 3], the same images.
+
+    Returns:
+        Calibrated probabilities, float64 [n, classes]; the called classes, int [n]; how unlike the training images each is, None for
+        runs without `typical.json`.
+    """
+    if isinstance(classifier, Ensemble):
+        return classifier.together(inputs)
+    return *classifier.read(inputs[0]), classifier.apart(inputs[0])
 
 
 def load(

@@ -160,15 +160,29 @@ class OverlayFiles:
     def finish(self) -> None:
         """Writes what is waiting."""
         numbers, references, predictions = zip(*self._waiting, strict=True) if self._waiting else ((), (), ())
-        drawn = self._classifier.look(references, [prediction.predicted for prediction in predictions], _reduced)
-        for number, prediction, (image, heat) in zip(numbers, predictions, drawn, strict=True):
+        drawn = seen_places(self._classifier, references, [prediction.predicted for prediction in predictions])
+        for number, prediction, encoded in zip(numbers, predictions, drawn, strict=True):
             stem = re.sub(r"[^\w.-]+", "_", Path(prediction.path).stem)[-60:]
-            encoded = io.BytesIO()
-            side = min(max(*image.shape[:2], SIDES[0]), SIDES[1])
-            Image.fromarray(overlay(image, heat, side)).save(encoded, "png")
             with replacing(inside(self._directory, f"{number:06}-{stem}.png")) as temporary:
-                temporary.write_bytes(encoded.getvalue())
+                temporary.write_bytes(encoded)
         self._waiting = []
+
+
+def seen_places(classifier: Classifier, references: Sequence[data_lib.Reference], names: Sequence[str]) -> list[bytes]:
+    """Draws where a network looks, as PNG files of 224 to 512 pixels.
+
+    Args:
+        classifier: of one network, whose `unexplained` is "".
+        references: up to `AT_ONCE` files that can be read.
+        names: for each the class whose places are shown.
+    """
+    drawn = []
+    for image, heat in classifier.look(references, names, _reduced):
+        encoded = io.BytesIO()
+        side = min(max(*image.shape[:2], SIDES[0]), SIDES[1])
+        Image.fromarray(overlay(image, heat, side)).save(encoded, "png")
+        drawn.append(encoded.getvalue())
+    return drawn
 
 
 def _reduced(image: np.ndarray) -> np.ndarray:

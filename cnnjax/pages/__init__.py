@@ -1,6 +1,7 @@
 """Text for terminals, figures, and self-contained pages: numbers and pixels in; text, PNG and HTML out."""
 
 # isort: off
+from cnnjax.pages.answer import answer
 from cnnjax.pages.audit import audit_page, findings_text, shown_pairs
 from cnnjax.pages.blocks import Page, Photo, check_replaceable, write_page
 from cnnjax.pages.card import card_text, read_card, unanswered
@@ -23,7 +24,7 @@ from cnnjax.pages.tables import (
 )  # fmt: skip
 
 __all__ = [
-    "Augmented", "Page", "Photo", "Pictures", "Sample", "audit_page", "augmentation_section", "card_text",
+    "Augmented", "Page", "Photo", "Pictures", "Sample", "answer", "audit_page", "augmentation_section", "card_text",
     "check_replaceable", "classes_section", "colours_section", "comparison_page", "crossvalidation_page",
     "crossvalidation_text", "details_text", "export_text", "files_section", "findings_text", "groups_section", "history_figure",
     "history_header", "history_row", "intervals_text", "network_figure", "network_table", "numbers_table", "photos_section",

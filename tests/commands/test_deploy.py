@@ -15,6 +15,7 @@ from training_tools import ROOT, child
 
 from cnnjax import config as config_lib
 from cnnjax.pages import report
+from cnnjax.serving import parse_limits
 
 DEPLOY = ROOT / "deploy"
 JOBSETS = ("jobset.yaml", "jobset-tpu.yaml")
@@ -44,7 +45,7 @@ FIELDS = {
     "Seccomp": "type localhostProfile",
     "Toleration": "key operator value effect tolerationSeconds",
     "Container": "name image imagePullPolicy command args env:[]Env ports:[]Port resources:Resources securityContext:Security "
-    "volumeMounts:[]Mount workingDir",
+    "volumeMounts:[]Mount workingDir startupProbe:Probe readinessProbe:Probe livenessProbe:Probe lifecycle",
     "Env": "name value valueFrom:EnvSource",
     "EnvSource": "fieldRef:FieldRef",
     "FieldRef": "apiVersion fieldPath",
@@ -53,9 +54,19 @@ FIELDS = {
     "Security": "allowPrivilegeEscalation capabilities:Capabilities privileged readOnlyRootFilesystem runAsNonRoot runAsUser",
     "Capabilities": "add drop",
     "Mount": "name mountPath readOnly subPath",
-    "Volume": "name emptyDir:EmptyDir persistentVolumeClaim:Claim hostPath",
+    "Volume": "name emptyDir:EmptyDir persistentVolumeClaim:Claim hostPath secret:Secret",
     "EmptyDir": "medium sizeLimit",
     "Claim": "claimName readOnly",
+    "Deployment": "apiVersion kind metadata:Metadata spec:DeploymentSpec",
+    "DeploymentSpec": "replicas selector:Selector template:PodTemplate strategy minReadySeconds revisionHistoryLimit paused progressDeadlineSeconds",
+    "Selector": "matchLabels matchExpressions",
+    "Probe": "httpGet:HttpGet exec tcpSocket grpc initialDelaySeconds periodSeconds timeoutSeconds successThreshold failureThreshold "
+    "terminationGracePeriodSeconds",
+    "HttpGet": "path port host scheme httpHeaders",
+    "Service": "apiVersion kind metadata:Metadata spec:ServiceSpec",
+    "ServiceSpec": "selector ports:[]ServicePort type clusterIP sessionAffinity externalTrafficPolicy internalTrafficPolicy ipFamilies",
+    "ServicePort": "name port targetPort protocol nodePort appProtocol",
+    "Secret": "secretName items defaultMode optional",
     "PersistentVolumeClaim": "apiVersion kind metadata:Metadata spec:ClaimSpec",
     "ClaimSpec": "accessModes storageClassName resources:Resources volumeName volumeMode selector",
 }
@@ -224,6 +235,25 @@ def test_storage_for_several_nodes_is_not_deleted_together_with_a_job():
     assert all(load(name)["kind"] == "JobSet" for name in JOBSETS)
 
 
+def test_what_serves_is_probed_at_addresses_that_there_are_and_ends_within_its_grace():
+    deployment, service = yaml.safe_load_all((DEPLOY / "serve.yaml").read_text())
+    for document, api in ((deployment, "apps/v1"), (service, "v1")):
+        assert document["apiVersion"] == api and unknown_fields(document, document["kind"], "") == []
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    (port,) = container["ports"]
+    assert flag(container["args"], "port") == str(port["containerPort"]) and service["spec"]["ports"][0]["targetPort"] == port["name"]
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    assert probes == {"startup": "/ready", "readiness": "/ready", "liveness": "/health"}
+    limits = parse_limits(flag(container["args"], "limits").split(","))
+    assert limits.drain + limits.seconds < pod["terminationGracePeriodSeconds"]
+    assert flag(container["args"], "token_file").startswith("/secrets/") and flag(container["args"], "host") == "0.0.0.0"
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == load("storage.yaml")["metadata"]["name"]
+
+
 # Docker
 
 
@@ -286,7 +316,7 @@ FOREIGN = {
     *("no-install-recommends", "auto-remove", "inplace"),  # apt-get, setuptools
     *("nodes", "job-name", "output", "open-mode", "gpus-per-node", "gpus-per-task", "ntasks-per-node", "cpus-per-task"),
     *("mem-per-cpu", "signal", "requeue", "kill-on-bad-exit", "wait", "me", "batch", "array", "ntasks"),  # Slurm
-    *("type",),  # kubectl
+    *("type", "from-file"),  # kubectl
 }
 
 

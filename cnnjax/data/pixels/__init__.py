@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data.limits import MAX_PIXELS
+from cnnjax.data.limits import most_pixels
 
 FOLDER = Path(__file__).parent
 LARGE = 2**25  # bytes that a thread does not keep from one image to the next
@@ -71,11 +71,11 @@ def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
 
 
 def _shape(file: bytes) -> tuple[int, int]:
-    """Height and width of a file that begins as a plain one does; zeros of others, and of more pixels than `MAX_PIXELS`."""
+    """Height and width of a file that begins as a plain one does; zeros of others, and of more than `most_pixels`."""
     if not isinstance(file, bytes) or file[:16] != BEGINNING or file[24:29] != RGB:
         return 0, 0
     width, height = struct.unpack(">II", file[16:24])
-    return (height, width) if 0 < width * height <= MAX_PIXELS else (0, 0)
+    return (height, width) if 0 < width * height <= most_pixels() else (0, 0)
 
 
 class Room(threading.local):

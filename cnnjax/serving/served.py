@@ -1,0 +1,150 @@
+"""The network that a server answers with, whatever it was loaded from."""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax import data as data_lib
+from cnnjax import inference
+from cnnjax.config import Preprocessing
+
+Answers = tuple[np.ndarray, np.ndarray, Sequence[float | None]]  # of n images: probabilities, called classes, how unlike
+TOLD = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "f1")  # numbers of an exported file's card
+File = bytes | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """A few sentences about a network, for who uses it.
+
+    Attributes:
+        lines: how good it is, how sure that is, and for whom.
+        warnings: what must not be missed.
+    """
+
+    lines: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Served:
+    """A network with everything around it that an answer takes.
+
+    Attributes:
+        name: in addresses.
+        version: changes with the weights, the calibration and the threshold.
+        classes: names in the order of the probabilities.
+        positive: index of the positive class of two; -1 for more classes.
+        threshold: probability from which the positive class is called.
+        ways: how a file becomes each array that `answers` takes.
+        answers: uint8 [n, height, width, 3] for each of `ways` -> the answers of n images.
+        card: about the network.
+        tells_unlike: whether its warning of images unlike those of the training tells anything.
+        seen: (file, class) -> PNG of where the network looks; None where it does not tell.
+    """
+
+    name: str
+    version: str
+    classes: tuple[str, ...]
+    positive: int
+    threshold: float
+    ways: tuple[Preprocessing, ...]
+    answers: Callable[[Sequence[np.ndarray]], Answers]
+    card: Card = Card()
+    tells_unlike: bool = False
+    seen: Callable[[File, str], bytes] | None = None
+
+    def decode(self, files: Sequence[File]) -> tuple[list[np.ndarray], list[str]]:
+        """Decodes as training did, in the calling thread.
+
+        Args:
+            files: encoded files, or pixels uint8 [h, w, 3].
+
+        Returns:
+            What `answers` takes, zeros where a file cannot be read, and for each file why not, or "".
+        """
+        references, inputs, reasons = list(map(data_lib.DataReference, files)), [], []
+        for how in self.ways:
+            pixels, facts = data_lib.decode_chunk(references, how.shape, how.resize, None, how.range)
+            inputs.append(pixels)
+            reasons = [fact["reason"] for fact in facts]
+        return inputs, reasons
+
+    def prepare(self, most: int) -> None:
+        """Compiles every size that a batch of up to `most` images is padded to, and the map of where the network looks."""
+        count = 1
+        while True:
+            self.answers([np.zeros((count, *how.shape, 3), np.uint8) for how in self.ways])
+            if count >= most:
+                break
+            count *= 2
+        if self.seen:
+            self.seen(np.zeros((*self.ways[0].shape, 3), np.uint8), self.classes[0])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what clients may know of it."""
+        how = self.ways[0]
+        two = {"positive": self.classes[self.positive], "threshold": self.threshold} if self.positive >= 0 else {}
+        return {"name": self.name, "version": self.version, "classes": list(self.classes), **two,
+                "input": {"height": how.shape[0], "width": how.shape[1], "resize": how.resize}, "tells_unlike": self.tells_unlike,
+                "shows_places": self.seen is not None, "card": dataclasses.asdict(self.card)}  # fmt: skip
+
+
+def of_classifier(classifier: inference.Classifier, name: str, card: Card = Card()) -> Served:
+    """Returns a run, or the ensemble of a cross-validation, to be served."""
+
+    def seen(file: File, label: str) -> bytes:
+        return inference.seen_places(classifier, [data_lib.DataReference(file)], [label])[0]
+
+    members = getattr(classifier, "members", (classifier,))
+    digest = hashlib.sha256(repr((classifier.classes, classifier.threshold)).encode())
+    for member in members:
+        digest.update(repr(member.calibration).encode())
+        _digest(member.params, digest)
+    step = f"{classifier.step}-" if len(members) == 1 else ""
+    return Served(
+        name=plain_name(name), version=f"{step}{digest.hexdigest()[:12]}", classes=classifier.classes, positive=classifier.positive,
+        threshold=classifier.threshold, ways=inference.ways(classifier), card=card,
+        answers=lambda inputs: inference.answers(classifier, inputs),
+        tells_unlike=classifier.typical is not None and classifier.typical.can_tell,
+        seen=None if classifier.unexplained else seen,
+    )  # fmt: skip
+
+
+def of_exported(exported: inference.Exported, name: str) -> Served:
+    """Returns an exported file to be served: it tells neither where it looks nor of images unlike those of the training."""
+    card, padded = exported.card, exported.path.suffix.lower() != ".onnx"  # ONNX Runtime takes every size as it is
+
+    def answers(inputs: Sequence[np.ndarray]) -> Answers:
+        (images,) = inputs
+        more = (1 << (len(images) - 1).bit_length()) - len(images) if padded else 0
+        p = exported.probabilities(np.pad(images, ((0, more), (0, 0), (0, 0), (0, 0))) if more else images)[: len(images)]
+        return p, exported.called(p), [None] * len(p)
+
+    facts = hashlib.sha256(repr((card.digest, card.threshold, card.scale, card.intercept, card.quantized)).encode())
+    told = [f"{name} {value:.4g}" for name, value in card.test.items() if isinstance(value, float) and name in TOLD]
+    return Served(
+        name=plain_name(name), version=f"{card.step}-{facts.hexdigest()[:12]}", classes=exported.classes, positive=exported.positive,
+        threshold=exported.threshold, ways=(exported.preprocessing,), answers=answers,
+        card=Card((f"On the test images of its run: {', '.join(told)}.",) if told else ()),
+    )  # fmt: skip
+
+
+def plain_name(name: str | Path) -> str:
+    """Returns the last part of a path as a name in addresses."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).resolve().name).strip("-.") or "model"
+
+
+def _digest(tree: Mapping[str, Any], digest) -> None:
+    """Adds names and numbers of a tree of arrays to a digest."""
+    for name in sorted(tree):
+        digest.update(name.encode())
+        if isinstance(tree[name], Mapping):
+            _digest(tree[name], digest)
+        else:
+            digest.update(np.ascontiguousarray(tree[name]))
