@@ -244,7 +244,10 @@ def test_what_serves_is_probed_at_addresses_that_there_are_and_ends_within_its_g
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
     (port,) = container["ports"]
-    assert flag(container["args"], "port") == str(port["containerPort"]) and service["spec"]["ports"][0]["targetPort"] == port["name"]
+    assert (
+        flag(container["args"], "port") == str(port["containerPort"])
+        and service["spec"]["ports"][0]["targetPort"] == port["name"]
+    )
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     assert probes == {"startup": "/ready", "readiness": "/ready", "liveness": "/health"}
     limits = parse_limits(flag(container["args"], "limits").split(","))
