@@ -83,10 +83,11 @@ def _collection(tensors: Tensors, network: Network, shapes: dict[ArrayPath, tupl
     references: dict[str, Rules] = {**network.model.references, OWN: ()}
     named = {collection: reference_names(shapes, rules) for collection, rules in references.items()}
     best = max(named, key=lambda collection: sum(there in tensors.shapes for there in named[collection].values()))
-    if not any(there in tensors.shapes for there in named[best].values()):
-        if not network.model.references:
-            raise ConfigError(f"{title}: no published weights are known of model.name={name}; use a network that has some, such as "
-                              "--config.model.name=resnet18, or run:DIR of another run, or a file that --mode=export wrote of one")  # fmt: skip
+    found = sum(there in tensors.shapes for there in named[best].values())
+    if not network.model.references and 2 * found < len(named[best]):  # a name such as conv1.weight is in many files
+        raise ConfigError(f"{title}: no published weights are known of model.name={name}; use a network that has some, such as "
+                          "--config.model.name=resnet18, or run:DIR of another run, or a file that --mode=export wrote of one")  # fmt: skip
+    if not found:
         raise ConfigError(f"{title}: none of its arrays ({_some(list(tensors.shapes))}) is one of model.name={name}, such as "
                           f"{_some(list(named[best].values())[:3])}; use the --config.model.name that it is of")  # fmt: skip
     return best, named[best]
