@@ -189,8 +189,8 @@ class Train(Section):
     epochs: int = key(30, "at most; one epoch is ceil(training images / batch size) steps; auto: train.shown / training images, 5 to 300", least=1,
                       words={"auto": AUTO})
     shown: int = key(100_000, "training images that train.epochs=auto shows in all, each of them augmented anew", least=1)
-    sizes: tuple[int, ...] = key((), "pixels of the training images, the first of these in the first epochs and so on, each in as many, such as "
-                                 "64,96,128; at most image.size, which is what evaluation and prediction see; (): image.size", least=4, element=int)
+    scales: tuple[float, ...] = key((), "of training images to image.size, the first of these in the first epochs and so on, each in as many, such as "
+                                    "0.5,0.75,0.9; evaluation and prediction see image.size; (): 1", above=0, most=1, element=float)
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")

@@ -144,10 +144,8 @@ def _training(config: Config) -> Problems:
     if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     yield "train.freeze", _pattern_problem(train.freeze)
-    if config.image.size != keys.AUTO and train.sizes and max(train.sizes) > config.image.size:
-        yield "train.sizes", f"must be at most image.size={config.image.size}"
-    if train.epochs != keys.AUTO and len(train.sizes) > train.epochs:
-        yield "train.sizes", f"are more than train.epochs={train.epochs}"
+    if train.epochs != keys.AUTO and len(train.scales) > train.epochs:
+        yield "train.scales", f"are more than train.epochs={train.epochs}"
     if train.unfreeze_epoch and not train.freeze:
         yield (
             "train.unfreeze_epoch",

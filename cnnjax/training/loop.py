@@ -205,7 +205,7 @@ class Loop:
         self._is_compiled = False
         before, after = (self._plan.steps.phase_at(step) for step in (self.done - 1, self.done))
         if before.shape != after.shape:
-            self._progress.message(f"  images of {'x'.join(map(str, after.shape))} pixels from here (train.sizes)")
+            self._progress.message(f"  images of {'x'.join(map(str, after.shape))} pixels from here (train.scales)")
         if self.done == self._plan.steps.until:
             self.stopping.wait = 0
             self._progress.message(f"  all layers are trained from here (train.unfreeze_epoch={self._train.unfreeze_epoch})")

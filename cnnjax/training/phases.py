@@ -29,23 +29,23 @@ class Phase:
 
 
 def find_phases(config, tx: Optimizer | PartlyFrozen, steps_per_epoch: int) -> tuple[Phase, ...]:
-    """Returns the phases of a training: `train.sizes` share its epochs evenly, and `train.unfreeze_epoch` ends one.
+    """Returns the phases of a training: `train.scales` share its epochs evenly, and `train.unfreeze_epoch` ends one.
 
     Progressive sizes are those of EfficientNetV2 (arXiv:2104.00298), without its growing regularisation.
     """
-    sizes = config.train.sizes or (config.image.size,)
-    ends = [round(config.train.epochs * (i + 1) / len(sizes)) * steps_per_epoch for i in range(len(sizes) - 1)]
+    scales = config.train.scales or (1.0,)
+    ends = [round(config.train.epochs * (i + 1) / len(scales)) * steps_per_epoch for i in range(len(scales) - 1)]
     starts = sorted({0, *ends, *([tx.until] if tx.until else [])})
     return tuple(
-        Phase(end, frozen_at(tx, start), _shape(config.image, sizes[sum(start >= end for end in ends)]))
+        Phase(end, frozen_at(tx, start), _shape(config.image, scales[sum(start >= end for end in ends)]))
         for start, end in zip(starts, [*starts[1:], math.inf], strict=True)
     )
 
 
-def _shape(image, size: int) -> tuple[int, int]:
-    """Height and width of training images whose height is `size`, in the proportions of the `image` section."""
-    height, width = image.shape
-    return size, round(width * size / height)
+def _shape(image, scale: float) -> tuple[int, int]:
+    """Height and width of training images, `scale` times those of the `image` section."""
+    height, width = (max(round(side * scale), 1) for side in image.shape)
+    return height, width
 
 
 def resized(images: jax.Array, shape: tuple[int, int]) -> jax.Array:
@@ -55,16 +55,16 @@ def resized(images: jax.Array, shape: tuple[int, int]) -> jax.Array:
     return jax.image.resize(images.astype(jnp.float32), (images.shape[0], *shape, 3), "linear")
 
 
-def check_sizes(config, network: Network) -> None:
-    """Checks that the network takes images of all `train.sizes`. Raises ConfigError where its weights are for one size."""
-    for size in config.train.sizes:
-        shape = _shape(config.image, size)
+def check_scales(config, network: Network) -> None:
+    """Checks that the network takes images of all `train.scales`. Raises ConfigError where its weights are for one size."""
+    for scale in config.train.scales:
+        shape = _shape(config.image, scale)
         try:
             jax.eval_shape(lambda params, stats, x: nnx.merge(network.eval_def, params, stats)(x), *network.shapes,
                            jax.ShapeDtypeStruct((1, *shape, 3), jnp.uint8))  # fmt: skip
         except (TypeError, ValueError):
             raise ConfigError(
-                f"train.sizes={','.join(map(str, config.train.sizes))}: {config.model.name} has weights for images of "
-                f"{config.image.size} pixels alone; use a network that averages over all places, such as "
-                "--config.model.name=resnet18, or leave train.sizes out"
+                f"train.scales={','.join(map(str, config.train.scales))}: {config.model.name} does not take images of {shape[0]}x{shape[1]} pixels beside "
+                f"those of {'x'.join(map(str, config.image.shape))}; use --config.train.scales='()', or a network that averages over all places, such as "
+                "--config.model.name=resnet18"
             ) from None

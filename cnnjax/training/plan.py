@@ -71,7 +71,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
         placement == "device"
         or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
     )
-    phases.check_sizes(config, network)
+    phases.check_scales(config, network)
     most = runtime.steps_at_once(mesh) if resident else 1
     compiled = steps.compile_steps(network, tx, mesh, config, most, steps_per_epoch)
     return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled, tx)

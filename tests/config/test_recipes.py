@@ -5,13 +5,13 @@ from training_tools import network_of, settings
 
 from cnnjax import config as config_lib
 from cnnjax.errors import ConfigError
-from cnnjax.training.phases import check_sizes
+from cnnjax.training.phases import check_scales
 
 SET = ("model", "augment", "optimizer")
 
 
 @pytest.mark.parametrize("name", config_lib.RECIPES)
-def test_a_recipe_sets_whole_sections_of_any_config_and_leaves_the_data_alone(configs, name):
+def test_a_recipe_sets_whole_sections_of_any_config_and_leaves_its_images_alone(configs, name):
     recipe = config_lib.RECIPES[name]
     found = [
         config_lib.load_config(configs / file, {"recipe": name, "data.path": "x"})
@@ -22,14 +22,13 @@ def test_a_recipe_sets_whole_sections_of_any_config_and_leaves_the_data_alone(co
         assert {key: values[key] for key in recipe} == recipe
         assert [getattr(config, section) for section in SET] == [getattr(found[0], section) for section in SET]
         assert config.train.monitor == config_lib.default().train.monitor and config.image.width == 0
-    assert [config.data.batch_size for config in found] == [64, 64, 32]
     assert found[1].data.group and found[1].split.method == "grouped"
 
 
 @pytest.mark.parametrize("name", config_lib.RECIPES)
-def test_the_network_of_a_recipe_takes_images_of_all_its_sizes(name):
+def test_the_network_of_a_recipe_takes_images_of_all_its_scales(name):
     config = settings(recipe=name)
-    check_sizes(config, network_of(config, 5))
+    check_scales(config, network_of(config, 5))
 
 
 def test_single_keys_and_an_augmentation_win_over_a_recipe_wherever_they_stand(configs):
@@ -44,9 +43,9 @@ def test_single_keys_and_an_augmentation_win_over_a_recipe_wherever_they_stand(c
 
 def test_an_unknown_recipe_is_one_line_with_the_nearest_and_all(configs):
     with pytest.raises(ConfigError) as error:
-        config_lib.load_config(configs / "digits.py", {"recipe": "photos_10"})
+        config_lib.load_config(configs / "digits.py", {"recipe": "photos_1min"})
     assert (
-        str(error.value) == f"recipe='photos_10': use one of {', '.join(config_lib.RECIPES)}; did you mean 'photos_10min'?"
+        str(error.value) == f"recipe='photos_1min': use one of {', '.join(config_lib.RECIPES)}; did you mean 'photos_10min'?"
     )
     with pytest.raises(ConfigError, match=r"use one of [\w, ]*$"):
         config_lib.set_recipe(config_lib.default(), "zzzz")

@@ -44,20 +44,20 @@ def found(steps_per_epoch=10, **options):
     return [(phase.end, bool(phase.frozen), phase.shape) for phase in phases.find_phases(config, tx, steps_per_epoch)]
 
 
-def test_sizes_share_the_epochs_and_an_unfreezing_is_a_phase_of_its_own():
+def test_scales_share_the_epochs_and_an_unfreezing_is_a_phase_of_its_own():
     assert found() == [(math.inf, False, (32, 32))]
-    assert found(train__sizes=(16, 24, 32), train__epochs=6) == [
+    assert found(train__scales=(0.5, 0.75, 1.0), train__epochs=6) == [
         (20, False, (16, 16)), (40, False, (24, 24)), (math.inf, False, (32, 32))]  # fmt: skip
     thawed = {"train__freeze": "backbone", "train__unfreeze_epoch": 3, "train__epochs": 4}
     assert found(**thawed) == [(20, True, (32, 32)), (math.inf, False, (32, 32))]
-    assert found(train__sizes=(16, 32), **thawed) == [(20, True, (16, 16)), (math.inf, False, (32, 32))]
+    assert found(train__scales=(0.5, 1.0), **thawed) == [(20, True, (16, 16)), (math.inf, False, (32, 32))]
     thawed["train__unfreeze_epoch"] = 2
-    assert found(train__sizes=(16, 32), **thawed) == [
+    assert found(train__scales=(0.5, 1.0), **thawed) == [
         (10, True, (16, 16)),
         (20, False, (16, 16)),
         (math.inf, False, (32, 32)),
     ]
-    assert found(train__sizes=(16,), image__width=64)[0][2] == (16, 32)
+    assert found(train__scales=(0.5,), image__width=64)[0][2] == (16, 32)
 
 
 def test_small_images_are_antialiased_and_those_of_the_right_size_untouched():
@@ -70,7 +70,7 @@ def test_small_images_are_antialiased_and_those_of_the_right_size_untouched():
 
 
 def test_a_step_of_each_phase_sees_images_of_its_size(averaging, make, monkeypatch):
-    config = make(model__name=averaging, train__sizes=(8, 12, 16), train__epochs=3, image__size=16)
+    config = make(model__name=averaging, train__scales=(0.5, 0.75, 1.0), train__epochs=3, image__size=16)
     plan = make_plan(config, runtime.mesh(), 2, 40)
     shapes = []
     monkeypatch.setattr(
@@ -83,10 +83,10 @@ def test_a_step_of_each_phase_sees_images_of_its_size(averaging, make, monkeypat
 
 
 def test_a_run_stopped_in_a_later_phase_continues_bit_for_bit(averaging, make, tmp_path, without_pictures):
-    config = make(model__name=averaging, train__sizes=(8, 16), train__epochs=4, train__patience=0, image__size=16)
+    config = make(model__name=averaging, train__scales=(0.5, 1.0), train__epochs=4, train__patience=0, image__size=16)
     said = Said()
     whole = train(config, tmp_path / "whole", progress=said)
-    assert sum("images of 16x16 pixels from here (train.sizes)" in line for line in said.lines) == 1
+    assert sum("images of 16x16 pixels from here (train.scales)" in line for line in said.lines) == 1
     steps = whole.summary.steps // 4
 
     class Counter:
@@ -107,21 +107,21 @@ def test_a_run_stopped_in_a_later_phase_continues_bit_for_bit(averaging, make, t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"train__sizes": (16, 64)}, "train.sizes=(16, 64): must be at most image.size=32"),
-        ({"train__sizes": (8, 16, 32), "train__epochs": 2}, "train.sizes=(8, 16, 32): are more than train.epochs=2"),
-        ({"train__sizes": (2,)}, "train.sizes=(2,): must hold whole numbers of at least 4"),
+        ({"train__scales": (0.5, 2.0)}, "train.scales=(0.5, 2.0): must hold numbers of above 0 and at most 1"),
+        ({"train__scales": (0.3, 0.6, 1.0), "train__epochs": 2}, "train.scales=(0.3, 0.6, 1.0): are more than train.epochs=2"),
     ],
 )  # fmt: skip
-def test_wrong_sizes(options, said):
+def test_wrong_scales(options, said):
     with pytest.raises(ConfigError) as caught:
         settings(image__size=32, **options)
     assert str(caught.value).startswith(said)
 
 
 def test_a_network_for_one_size_is_refused_in_one_line():
-    config = settings(image__size=32, model__channels=(4,), model__dense=(4,), train__sizes=(16, 32))
+    config = settings(image__size=32, model__channels=(4,), model__dense=(4,), train__scales=(0.5, 1.0))
     with pytest.raises(
-        ConfigError, match=r"^train.sizes=16,32: convnet has weights for images of 32 pixels alone; use .*resnet18[^\n]*$"
+        ConfigError,
+        match=r"^train.scales=0.5,1.0: convnet does not take images of 16x16 pixels beside those of 32x32; use .*resnet18[^\n]*$",
     ):
         make_plan(config, runtime.mesh(), 3, 100)
 
