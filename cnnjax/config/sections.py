@@ -89,7 +89,8 @@ class Image(Section):
     range: tuple[float, ...] = key((), "of grey files with more than 8 bits, the levels that become black and white, such as 0,4095; (): as the "
                                    "training images have them", element=float)
     views: str = key("plain", "of an image, whose logits are averaged in evaluation and prediction: plain: as it is; mirrored: and its mirror image; "
-                     "turned: in its four quarter turns and their mirror images", choices="cnnjax.models:VIEWS")
+                     "turned: in its four quarter turns and their mirror images; the validation of each epoch sees it as it is",
+                     choices="cnnjax.models:VIEWS")
     zca: bool = key(False, "ZCA whitening, fitted on the training images, stored with the network; up to 48 pixels")
     zca_epsilon: float = key(1e-6, "added to the variances, of pixels in [0, 1], before their root is divided by (Keras')", above=0)
 

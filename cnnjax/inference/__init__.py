@@ -9,6 +9,7 @@ from cnnjax.inference.engine import (
     compile_features,
     compile_last,
     compile_logits,
+    compile_plain,
     evaluated,
     logits_step,
 )
@@ -25,5 +26,5 @@ from cnnjax.inference.run import Run
 from cnnjax.inference.unlike import write_typical
 
 __all__ = [
-    "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "Exported", "OverlayFiles", "Prediction", "Reading", "RestoredNetwork", "Run", "answers", "batch_of_rows", "check_classes", "compile_features", "compile_last", "compile_logits", "computes_float32", "corrupted", "evaluate_split", "evaluated", "exact_products", "fit_reading", "in_float32", "iterate", "load", "logits_step", "open_exported", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore", "say_maker", "seen_places", "split_logits", "to_portable", "unapplied", "ways", "write_reading", "write_typical",
+    "CHANGES", "Classifier", "Engine", "Ensemble", "EvalBatches", "Explainer", "Exported", "OverlayFiles", "Prediction", "Reading", "RestoredNetwork", "Run", "answers", "batch_of_rows", "check_classes", "compile_features", "compile_last", "compile_logits", "compile_plain", "computes_float32", "corrupted", "evaluate_split", "evaluated", "exact_products", "fit_reading", "in_float32", "iterate", "load", "logits_step", "open_exported", "open_split", "own_data", "own_part", "put", "read_preprocessing", "read_reading", "refit", "restore", "say_maker", "seen_places", "split_logits", "to_portable", "unapplied", "ways", "write_reading", "write_typical",
 ]  # fmt: skip

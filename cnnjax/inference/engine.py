@@ -53,6 +53,11 @@ def compile_logits(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict,
     return _compiled(network, mesh, _logits)
 
 
+def compile_plain(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
+    """Returns the same for images as they are, without other views of them."""
+    return _compiled(network, mesh, lambda model, images: model(images))
+
+
 def compile_features(network: Network, mesh: jax.sharding.Mesh) -> Callable[[dict, jax.Array], jax.Array]:
     """Returns the network up to its last layer, compiled as by `compile_logits`: float32 [b, numbers]."""
     return _compiled(network, mesh, lambda model, images: model.before_last(images).astype(jnp.float32))

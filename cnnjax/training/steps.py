@@ -13,7 +13,7 @@ from cnnjax import runtime
 from cnnjax.augmentation import Custom, Targets, augment, mix, of_partners
 from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
-from cnnjax.inference import compile_features, compile_logits
+from cnnjax.inference import compile_features, compile_logits, compile_plain
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, shardings, with_shardings
 from cnnjax.streams import Stream
@@ -190,7 +190,8 @@ class Steps:
     abstract: TrainState  # shapes, with their places
     first: Callable[[], TrainState]  # makes the state before the first update
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
-    logits: Callable[[dict, jax.Array], jax.Array]
+    logits: Callable[[dict, jax.Array], jax.Array]  # over `image.views`
+    plain: Callable[[dict, jax.Array], jax.Array]  # of images as they are; `logits` itself where there are no other views
     features: Callable[[dict, jax.Array], jax.Array]  # up to the last layer
     phases: tuple[
         tuple[Phase, Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]], ...
@@ -271,6 +272,6 @@ def compile_steps(
     places = shardings(abstract, mesh)
     first = jax.jit(make, out_shardings=places, compiler_options=runtime.compiler_options(platform, once=True))
     phases = tuple((phase, compiled(phase)) for phase in find_phases(config, tx, steps_per_epoch))
-    return Steps(
-        abstract, first, phases[-1][1], compile_logits(network, mesh), compile_features(network, mesh), phases, tx.until
-    )
+    logits = compile_logits(network, mesh)
+    plain = logits if network.model.preprocessing.views == "plain" else compile_plain(network, mesh)
+    return Steps(abstract, first, phases[-1][1], logits, plain, compile_features(network, mesh), phases, tx.until)

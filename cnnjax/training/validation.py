@@ -25,7 +25,7 @@ class Validation:
     def __init__(self, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, batch_size: int, positive: int):
         self._images, self._rows = data.images, data.splits["val"]
         self._labels, self._positive = data.labels[self._rows], positive
-        self._logits, self._mesh, self._batch_size = plan.steps.logits, mesh, batch_size
+        self._logits, self._mesh, self._batch_size = plan.steps.plain, mesh, batch_size
 
     def measure(self, state: TrainState) -> dict:
         """Returns name of a metric -> value, of the averaged parameters where there are some."""

@@ -37,7 +37,7 @@ def test_views_are_all_ways_to_lay_a_square():
 
 
 def test_a_run_with_views_answers_the_same_for_an_image_and_its_mirror(make, tmp_path, without_pictures):
-    train(make(image__views="turned", train__epochs=1), tmp_path / "run", progress=Said())
+    run = train(make(image__views="turned", train__epochs=1), tmp_path / "run", progress=Said())
     loaded = cnnjax.load(tmp_path / "run")
     assert loaded.preprocessing.views == "turned"
     images = np.random.default_rng(0).integers(0, 256, (4, *loaded.preprocessing.shape, 3), dtype=np.uint8)
@@ -45,6 +45,9 @@ def test_a_run_with_views_answers_the_same_for_an_image_and_its_mirror(make, tmp
     for other in (mirror(images), np.rot90(images, axes=(1, 2)), images[:, ::-1]):
         np.testing.assert_allclose(loaded.predict_proba(np.ascontiguousarray(other)), shown, atol=1e-6)
     assert np.ptp(shown[:, 1]) > 0
+    (row,) = run.history  # of images as they are
+    assert cnnjax.evaluate(tmp_path / "run", "val")["loss"] == pytest.approx(run.summary.val["loss"], rel=1e-4)
+    assert abs(row["val_loss"] - run.summary.val["loss"]) > 1e-6
 
 
 def test_old_preprocessing_has_one_view_and_oblong_images_cannot_be_turned():
