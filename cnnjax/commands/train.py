@@ -43,7 +43,7 @@ def train(config, workdir: str | Path, *, progress: Progress | None = None,
     main, run = runtime.is_main(), runs.RunDirectory(workdir)
     progress = (main and progress) or Progress()
     config = training.with_weights(config, run, progress)
-    config = training.with_batch_size(training.with_kept_epochs(config, run), run, progress)
+    config = training.with_batch_size(training.with_kept(config, run), run, progress)
     with contextlib.ExitStack() as held:
         with runtime.all_or_none():
             run.check_apart(config)
@@ -134,7 +134,8 @@ class _Training:
     def _begin_to_compile(self, classes: int, images: int) -> None:
         """Compiles while images are decoded, which is not begun for a batch that has no room."""
         training.check_start(self.config, self.run, self.mesh, classes)  # before the decoding, if it is wrong
-        training.check_fits(self.config, self.mesh, images)
+        if not runtime.is_distributed():  # the others may have nothing to decode; all of them check before they train
+            training.check_fits(self.config, self.mesh, images)
         self.ahead.compile(classes, images)
 
     def train(self, saved: Callable[[], None]) -> runs.Summary:
@@ -154,7 +155,9 @@ class _Training:
             with loop.stopwatch.clock("checkpoint"):
                 checkpoints.wait()
             best = checkpoints.resolve_best(loop.stopping.best_step, self.progress.warn)
-            shapes = self.plan.network.abstract(self.mesh, ema=bool(config.train.ema_decay))
+            shapes = self.plan.network.abstract(
+                self.mesh, ema=bool(config.train.ema_decay), statistics=config.train.ema_statistics
+            )
             weights = checkpoints.load(best, {"model": shapes})["model"]
         summary = self._summary(loop, "early" if early else "finished")
         if config.train.method == "gradient":

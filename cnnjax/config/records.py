@@ -67,6 +67,9 @@ def completed(tree: Any) -> dict[str, Any]:
 def _renamed(tree: Mapping[str, Any]) -> Mapping[str, Any]:
     """Returns the tree of a config of any version with the keys of this one."""
     train, model = tree.get("train"), tree.get("model")
+    if isinstance(train, Mapping) and train.get("ema_decay") and "ema_statistics" not in train:
+        train = {**train, "ema_statistics": False}
+        tree = {**tree, "train": train}
     if not isinstance(train, Mapping) or "init_from" not in train or not isinstance(model, Mapping):
         return tree
     rest = {key: value for key, value in train.items() if key != "init_from"}

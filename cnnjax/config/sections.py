@@ -208,6 +208,8 @@ class Train(Section):
     label_smoothing: float = key(0.0, "fraction of each training label that is spread evenly over all classes", least=0, below=1)
     ema_decay: float = key(0.0, "of a moving average of the weights, which then is what is evaluated; 0.999, say; 0: none",
                            least=0, below=1)
+    ema_statistics: bool = key(True, "the statistics of batch normalisation are averaged with the weights; false: as runs of older versions, "
+                               "those of the weights that are not averaged")
     accumulate: int = key(1, "parts into which each batch is divided, one after the other, where memory is short", least=1)
     checkpoint_every: str = key("10 min", '"500 steps", "600 s" or "10 min", beside each epoch and each stop; "": only these')
     precision: str = key("float32", "of the computation: float32 or bfloat16; weights are float32 always, and so is all of a network "

@@ -23,9 +23,11 @@ def evaluated(params: dict, stats: dict, ema: dict) -> dict:
     """Returns {"params", "stats"} to evaluate and predict with: their moving averages, where there are some."""
     if not ema:
         return {"params": params, "stats": stats}
-    averages = traverse_util.flatten_dict(ema)
+    found = traverse_util.flatten_dict(ema)
     return {
-        name: traverse_util.unflatten_dict({path: averages[path] for path in traverse_util.flatten_dict(tree)})
+        name: traverse_util.unflatten_dict(
+            {path: found.get(path, own) for path, own in traverse_util.flatten_dict(tree).items()}
+        )
         for name, tree in (("params", params), ("stats", stats))
     }
 

@@ -90,7 +90,7 @@ def restore(workdir: str | Path, step: str | int = "best", overrides: Mapping[st
             config, len(facts.classes), runtime.ops(config.runtime, runtime.platform_of(mesh)), preprocessing
         )
         try:
-            shapes = network.abstract(mesh, ema=bool(config.train.ema_decay))
+            shapes = network.abstract(mesh, ema=bool(config.train.ema_decay), statistics=config.train.ema_statistics)
         except (TypeError, ValueError, OverflowError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise CheckpointError(

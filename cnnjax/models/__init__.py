@@ -9,7 +9,7 @@ from cnnjax.models.inverted import Conv as InvertedConv
 from cnnjax.models.inverted import Squeeze
 from cnnjax.models.layers import Dropout, Fitted, Layer, Layered, Norm, Whiten
 from cnnjax.models.mobilenet import MobileNetV3
-from cnnjax.models.network import Network, find_network, network, precision, shardings, with_shardings
+from cnnjax.models.network import Network, averages, find_network, network, precision, shardings, with_shardings
 from cnnjax.models.norms import LayerNorm
 from cnnjax.models.patches import Patches
 from cnnjax.models.references import (
@@ -32,7 +32,7 @@ from cnnjax.models.vit import Embed, ViT
 __all__ = [
     "MODELS", "VIEWS", "ConvNeXtBlock", "DenseNetBlock", "Depthwise", "Downsample", "Dropout", "Embed", "Expected", "Fitted",
     "InvertedBlock", "InvertedConv", "Layer", "LayerNorm", "Layered", "MobileNetV3", "Network", "Norm", "Patches", "References",
-    "ResNetBlock", "ResNetConv", "Row", "Rules", "Squeeze", "Transition", "ViT", "ViTBlock", "Whiten", "averaged", "find_network",
+    "ResNetBlock", "ResNetConv", "Row", "Rules", "Squeeze", "Transition", "ViT", "ViTBlock", "Whiten", "averaged", "averages", "find_network",
     "from_reference", "network", "outputs_for", "oversized", "precision", "reference_name", "reference_names", "shardings",
     "table", "to_reference", "view", "with_shardings",
 ]  # fmt: skip

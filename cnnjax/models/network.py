@@ -31,12 +31,17 @@ class Network:
     classes: int
     ops: Ops  # what computes its steps
 
-    def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False) -> dict:
-        """{"params", "stats", "ema"} of shapes, with the shardings to restore to."""
+    def abstract(self, mesh: jax.sharding.Mesh, *, ema: bool = False, statistics: bool = True) -> dict:
+        """{"params", "stats", "ema"} of shapes, with the shardings to restore to.
+
+        Args:
+            mesh: of the shardings.
+            ema: there are moving averages.
+            statistics: these are of the statistics too; see `train.ema_statistics`.
+        """
         params, stats = self.shapes
-        both = traverse_util.flatten_dict(params) | traverse_util.flatten_dict(stats)
         return with_shardings(
-            {"params": params, "stats": stats, "ema": traverse_util.unflatten_dict(both) if ema else {}}, mesh
+            {"params": params, "stats": stats, "ema": averages(params, stats, statistics) if ema else {}}, mesh
         )
 
     def norms(self) -> dict[tuple, tuple[str, ...]]:
@@ -75,6 +80,12 @@ class Network:
                 mean = old[place] + share * (flat[place] - old[place])
                 flat[place] = jnp.where(share > 1, mean, flat[place])
         return traverse_util.unflatten_dict(flat)
+
+
+def averages(params: dict, stats: dict, statistics: bool) -> dict:
+    """Returns in one tree what moving averages are kept of: parameters, and statistics where they are averaged too."""
+    kept = traverse_util.flatten_dict(params) | (traverse_util.flatten_dict(stats) if statistics else {})
+    return traverse_util.unflatten_dict(kept)
 
 
 def with_shardings(tree, mesh: jax.sharding.Mesh):

@@ -100,7 +100,7 @@ def described(spec: dict[str, Any]) -> str:
     examples = (f"curl{header} --data-binary @cell.png ADDRESS/predict\n"
                 f"curl{header} -F images=@a.png -F images=@b.jpg ADDRESS/predict\n"
                 f"curl{header} -H 'content-type: application/json' -d '{tensor}' ADDRESS{infer}")  # fmt: skip
-    return (f"<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width, initial-scale=1'>"
+    return (f"<!doctype html><html lang='en'><head><meta charset='utf-8'><link rel='icon' href='data:,'><meta name='viewport' content='width=device-width, initial-scale=1'>"
             f"<meta name='color-scheme' content='light dark'><title>{escape(spec['info']['title'])}</title><link rel='stylesheet' href='page.css'>"
             f"</head><body><main><h1>{escape(spec['info']['title'])}</h1><p><a href='openapi.json'>openapi.json</a> is the same for programs; "
             f"<a href='./'>the page</a> is for pictures.</p><pre>{escape(examples)}</pre>{''.join(rows)}<section><h2>A prediction</h2>"

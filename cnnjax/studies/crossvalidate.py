@@ -44,7 +44,7 @@ def crossvalidate(config: config_lib.Config, workdir: str | Path, fold: int | No
     config = training.with_weights(config, run, progress)
     with runtime.all_or_none(), runs.begun(run.path):
         _check(config, run, fold)
-        config = training.with_batch_size(config, run, progress)
+        config = training.with_batch_size(training.with_kept(config, run), run, progress)
         own = _of_fold(config)
         folds = _frozen(config, own, run, fold, progress, main, stop)
     runtime.wait_for_all("folds")
@@ -115,7 +115,7 @@ def _frozen(config: config_lib.Config, own: config_lib.Config, run: runs.RunDire
 
 def _is_done(run: runs.RunDirectory, config: config_lib.Config) -> bool:
     """Returns whether the run of a fold has come to its end. Raises CheckpointError for one of another config."""
-    return run.finished(training.with_kept_epochs(config, run)) is not None
+    return run.finished(training.with_kept(config, run)) is not None
 
 
 class _Once(Progress):

@@ -2,7 +2,7 @@
 
 from cnnjax.training.batch_size import check_fits, with_batch_size
 from cnnjax.training.early_stopping import MONITORS, check_monitor, epochs_of
-from cnnjax.training.epochs import with_epochs, with_kept_epochs
+from cnnjax.training.epochs import with_epochs, with_kept
 from cnnjax.training.feeds import DeviceFeed, HostFeed, TrainBatches, batches_of
 from cnnjax.training.finetuning import frozen_paths, trained_of, tuned_optimizer, tuning_lines
 from cnnjax.training.imbalance import supposed_share
@@ -28,5 +28,5 @@ __all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahea
            "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device",
            "check_fits", "check_monitor", "check_probe", "check_start", "choose_batch_size", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
            "frozen_paths", "make_optimizer", "make_plan", "make_schedule", "open_feed", "range_test", "summarize", "supposed_share", "trained_of",
-           "tuned_optimizer", "tuning_lines", "with_batch_size", "with_epochs", "with_kept_epochs", "with_weights"]
+           "tuned_optimizer", "tuning_lines", "with_batch_size", "with_epochs", "with_kept", "with_weights"]
 # fmt: on

@@ -19,15 +19,20 @@ def with_epochs(config, images: int):
         config: of a run.
         images: of its training split.
     """
-    return _with(config, epochs_for(config.train.shown, images)) if config.train.auto_epochs else config
+    return _with(config, epochs=epochs_for(config.train.shown, images)) if config.train.auto_epochs else config
 
 
-def with_kept_epochs(config, run: runs.RunDirectory):
-    """Returns the config with the number that a run which has begun took for `train.epochs=auto`; else the config as it is."""
-    if not config.train.auto_epochs or not run.is_run():
+def with_kept(config, run: runs.RunDirectory):
+    """Returns the config with what a run that has begun keeps: its number for `train.epochs=auto`, and how an older version averaged weights."""
+    if not run.is_run():
         return config
-    return _with(config, run.read_config()["train"]["epochs"])
+    held = run.read_config()
+    if config.train.auto_epochs:
+        config = _with(config, epochs=held["train"]["epochs"])
+    if not held["train"]["ema_statistics"]:
+        config = _with(config, ema_statistics=False)
+    return config
 
 
-def _with(config, epochs: int):
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=epochs))
+def _with(config, **values):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **values))

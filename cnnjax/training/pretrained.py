@@ -13,7 +13,6 @@ from cnnjax.config import AUTO, Origin, Preprocessing
 from cnnjax.data import Dataset, read_splits
 from cnnjax.errors import ConfigError, UserError
 from cnnjax.progress import Progress, counted
-from cnnjax.training.finetuning import joined
 from cnnjax.training.plan import Plan
 from cnnjax.training.state import TrainState
 
@@ -119,7 +118,11 @@ def begun(state: TrainState, config, data: Dataset, plan: Plan, mesh: jax.shardi
     total = len(traverse_util.flatten_dict(own))
     new = f"; new are {', '.join(facts.new[:6])}{', ...' if len(facts.new) > 6 else ''}" if facts.new else ""
     progress.message(f"  begins with the weights of {told}: {len(arrays)} of {total} arrays{new}")
-    ema = jax.tree.map(jnp.copy, joined(trees["params"], trees["stats"])) if state.ema else {}
+    ema = (
+        jax.tree.map(jnp.copy, models.averages(trees["params"], trees["stats"], config.train.ema_statistics))
+        if state.ema
+        else {}
+    )
     return state.replace(**trees, ema=ema), facts
 
 

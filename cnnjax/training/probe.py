@@ -13,11 +13,10 @@ from cnnjax import metrics, runs, runtime
 from cnnjax.data import SPLITS, Dataset
 from cnnjax.errors import ConfigError, DataError, TrainingError
 from cnnjax.inference import Engine, compile_last, evaluated
-from cnnjax.models import Layered, shardings
+from cnnjax.models import Layered, averages, shardings
 from cnnjax.progress import Progress
 from cnnjax.training.early_stopping import EarlyStopping, best_text, score_of
 from cnnjax.training.features import Features
-from cnnjax.training.finetuning import joined
 from cnnjax.training.imbalance import class_weights
 from cnnjax.training.logistic import Head, Regression
 from cnnjax.training.observer import Observer
@@ -213,7 +212,11 @@ class Probe:
         fitted = {"kernel": kernel, "bias": bias}
         fitted = jax.device_put(fitted, shardings(fitted, self._mesh))
         params = {**self._state.params, self._last: {**self._state.params[self._last], **fitted}}
-        ema = jax.tree.map(jnp.copy, joined(params, self._state.stats)) if self._state.ema else {}
+        ema = (
+            jax.tree.map(jnp.copy, averages(params, self._state.stats, self._config.train.ema_statistics))
+            if self._state.ema
+            else {}
+        )
         self._state = self._state.replace(params=params, ema=ema)
         loss = next((row["val_loss"] for row in self._history.rows if row["step"] == self.stopping.best_step), 0.0)
         self._saver.save(self.stopping.best_step, self._state, {"val_loss": loss, "score": self.stopping.best_score})

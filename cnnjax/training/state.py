@@ -9,8 +9,8 @@ import optax
 from flax import struct
 
 from cnnjax import runtime
-from cnnjax.models import Network
-from cnnjax.training.finetuning import PartlyFrozen, joined
+from cnnjax.models import Network, averages
+from cnnjax.training.finetuning import PartlyFrozen
 from cnnjax.training.optimizers import Optimizer
 
 
@@ -43,10 +43,10 @@ def bytes_per_device(tree, mesh: jax.sharding.Mesh) -> int:
     return sum(parts)
 
 
-def initial(network: Network, tx: Optimizer | PartlyFrozen, *, ema: bool = False) -> TrainState:
-    """The state before the first step; jit it with shardings."""
+def initial(network: Network, tx: Optimizer | PartlyFrozen, *, ema: bool = False, statistics: bool = True) -> TrainState:
+    """The state before the first step; jit it with shardings. `ema` and `statistics` are as of `Network.abstract`."""
     params, stats = network.make()
-    average = jax.tree.map(jnp.copy, joined(params, stats)) if ema else {}
+    average = jax.tree.map(jnp.copy, averages(params, stats, statistics)) if ema else {}
     return TrainState(
         jnp.zeros((), jnp.int32), params, stats, tx.init(params), no_sums(), jnp.ones((), jnp.float32), average
     )

@@ -15,7 +15,7 @@ from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
 from cnnjax.inference import compile_features, compile_logits, compile_plain
 from cnnjax.kernels import PLAIN, Ops
-from cnnjax.models import Network, shardings, with_shardings
+from cnnjax.models import Network, averages, shardings, with_shardings
 from cnnjax.streams import Stream
 from cnnjax.training.finetuning import PartlyFrozen, joined, split, still
 from cnnjax.training.losses import Loss, cross_entropy, cross_entropy_of_labels, find_loss, predicted
@@ -60,6 +60,7 @@ class Recipe:
         accumulate: parts into which a batch is divided, one after the other, to save memory; the update is the same, but
             batch normalisation sees one part at a time.
         ema_decay: of the moving average of the parameters; 0: none.
+        ema_statistics: whether it is of the statistics too.
         loss: of logits and probabilities, as `losses.cross_entropy`.
         custom: the user's own operation of augmentation.
         settle: running averages begin here; see `Network.settled`.
@@ -70,6 +71,7 @@ class Recipe:
     smoothing: float = 0.0
     accumulate: int = 1
     ema_decay: float = 0.0
+    ema_statistics: bool = True
     loss: Loss = cross_entropy
     custom: Custom | None = None
     settle: bool = True
@@ -77,9 +79,9 @@ class Recipe:
 
 def recipe(config) -> Recipe:
     """Returns the recipe of a whole config. Raises ConfigError where code of the user's own cannot be imported."""
-    return Recipe(config.augment, config.seed, config.train.label_smoothing, config.train.accumulate, config.train.ema_decay,
-                  loss=find_loss(config.train), custom=find_custom(config.augment.custom),
-                  settle=not config.model.weights)  # fmt: skip
+    train = config.train
+    return Recipe(config.augment, config.seed, train.label_smoothing, train.accumulate, train.ema_decay, train.ema_statistics,
+                  loss=find_loss(train), custom=find_custom(config.augment.custom), settle=not config.model.weights)  # fmt: skip
 
 
 def find_custom(text: str) -> Custom | None:
@@ -165,7 +167,7 @@ def train_step(state: TrainState, batch: dict, *, network: Network, tx: Optimize
     new, opt_state = tx.update(grads, state.opt_state, trained, state.scale, ops=network.ops if alone else PLAIN)
     params, ema = joined(new, held), state.ema
     if recipe.ema_decay:
-        ema = averaged(ema, joined(params, stats), recipe.ema_decay, state.step)
+        ema = averaged(ema, averages(params, stats, recipe.ema_statistics), recipe.ema_decay, state.step)
     count = jnp.float32(batch["label"].shape[0])
     sums = {
         "loss": state.sums["loss"] + loss * count,
@@ -256,7 +258,7 @@ def compile_steps(
     platform = runtime.platform_of(mesh)
 
     def make():
-        return initial(network, tx, ema=bool(chosen.ema_decay))
+        return initial(network, tx, ema=bool(chosen.ema_decay), statistics=chosen.ema_statistics)
 
     def train(phase, state, batch, resident=None):
         trained = still(network, phase.frozen, statistics=config.train.frozen_statistics)

@@ -91,6 +91,7 @@ CHANGES = {
     "zca": True,
     "library": "Other",
     "version": "0.1",
+    "views": "mirrored",
 }
 
 

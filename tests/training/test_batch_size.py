@@ -24,7 +24,7 @@ def test_auto_is_a_word_for_the_batch_size_alone():
         load_config("configs/digits.py", {"data.batch_size": "many"})
     assert "must be a whole number, such as 32, or auto" in one_line(error)
     with pytest.raises(ConfigError):
-        load_config("configs/digits.py", {"train.epochs": "auto"})
+        load_config("configs/digits.py", {"train.patience": "auto"})
 
 
 def test_the_largest_batch_is_the_last_that_fits():
