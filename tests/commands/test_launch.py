@@ -256,16 +256,6 @@ def test_the_demo_learns(tmp_path):
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["test"]["auc"] > 0.95
 
 
-@pytest.mark.slow
-def test_the_digits_are_learned(tmp_path):
-    done = launch("--config=configs/digits.py", f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.train.epochs=12",
-                  f"--workdir={tmp_path / 'run'}", timeout=600)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["test"]["accuracy"] > 0.97
-    assert len(summary["classes"]) == 10 and summary["test"]["top5_accuracy"] > 0.99
-
-
 def test_ctrl_c_in_a_prediction_is_one_line(trained, cell_folder, tmp_path):
     process = subprocess.Popen([sys.executable, "launch.py", "--mode=predict", f"--workdir={trained.workdir}", f"--input={cell_folder}",
                                 f"--output={tmp_path / 'p.csv'}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip

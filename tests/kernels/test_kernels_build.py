@@ -85,7 +85,7 @@ def compiled(compiler: str, place: Path, *flags: str) -> subprocess.CompletedPro
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 @pytest.mark.parametrize(
     ("name", "sanitizer"),
-    [*((name, "address,undefined") for name in dict.fromkeys((SETS[0], SETS[-1]))), (SETS[0], "thread")],
+    [(SETS[0], "address,undefined"), (SETS[0], "thread")],
 )
 def test_sanitizers_find_nothing(tmp_path, name, sanitizer):
     built = compiled(COMPILER, tmp_path, "-O1", "-g", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", *FLAGS[name])

@@ -17,7 +17,15 @@ SMALL = {"augment__rotation": 10.0, "augment__brightness": 0.1, "augment__mixup"
 
 FAST = ("convnet", "resnet18")  # the others take many seconds
 # Rows that have the layers of another one, in other numbers.
-ALIKE = ("resnet34", "tf_efficientnetv2_s", "mobilenetv3_large_100", "convnext_tiny", "vit_small")
+ALIKE = (
+    "resnet10_half",
+    "resnet18_half",
+    "resnet34",
+    "tf_efficientnetv2_s",
+    "mobilenetv3_large_100",
+    "convnext_tiny",
+    "vit_small",
+)
 CASES = [
     ("convnet", "float32"),
     *(
