@@ -1,5 +1,6 @@
 """Names from outside, joined to directories of ours so that none leads elsewhere, and small files that are read whole."""
 
+import hashlib
 import os
 import re
 import stat
@@ -25,6 +26,12 @@ def read_small(path: Path) -> bytes:
         if facts.st_size > SMALL or len(data := opened.read(SMALL + 1)) > SMALL:
             raise ValueError(f"{facts.st_size:,} bytes, more than {SMALL:,}")
         return data
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Returns the SHA-256 of a file, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def leaves(name: str) -> bool:

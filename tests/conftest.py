@@ -90,6 +90,20 @@ def plain(cell_folder, made_once):
     return made_once("plain", make)
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """A Chromium of playwright's; tests that need it are skipped where there is none."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium: apt install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield running
+        running.close()
+
+
 @pytest.fixture
 def isolated_cache(tmp_path) -> Path:
     """A cache directory that no other test sees."""

@@ -1,7 +1,6 @@
 """Writes a trained network as a file for other programs, and compares the file with the run on all of its validation images."""
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from cnnjax import export as export_lib
 from cnnjax import inference, metrics
 from cnnjax.errors import ConfigError
 from cnnjax.evidence import unit_of
+from cnnjax.inside import sha256
 from cnnjax.progress import Progress, counted
 from cnnjax.runs import RunDirectory, check_single, write_json
 
@@ -116,7 +116,7 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
 
 def _kept(card: export_lib.Card, made: Exported) -> Exported:
     """Writes the facts beside the file."""
-    write_json(made.facts, {"cnnjax": card.to_dict(), "sha256": _sha256(made.path), "check": made.to_dict()})
+    write_json(made.facts, {"cnnjax": card.to_dict(), "sha256": sha256(made.path), "check": made.to_dict()})
     return made
 
 
@@ -147,8 +147,3 @@ def _compared(own: data_lib.Dataset, restored: inference.RestoredNetwork, card: 
                                        count=groups.count)  # fmt: skip
         found[name] = {"run": one.to_dict(), "file": two.to_dict(), "difference": difference.to_dict()}
     return found, int((called[0] == called[1]).sum())
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -26,6 +26,8 @@ def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str,
     if method != "probe":
         return
     yield "probe.penalties", "" if probe.penalties else "needs at least one, such as 1000"
+    if config.image.views != "plain":
+        yield "image.views", "train.method=probe fits the last layer on each image as it is; use plain"
     if config.data.sampling != "shuffled":
         yield "data.sampling", "train.method=probe takes every image once; use --config.train.class_weights=balanced"
     if probe.views > 1 and all(value == KEYS[f"augment.{name}"].default for name, value in config.augment.items()):

@@ -11,7 +11,14 @@ from cnnjax.config.sections import SECTIONS, Train
 from cnnjax.errors import ConfigError
 
 WHOLE = ("model", "augment", "optimizer")  # sections that a recipe sets from the start
-LENGTH = ("epochs", "patience", "shown", "scales", "label_smoothing", "ema_decay", "precision")  # and keys of `train`
+KEPT = (
+    "monitor",
+    "loss",
+    "focal_gamma",
+    "class_weights",
+    "accumulate",
+    "checkpoint_every",
+)  # keys of `train` that it leaves alone
 
 _ALL: dict[str, Any] = {
     "data.batch_size": 32,
@@ -66,7 +73,7 @@ def set_recipe(config: ConfigDict, name: str) -> ConfigDict:
         raise ConfigError(f"recipe={name!r}: use one of {', '.join(RECIPES)}{hint}")
     for section in WHOLE:
         config[section].update(SECTIONS[section]())
-    config.train.update({key: Train()[key] for key in LENGTH})
+    config.train.update({key: value for key, value in Train().items() if key not in KEPT})
     config.image.width = 0
     for key, value in RECIPES[name].items():
         section, _, leaf = key.partition(".")

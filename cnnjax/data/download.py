@@ -1,22 +1,15 @@
 """Fetching an archive once: verified, cached, never half there, and quick to say when there is no network."""
 
 import concurrent.futures
-import hashlib
 import os
 import threading
 from pathlib import Path
 
 from cnnjax.errors import DataError
-from cnnjax.inside import inside, leaves
+from cnnjax.inside import inside, leaves, sha256
 from cnnjax.progress import Progress
 
 REACH_SECONDS = 10.0  # to get a first answer; a name server that does not answer can hang for far longer
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def place(url: str, directory: Path) -> Path:

@@ -6,7 +6,6 @@ the file system, the machine, the number of processes or a library's version.
 
 import csv
 import dataclasses
-import hashlib
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from cnnjax.data.dealing import order_of, whole_groups
 from cnnjax.data.examples import Example
 from cnnjax.data.split_files import assignment
 from cnnjax.errors import DataError
+from cnnjax.inside import sha256
 
 NAMES = ("train", "val", "test")
 
@@ -277,5 +277,4 @@ def by_split(rows: np.ndarray, splits: Sequence[str]) -> dict[str, np.ndarray]:
 
 def digest(path: Path) -> str:
     """SHA-256 of a frozen split, stored with checkpoints."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

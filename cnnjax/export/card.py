@@ -1,17 +1,16 @@
 """The facts about a network that go into its exported file: one JSON document under the key `cnnjax`."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
-from flax import traverse_util
 
 from cnnjax.config import Preprocessing
 from cnnjax.errors import ConfigError
 from cnnjax.metrics import Readout
+from cnnjax.models import digest_of
 from cnnjax.typed import typed
 
 KEY = "cnnjax"  # of the document, where a format holds several
@@ -134,13 +133,3 @@ def make_card(
         classes=tuple(classes), preprocessing=preprocessing.to_dict(), positive=readout.positive, threshold=readout.threshold,
         scale=readout.scale, intercept=readout.intercept, digest=digest_of(arrays), **facts,
     )  # fmt: skip
-
-
-def digest_of(arrays: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of names, shapes and bytes of a network's arrays, 64 hex digits."""
-    found = hashlib.sha256()
-    for path, array in sorted(traverse_util.flatten_dict(arrays).items()):
-        array = np.ascontiguousarray(array)
-        found.update(f"{'/'.join(path)} {array.dtype} {array.shape}\n".encode())
-        found.update(array.data)
-    return found.hexdigest()

@@ -1,6 +1,6 @@
 """An exported file in a process of its own, without cnnjax: images come by the standard input, probabilities go by the output.
 
-It is started as a script. The first line is {"format", "path", "shape", "classes"} as JSON; then, again and again, a number of images (8
+It is started as a script. The first line is {"format", "path", "shape"} as JSON; then, again and again, a number of images (8
 bytes, little-endian) and their pixels, for which float32 probabilities and the seconds of the call (float64) are returned.
 """
 
@@ -12,19 +12,18 @@ import time
 sys.modules["cnnjax"] = None  # that file is to need nothing of it
 
 
-def onnx(path, threads):
+def onnx(path):
     """Returns the function of an ONNX file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda images: session.run(None, {"images": images})[0]
 
 
-def stablehlo(path, threads):
+def stablehlo(path):
     """Returns the function of a StableHLO file, on a CPU whatever else is there."""
     import jax
     from jax import export
@@ -35,12 +34,12 @@ def stablehlo(path, threads):
         return jax.jit(export.deserialize(bytearray(file.read())).call)
 
 
-def litert(path, threads):
+def litert(path):
     """Returns the function of a LiteRT file, which takes one image at a time."""
     import numpy as np
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path, num_threads=threads or None)
+    interpreter = Interpreter(path)
     interpreter.allocate_tensors()
     (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
 
@@ -60,7 +59,7 @@ def answer(source, target):
     import numpy as np
 
     told = json.loads(source.readline())
-    run = {"onnx": onnx, "stablehlo": stablehlo, "litert": litert}[told["format"]](told["path"], told["threads"])
+    run = {"onnx": onnx, "stablehlo": stablehlo, "litert": litert}[told["format"]](told["path"])
     one = int(np.prod(told["shape"]))
     while beginning := source.read(8):
         count = int.from_bytes(beginning, "little")

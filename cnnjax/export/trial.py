@@ -54,7 +54,7 @@ class Trial:
 
 
 @contextlib.contextmanager
-def trial(path: Path, kind: str, shape: tuple[int, int], classes: int, threads: int = 0) -> Iterator[Trial]:
+def trial(path: Path, kind: str, shape: tuple[int, int], classes: int) -> Iterator[Trial]:
     """Loads a file in a fresh process that cannot import cnnjax.
 
     Args:
@@ -62,9 +62,8 @@ def trial(path: Path, kind: str, shape: tuple[int, int], classes: int, threads: 
         kind: onnx, stablehlo or litert.
         shape: of an image, height and width.
         classes: how many.
-        threads: of the runtime; 0: as it chooses.
     """
-    told = {"format": kind, "path": str(path), "shape": [*shape, 3], "threads": threads}
+    told = {"format": kind, "path": str(path), "shape": [*shape, 3]}
     with tempfile.TemporaryFile() as said, subprocess.Popen(
         [sys.executable, "-I", str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said
     ) as process:  # fmt: skip

@@ -47,16 +47,6 @@ class Exported:
         """The steps from an image file to the input."""
         return self.card.preprocessed
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the weights, 64 hex digits."""
-        return self.card.digest
-
-    @property
-    def step(self) -> int:
-        """Step of the checkpoint that was exported."""
-        return self.card.step
-
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Computes calibrated probabilities, in the order of `classes`.
 
@@ -83,12 +73,11 @@ class Exported:
         return self.card.called(p)
 
 
-def open_exported(path: str | Path, *, threads: int = 0) -> Exported:
+def open_exported(path: str | Path) -> Exported:
     """Opens an exported file, by the ending of its name. Weights and graph are a stranger's as much as the file is.
 
     Args:
         path: FILE.onnx or FILE.stablehlo.
-        threads: of ONNX Runtime; 0: one for each core. They do not spin, for other work runs in the process.
 
     Raises:
         ConfigError: no such file, another kind of file, a damaged one, or its runtime is not installed.
@@ -99,16 +88,16 @@ def open_exported(path: str | Path, *, threads: int = 0) -> Exported:
         raise ConfigError(f"{path}: the name decides the format; name an exported file that ends in .onnx or .stablehlo")
     if not path.is_file():
         raise ConfigError(f"{path} is not a file; write it with --mode=export --workdir=RUN --output={path}")
-    return Exported(*opened(path, threads))
+    return Exported(*opened(path))
 
 
-def _open_onnx(path: Path, threads: int) -> tuple[Card, Path, Callable]:
+def _open_onnx(path: Path) -> tuple[Card, Path, Callable]:
     try:
         import onnxruntime
     except ImportError:
         raise ConfigError(f"{path} takes onnxruntime: {INSTALL}") from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    # Its threads do not spin, for other work runs in the process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors alone, and these are raised
     try:
@@ -121,7 +110,7 @@ def _open_onnx(path: Path, threads: int) -> tuple[Card, Path, Callable]:
     return card, path, lambda images: session.run(["probabilities"], {"images": images})[0]
 
 
-def _open_stablehlo(path: Path, threads: int) -> tuple[Card, Path, Callable]:
+def _open_stablehlo(path: Path) -> tuple[Card, Path, Callable]:
     import jax
     from jax import export
 

@@ -4,6 +4,7 @@ from cnnjax.models.convnext import Block as ConvNeXtBlock
 from cnnjax.models.convnext import Depthwise, Downsample
 from cnnjax.models.densenet import Block as DenseNetBlock
 from cnnjax.models.densenet import Transition
+from cnnjax.models.digests import digest_of
 from cnnjax.models.inverted import Block as InvertedBlock
 from cnnjax.models.inverted import Conv as InvertedConv
 from cnnjax.models.inverted import Squeeze
@@ -32,7 +33,7 @@ from cnnjax.models.vit import Embed, ViT
 __all__ = [
     "MODELS", "VIEWS", "ConvNeXtBlock", "DenseNetBlock", "Depthwise", "Downsample", "Dropout", "Embed", "Expected", "Fitted",
     "InvertedBlock", "InvertedConv", "Layer", "LayerNorm", "Layered", "MobileNetV3", "Network", "Norm", "Patches", "References",
-    "ResNetBlock", "ResNetConv", "Row", "Rules", "Squeeze", "Transition", "ViT", "ViTBlock", "Whiten", "averaged", "averages", "find_network",
+    "ResNetBlock", "ResNetConv", "Row", "Rules", "Squeeze", "Transition", "ViT", "ViTBlock", "Whiten", "averaged", "averages", "digest_of", "find_network",
     "from_reference", "network", "outputs_for", "oversized", "precision", "reference_name", "reference_names", "shardings",
     "table", "to_reference", "view", "with_shardings",
 ]  # fmt: skip

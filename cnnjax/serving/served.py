@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from cnnjax import data as data_lib
 from cnnjax import inference
 from cnnjax.config import Preprocessing
+from cnnjax.models import digest_of
 
 Answers = tuple[np.ndarray, np.ndarray, Sequence[float | None]]  # of n images: probabilities, called classes, how unlike
 TOLD = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "f1")  # numbers of an exported file's card
@@ -105,7 +106,7 @@ def of_classifier(classifier: inference.Classifier, name: str, card: Card = Card
     digest = hashlib.sha256(repr((classifier.classes, classifier.threshold)).encode())
     for member in members:
         digest.update(repr(member.calibration).encode())
-        _digest(member.params, digest)
+        digest.update(digest_of(member.params).encode())
     step = f"{classifier.step}-" if len(members) == 1 else ""
     return Served(
         name=plain_name(name), version=f"{step}{digest.hexdigest()[:12]}", classes=classifier.classes, positive=classifier.positive,
@@ -138,13 +139,3 @@ def of_exported(exported: inference.Exported, name: str) -> Served:
 def plain_name(name: str | Path) -> str:
     """Returns the last part of a path as a name in addresses."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(name).resolve().name).strip("-.") or "model"
-
-
-def _digest(tree: Mapping[str, Any], digest) -> None:
-    """Adds names and numbers of a tree of arrays to a digest."""
-    for name in sorted(tree):
-        digest.update(name.encode())
-        if isinstance(tree[name], Mapping):
-            _digest(tree[name], digest)
-        else:
-            digest.update(np.ascontiguousarray(tree[name]))

@@ -8,7 +8,6 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 
 from cnnjax import runtime
 from cnnjax.augmentation import Custom, augment
@@ -16,6 +15,7 @@ from cnnjax.config import split_own
 from cnnjax.data import Dataset, FeatureFiles
 from cnnjax.errors import Stopped, TrainingError
 from cnnjax.inference import Engine
+from cnnjax.models import digest_of
 from cnnjax.progress import Progress, counted, duration
 from cnnjax.streams import Stream
 from cnnjax.training.plan import Plan
@@ -43,7 +43,11 @@ class Features:
         self._engine = Engine(plan.steps.features, model, mesh)
         last = plan.network.model.layers[-1].module
         self.width = plan.network.shapes[0][last]["kernel"].shape[0]
-        digest = _digest(model, last, mesh)
+        own = {
+            name: {path: tree for path, tree in part.items() if (name, path) != ("params", last)}
+            for name, part in model.items()
+        }
+        digest = digest_of(own, lambda array: np.asarray(jax.device_put(array, runtime.replicated(mesh))))
         self._files = [
             FeatureFiles(config.data.cache_dir, _key(config, plan, data, digest, view)) for view in range(config.probe.views)
         ]
@@ -140,16 +144,6 @@ def _views(view: jax.Array, rows: jax.Array, images: jax.Array, *, seed: int, se
         return augment(jax.random.fold_in(key, row), image[None], section, custom=custom)[0]
 
     return jnp.round(jnp.clip(jax.vmap(one)(rows, images), 0, 255)).astype(jnp.uint8)
-
-
-def _digest(model: dict, last: str, mesh: jax.sharding.Mesh) -> str:
-    """The SHA-256 of all arrays of a network but those of its last layer."""
-    found = hashlib.sha256()
-    for path, array in sorted(traverse_util.flatten_dict(model).items()):
-        if path[:2] != ("params", last):
-            found.update(json.dumps([path, array.shape, str(array.dtype)]).encode())
-            found.update(np.ascontiguousarray(jax.device_put(array, runtime.replicated(mesh))))
-    return found.hexdigest()
 
 
 def _key(config, plan: Plan, data: Dataset, weights: str, view: int) -> str:

@@ -1,7 +1,6 @@
 """Files of weights: safetensors, which hold numbers and run nothing. They may be a stranger's."""
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -84,12 +83,6 @@ def exported_preprocessing(path: Path) -> Preprocessing | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
         raise ConfigError(f"model.weights: {path} has facts that are damaged ({error}); export the run anew") from None
-
-
-def sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check(path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from cnnjax import runs
 from cnnjax.config import Config, Origin
 from cnnjax.errors import ConfigError
+from cnnjax.inside import sha256
 from cnnjax.models import Network
 from cnnjax.weights import files, hub
 from cnnjax.weights.matching import Matched, match
@@ -60,7 +61,7 @@ def load(config: Config, network: Network) -> tuple[Matched, runs.Weights]:
     return matched, runs.Weights(
         source=config.model.weights,
         file=path.name,
-        sha256=files.sha256(path),
+        sha256=sha256(path),
         revision=hub.commit(path) if Origin.of(config.model.weights).kind == "hub" else "",
         names=matched.collection,
         new=tuple("/".join(path) for path in matched.new),

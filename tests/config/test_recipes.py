@@ -31,6 +31,19 @@ def test_the_network_of_a_recipe_takes_images_of_all_its_scales(name):
     check_scales(config, network_of(config, 5))
 
 
+@pytest.mark.parametrize("variant", ["probe", "pretrained"])
+def test_a_recipe_begins_with_drawn_weights_and_trains_all_of_them(configs, variant):
+    found = config_lib.load_config(f"{configs / 'folder.py'}:{variant}", {"recipe": "photos_10min", "data.path": "x"})
+    plain = config_lib.load_config(configs / "folder.py", {"recipe": "photos_10min", "data.path": "x"})
+    assert (found.train, found.model, found.image.size) == (plain.train, plain.model, plain.image.size)
+    assert found.model.weights == "" and found.train.freeze == "" and found.train.method == "gradient"
+
+
+def test_a_probe_has_no_views(configs):
+    with pytest.raises(ConfigError, match=r"^image.views='turned': train.method=probe fits .*; use plain$"):
+        config_lib.load_config(configs / "digits.py", {"train.method": "probe", "image.views": "turned"})
+
+
 def test_single_keys_and_an_augmentation_win_over_a_recipe_wherever_they_stand(configs):
     name = next(iter(config_lib.RECIPES))
     found = config_lib.load_config(

@@ -16,8 +16,6 @@ from cnnjax.errors import ConfigError
 from cnnjax.export import Card, find_runtime, web
 from cnnjax.runs import RunDirectory
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
 
 @pytest.fixture(scope="module")
 def runtime(made_once):
@@ -29,27 +27,21 @@ def runtime(made_once):
 
 
 @pytest.fixture(scope="module")
-def opened(plain, runtime, tmp_path_factory):
+def opened(plain, runtime, browser, tmp_path_factory):
     """The page of a run in Chromium, and the names of the pages that it asked a network for."""
-    from playwright.sync_api import sync_playwright
-
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
     path = tmp_path_factory.mktemp("web") / "cells.html"
     cells = cnnjax.load(plain.workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cnnjax.inference.exporting.find_runtime", lambda given, cache: runtime)
         assert cells.export(path) < 1e-5
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 360, "height": 740})
-        asked, errors = [], []
-        page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(path.as_uri())
-        page.wait_for_selector("#state[data-apart], #state[data-error]", timeout=60_000)
-        yield page, cells, asked, errors
-        browser.close()
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    asked, errors = [], []
+    page.on("request", lambda request: asked.append(request.url.partition(":")[0]))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("#state[data-apart], #state[data-error]", timeout=60_000)
+    yield page, cells, asked, errors
+    page.close()
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Two runs and the pages of them and of their data, which all tests of pages read."""
 
-import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,6 @@ import cnnjax
 from cnnjax import config as config_lib
 
 AWKWARD = ("a <b>bold one", 'with "quotes"', "ümlaut & co")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="session")
@@ -58,15 +56,3 @@ def explored(two, three, made_once):
 @pytest.fixture(scope="session")
 def compared(two, three):
     return cnnjax.compare_runs([two.workdir, three.workdir])
-
-
-@pytest.fixture(scope="session")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()

@@ -1,24 +1,8 @@
 """The page of a server, in Chromium: by mouse, by keyboard, with a token, and what it shows of hostile names."""
 
-import shutil
-
-import pytest
 from serving_tools import CLASSES, bright, png, serving
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 TOKEN = "a-token-of-some-length"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no Chromium: apt install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def file(name: str, data: bytes) -> dict:
