@@ -48,10 +48,14 @@ def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, ste
             )
 
     def load() -> served.Served:
+        import jax
+
         from cnnjax import inference
 
         if Path(workdir).suffix.lower() in (".onnx", ".stablehlo"):
             return served.of_exported(inference.open_exported(workdir), Path(workdir).stem)
+        # A network of a millisecond is computed where it is called; a process that has used JAX already keeps to what it does.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
         classifier = inference.load(workdir, step, trust_code=trust_code)
         for warning in (classifier.warning, *classifier.ignored):
             if warning:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.ndimage import gaussian_filter, zoom
 
 from cnnjax.data import Dataset
@@ -75,7 +74,7 @@ def unlike(typical: Typical) -> Callable[[Images], np.ndarray]:
     covariance = np.zeros((STATISTICS, STATISTICS))
     covariance[np.triu_indices(STATISTICS)] = typical.covariance
     try:
-        factor = np.linalg.cholesky(covariance + np.triu(covariance, 1).T)
+        whitening = np.linalg.inv(np.linalg.cholesky(covariance + np.triu(covariance, 1).T)).T
     except np.linalg.LinAlgError:
         raise CheckpointError(
             "typical.json holds a covariance that no images have; restore it, or remove it to predict without"
@@ -84,7 +83,7 @@ def unlike(typical: Typical) -> Callable[[Images], np.ndarray]:
 
     def ratio(images: Images) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):  # a stranger's numbers may be extreme
-            apart = np.square(solve_triangular(factor, (statistics(images) - mean).T, lower=True)).sum(0) / typical.threshold
+            apart = np.square((statistics(images) - mean) @ whitening).sum(1) / typical.threshold
         return np.nan_to_num(np.minimum(apart, MOST), nan=MOST)
 
     return ratio

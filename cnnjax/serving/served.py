@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import re
+import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cnnjax.models import digest_of
 
 Answers = tuple[np.ndarray, np.ndarray, Sequence[float | None]]  # of n images: probabilities, called classes, how unlike
 TOLD = ("accuracy", "balanced_accuracy", "auc", "sensitivity", "specificity", "f1")  # numbers of an exported file's card
+QUICK = 0.002  # seconds of one image
 File = bytes | np.ndarray
 
 
@@ -46,6 +48,7 @@ class Served:
         answers: uint8 [n, height, width, 3] for each of `ways` -> the answers of n images.
         card: about the network.
         tells_unlike: whether its warning of images unlike those of the training tells anything.
+        is_quick: whether one image takes so little time that the event loop may compute it.
         seen: (file, class) -> PNG of where the network looks; None where it does not tell.
     """
 
@@ -58,6 +61,7 @@ class Served:
     answers: Callable[[Sequence[np.ndarray]], Answers]
     card: Card = Card()
     tells_unlike: bool = False
+    is_quick: bool = False
     seen: Callable[[File, str], bytes] | None = None
 
     def decode(self, files: Sequence[File]) -> tuple[list[np.ndarray], list[str]]:
@@ -76,8 +80,12 @@ class Served:
             reasons = [fact["reason"] for fact in facts]
         return inputs, reasons
 
-    def prepare(self, most: int) -> None:
-        """Compiles every size that a batch of up to `most` images is padded to, and the map of where the network looks."""
+    def prepare(self, most: int) -> "Served":
+        """Compiles every size that a batch of up to `most` images is padded to, and the map of where the network looks.
+
+        Returns:
+            The same, which knows whether it is quick.
+        """
         count = 1
         while True:
             self.answers([np.zeros((count, *how.shape, 3), np.uint8) for how in self.ways])
@@ -86,6 +94,8 @@ class Served:
             count *= 2
         if self.seen:
             self.seen(np.zeros((*self.ways[0].shape, 3), np.uint8), self.classes[0])
+        one = [np.zeros((1, *how.shape, 3), np.uint8) for how in self.ways]
+        return dataclasses.replace(self, is_quick=min(timeit.repeat(lambda: self.answers(one), number=1, repeat=5)) <= QUICK)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what clients may know of it."""

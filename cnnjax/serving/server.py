@@ -131,7 +131,7 @@ class Service:
         try:
             served = self._load()
             if self.state.served is None or served.version != self.state.served.version:
-                served.prepare(self.state.limits.batch)
+                served = served.prepare(self.state.limits.batch)
             done = (loading.set_result, served)
         except Exception as error:
             done = (loading.set_exception, error)

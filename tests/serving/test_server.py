@@ -1,6 +1,7 @@
 """A server's limits, tokens, numbers, reloads and end."""
 
 import contextlib
+import http.client
 import signal
 import socket
 import subprocess
@@ -54,6 +55,31 @@ def test_images_that_wait_are_answered_together():
             thread.join(20)
         assert sizes == [1, 8, 4] and [status for status, _ in found] == [200] * 13
         assert "cnnjax_batch_images_sum 13.0" in ask(service, "/metrics")[2].decode()
+
+
+def test_a_client_that_asks_alone_wakes_no_thread_for_its_small_pictures():
+    own, threads = bright(), []
+
+    def answers(inputs):
+        threads.append(threading.current_thread().name.partition("-")[0])
+        return own.answers(inputs)
+
+    small, large, broken = png(), png(size=600), b"no picture"
+    with serving(lambda: bright(answers=answers)) as service:
+        threads.clear()
+        connection = http.client.HTTPConnection("127.0.0.1", port_of(service), timeout=20)
+        found = []
+        for body in (small, small, large, broken, small):
+            connection.request("POST", "/predict", body)
+            answer = connection.getresponse()
+            found.append((answer.status, answer.read()))
+            if answer.status != 200:
+                connection.close()
+        told(service, "/predict", small)  # by another connection
+        connection.close()
+        assert [status for status, _ in found] == [200, 200, 200, 422, 200] and found[0] == found[1] == found[4]
+        assert threads == ["decode", "Thread", "decode", "decode", "decode"]
+        assert "cnnjax_batch_images_sum 5.0" in ask(service, "/metrics")[2].decode()
 
 
 def test_with_a_latency_an_image_waits_for_others():
