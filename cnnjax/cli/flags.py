@@ -74,6 +74,10 @@ flags.DEFINE_integer(
     lower_bound=0,
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "topology", "", "describe: compile the step for TPUs that are not here, such as v5e:2x4, or v5e:2x4@2 for two slices; takes libtpu",
+    flag_values=FLAGS,
+)  # fmt: skip
 flags.DEFINE_string("split", "test", "eval, robustness: train, val or test", flag_values=FLAGS)
 flags.DEFINE_string("data", "", "eval: another labelled set, a folder, an archive, a table or tfds:NAME", flag_values=FLAGS)
 flags.DEFINE_string(

@@ -59,7 +59,11 @@ def describe(config, workdir: Path, console: Console) -> None:
     from cnnjax.commands.describe import describe as described
 
     _stop_anywhere()
-    console.message(described(config, workdir, progress=console))
+    if FLAGS.topology:  # with libtpu installed JAX looks for a TPU
+        import jax
+
+        jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
+    console.message(described(config, workdir, topology=FLAGS.topology, progress=console))
 
 
 def explore(config, workdir: Path, overrides: Mapping[str, str], console: Console) -> None:

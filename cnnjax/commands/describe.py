@@ -9,15 +9,22 @@ import numpy as np
 from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import models, pages, runs, runtime, training, weights
-from cnnjax.errors import DataError
+from cnnjax.errors import ConfigError, DataError
 from cnnjax.progress import Progress, counted
 
 
-def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progress | None = None) -> str:
+def describe(config: config_lib.Config, workdir: str | Path, *, topology: str = "", progress: Progress | None = None) -> str:
     """Returns the resolved config, the network as a table, and the data plan, as text.
 
     Writes `network.png` to `workdir`, where no run is. Decodes no image and downloads nothing: an archive that is not here yet is
     described by its address.
+
+    Args:
+        config: of what would be trained.
+        workdir: where.
+        topology: TPUs to compile the training step for, such as "v5e:2x4" or "v5e:2x4@2" for two slices, which takes libtpu and no TPU; "":
+            none.
+        progress: hears warnings.
 
     Raises:
         ConfigError: `workdir` is in the folder of the images.
@@ -33,7 +40,10 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
     lines = [f"config (* differs from the default, - has no effect with {config.model.name} and train.method={method})"]
     for key, value in config_lib.flatten(config):
         lines.append(f"  {'-' if key in idle else '*' if value != standard[key] else ' '} {key} = {value!r}")
-    mesh = runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+    ahead = runtime.topology(topology, fsdp=config.mesh.fsdp) if topology else None
+    mesh = (
+        ahead.mesh if ahead else runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
+    )
     source, data = _data(config, mesh, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
@@ -53,6 +63,11 @@ def describe(config: config_lib.Config, workdir: str | Path, *, progress: Progre
             "memory of each device",
             *_memory(config, network, mesh),
         ]
+    if ahead:
+        if not classes:
+            raise DataError(f"--topology={topology} needs to know the classes; name the images with --config.data.path=DIR, or "
+                            "--config.data.classes=a,b")  # fmt: skip
+        lines += ["", *_ahead(config, len(classes), topology, ahead)]
     return "\n".join([*lines, "", "data", *(f"  {line}" for line in data)])
 
 
@@ -84,6 +99,37 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
     divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
+
+
+def _ahead(config: config_lib.Config, classes: int, text: str, found: runtime.Topology) -> list[str]:
+    """Tells what the training step takes on the chips of a topology, and what it could reach there at best; see docs/scaling.md."""
+    if config.train.method == "probe":
+        raise ConfigError(
+            f"--topology={text} compiles the step of a training by gradients; a probe (train.method=probe) has none"
+        )
+    mesh, device, share = found.mesh, found.device, math.lcm(found.mesh.size, config.train.accumulate)
+    if config.data.batch_size % share:
+        fits = -(-config.data.batch_size // share) * share
+        raise ConfigError(f"data.batch_size={config.data.batch_size} does not divide among {counted(mesh.size, 'device')}; use "
+                          f"--config.data.batch_size={fits}")  # fmt: skip
+    made = training.compile_ahead(config, mesh, classes, config.data.batch_size)
+    work = max(made.operations / device.products, 2 * made.memory / device.bandwidth)
+    between = sum(part.moved for part in made.collectives.values()) / (2 * device.link)
+    lines = [
+        f"compiled for {text}: {mesh.size} x {found.kind}, {device.memory / 1e9:,.1f} GB each",
+        f"  memory            {made.arguments / 1e6:,.2f} MB state and images, {made.temporaries / 1e6:,.2f} MB between, of {made.batch_size:,} images",
+        f"  that fits         at most about {made.fitting(device.memory, share):,} images, reckoned; --config.data.batch_size=NUMBER compiles it",
+        f"  work of a step    {made.operations / 1e9:,.2f} GFLOP on each device",
+    ]
+    lines += [f"  {kind:<17} {part.count:,} of {part.bytes / 1e6:,.2f} MB; {part.moved / 1e6:,.2f} MB leave each device"
+              for kind, part in made.collectives.items()]  # fmt: skip
+    lines.append(f"  at best           {made.batch_size / (work + between):,.0f} images/s: {work * 1e3:,.3f} ms of work, then {between * 1e3:,.3f} ms between "
+                 f"devices; an efficiency of at least {work / (work + between):.2f}")  # fmt: skip
+    if found.slices > 1:
+        lines.append(
+            f"  between {found.slices} slices the sums go over the network of the hosts, which is slower; it is not reckoned"
+        )
+    return lines
 
 
 def _data(

@@ -31,9 +31,10 @@ from cnnjax.runtime.processes import (
     wait_for_all,
 )
 from cnnjax.runtime.speed import set_up
+from cnnjax.runtime.topologies import Topology, topology
 
 __all__ = [
-    "AGAIN", "SHARDED", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes", "disconnect", "divide_cpu",
+    "AGAIN", "SHARDED", "Topology", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes", "disconnect", "divide_cpu",
     "end", "from_main", "host_bytes", "is_distributed", "is_loss", "is_main", "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed",
-    "platform_of", "readable_loss", "readable_shortage", "replicated", "set_up", "steps_at_once", "told_by_main", "wait_for_all",
+    "platform_of", "readable_loss", "readable_shortage", "replicated", "set_up", "steps_at_once", "told_by_main", "topology", "wait_for_all",
 ]  # fmt: skip
