@@ -51,6 +51,8 @@ class Checkpoints:
         self._saves = writable
         self._writable = writable and jax.process_index() == 0
         if not writable and not self.directory.is_dir():
+            if run.path.is_file():
+                raise CheckpointError(f"{run.path} is a file; name the directory of a run with --workdir=DIR")
             raise CheckpointError(f"no checkpoints in {run.path}; train first, or name a run with --workdir=DIR")
         # Orbax reports each phase of each save, and an error once per array; errors reach the user from here.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)

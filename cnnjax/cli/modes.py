@@ -62,7 +62,11 @@ def describe(config, workdir: Path, console: Console) -> None:
     if FLAGS.topology:  # with libtpu installed JAX looks for a TPU
         import jax
 
+        from cnnjax import runtime
+
         jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
+        for name, value in runtime.WITHOUT_TPU.items():
+            os.environ.setdefault(name, value)
     console.message(described(config, workdir, topology=FLAGS.topology, progress=console))
 
 
@@ -214,8 +218,11 @@ def export(workdir: Path, overrides: Mapping[str, str], console: Console) -> Non
         raise ConfigError(
             "--mode=export needs --output=FILE, such as --output=cells.onnx, or .stablehlo, .tflite, .html, .safetensors"
         )
-    made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", ort=FLAGS.ort, overrides=overrides,
-                    trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
+    try:
+        made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", ort=FLAGS.ort, overrides=overrides,
+                        trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
+    except OSError as error:
+        raise ConfigError(f"cannot write {FLAGS.output} ({error.strerror or error}); name another --output=FILE") from None
     console.message(pages.export_text(made.to_dict()))
     console.message(f"\nwritten  {made.path}, and {made.facts} (its facts, and these numbers)")
 

@@ -68,7 +68,8 @@ def _with_config(overrides: dict[str, str], console: Console) -> None:
 def _with_workdir(overrides: dict[str, str], console: Console) -> None:
     """Runs a mode that starts from a run directory."""
     if not FLAGS.workdir:
-        other = ", or --config=FILE, such as --config=configs/malaria.py:demo" if FLAGS.mode == "audit" else ""
+        others = {"audit": ", or --config=FILE, such as --config=configs/malaria.py:demo", "serve": ", or --model=FILE.onnx"}
+        other = others.get(FLAGS.mode, "")
         raise ConfigError(f"--mode={FLAGS.mode} needs --workdir=DIR, the directory of a trained run{other}")
     with local_workdir(FLAGS.workdir, overrides.get("data.cache_dir", ""), console) as (workdir, _):
         if FLAGS.mode == "audit":

@@ -1,6 +1,6 @@
 """Serves a trained network over HTTP."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from cnnjax.errors import ConfigError, UserError
@@ -8,9 +8,11 @@ from cnnjax.progress import Progress
 
 MISSING = "serving takes a few more packages: pip install 'cnnjax[serve]'"
 
+SERVED = (".onnx", ".stablehlo")
+
 
 def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, step: str | int = "best", token_file: str | Path = "",
-          limits: Iterable[str] = (), latency: float = 0.0, origins: Iterable[str] = (), trust_code: bool = False,
+          limits: Iterable[str] | Mapping[str, float] = (), latency: float = 0.0, origins: Iterable[str] = (), trust_code: bool = False,
           progress: Progress | None = None) -> None:  # fmt: skip
     """Serves a run, or an exported file, until SIGTERM or Ctrl-C; docs/serving.md has the addresses and what they answer.
 
@@ -21,7 +23,7 @@ def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, ste
         port: its port; 0: a free one, which `progress` hears.
         step: "best", "latest" or the number of a checkpoint that was kept. A reload chooses anew.
         token_file: file with a token on each line, one of which a client has to have; "": everybody may use it.
-        limits: as "bytes=5e6"; see `Limits`.
+        limits: as ["bytes=5e6"] or {"bytes": 5e6}; see `Limits`.
         latency: milliseconds that an image may wait for others, so that they go through the network together; 0: none waits.
         origins: addresses of pages that may use it from a browser, such as "https://example.org".
         trust_code: import the Python files of its own that the run names, which no run of this user has used.
@@ -39,6 +41,12 @@ def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, ste
             raise
         raise ConfigError(f"{MISSING} ({error.name} is not installed)") from None
     progress, own = progress or Progress(), served.parse_limits(limits)
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"--port={port}: write a number from 0 to 65535; 0 is a free one")
+    if Path(workdir).is_file() and Path(workdir).suffix.lower() not in SERVED:
+        raise ConfigError(
+            f"{workdir} is a file, and neither .onnx nor .stablehlo; name such a file of --mode=export, or the directory of a run"
+        )
     if not 0 <= latency <= 1000:
         raise ConfigError(f"--latency={latency:g}: write milliseconds from 0 to 1000")
     for origin in (origins := tuple(origins)):
@@ -52,7 +60,7 @@ def serve(workdir: str | Path, *, host: str = "127.0.0.1", port: int = 8000, ste
 
         from cnnjax import inference
 
-        if Path(workdir).suffix.lower() in (".onnx", ".stablehlo"):
+        if Path(workdir).suffix.lower() in SERVED:
             return served.of_exported(inference.open_exported(workdir), Path(workdir).stem)
         # A network of a millisecond is computed where it is called; a process that has used JAX already keeps to what it does.
         jax.config.update("jax_cpu_enable_async_dispatch", False)

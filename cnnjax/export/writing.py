@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,10 @@ def check_output(path: Path, kind: str, quantize: str = "") -> str:
     if quantize and chosen.quantized is None:
         able = " or ".join(f"--format={name}" for name, of in FORMATS.items() if of.quantized)
         raise ConfigError(f"--quantize={quantize} is not for --format={kind}; use {able}")
+    folder = next(own for own in path.absolute().parents if own.exists())
+    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        why = "it is a folder" if path.is_dir() else f"{folder} is not a folder that can be written to"
+        raise ConfigError(f"cannot write {path} ({why}); name another --output=FILE{chosen.ending}")
     for own in (path, facts_path(path)):
         if own.exists() or own.is_symlink():
             raise ConfigError(f"{own} exists, and is not replaced; remove it, or name another --output=FILE{chosen.ending}")

@@ -60,9 +60,10 @@ class Exported:
             DataError: another type or shape.
         """
         height, width = self.card.shape
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (height, width, 3):
+        kind, shape = getattr(images, "dtype", type(images).__name__), getattr(images, "shape", ())
+        if kind != np.uint8 or len(shape) != 4 or shape[1:] != (height, width, 3):
             raise DataError(
-                f"{self.path} takes uint8 [n, {height}, {width}, 3] in [0, 255], not {images.dtype} {list(images.shape)}"
+                f"{self.path} takes an array uint8 [n, {height}, {width}, 3] in [0, 255], not {kind} {list(shape)}"
             )
         if not len(images):
             return np.empty((0, len(self.classes)))

@@ -21,6 +21,10 @@ def export_text(check: Mapping[str, Any]) -> str:
         aligned(["", "run", "", "file", "", "file - run", ""], [_row(name, row) for name, row in check["metrics"].items()]),
         f"size     {check['bytes'] / 1e6:,.1f} MB{_beside(check, 'bytes')}",
     ]
+    notes = {
+        side["note"] for row in check["metrics"].values() for side in row.values() if side["low"] is side["high"] is None
+    }
+    lines[2:2] = [f"without intervals: {note}" for note in sorted(notes - {""})]
     for count, seconds in check["seconds"].items():
         named = "an image" if count == 1 else f"{count} images"
         lines.append(f"time     {1e3 * seconds:,.1f} ms for {named}{_beside(check, 'seconds', count)}")

@@ -2,7 +2,6 @@
 
 from cnnjax.runtime.compilation import compiler_options, keep_compiled
 from cnnjax.runtime.devices import (
-    SHARDED,
     batched,
     describe,
     device_bytes,
@@ -31,10 +30,10 @@ from cnnjax.runtime.processes import (
     wait_for_all,
 )
 from cnnjax.runtime.speed import set_up
-from cnnjax.runtime.topologies import Topology, topology
+from cnnjax.runtime.topologies import WITHOUT_TPU, Topology, topology
 
 __all__ = [
-    "AGAIN", "SHARDED", "Topology", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes", "disconnect", "divide_cpu",
+    "AGAIN", "WITHOUT_TPU", "Topology", "all_or_none", "batched", "check_same", "compiler_options", "connect", "describe", "device_bytes", "disconnect", "divide_cpu",
     "end", "from_main", "host_bytes", "is_distributed", "is_loss", "is_main", "is_shortage", "keep_compiled", "keep_memory", "mesh", "ops", "placed",
     "platform_of", "readable_loss", "readable_shortage", "replicated", "set_up", "steps_at_once", "told_by_main", "topology", "wait_for_all",
 ]  # fmt: skip

@@ -1,7 +1,6 @@
 """TPUs that are not here: their topologies as meshes to compile for, and what their chips have."""
 
 import dataclasses
-import os
 import re
 
 import jax
@@ -12,11 +11,18 @@ from cnnjax.errors import ConfigError
 
 EXAMPLES = "v4:2x2x2, v5e:2x4, v5p:2x2x2, v6e:4x4, or v5e:4x4@2 for two slices"
 FORM = re.compile(r"[a-z0-9]+:\d+(x\d+)*(@\d+)?")
+# Else libtpu asks the service that describes the TPU of a machine, and complains where there is none.
+WITHOUT_TPU = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_MIN_LOG_LEVEL": "4",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What a chip has; sources are Google Cloud's pages of each TPU, and for links https://jax-ml.github.io/scaling-book/tpus.
+    """A chip. Sources are Google Cloud's pages of each TPU, and for links https://jax-ml.github.io/scaling-book/tpus.
 
     Attributes:
         memory: bytes.
@@ -57,7 +63,7 @@ class Topology:
 
 
 def topology(text: str, *, fsdp: int = 1) -> Topology:
-    """Returns the devices of a topology.
+    """Returns the devices of a topology. libtpu looks for the TPU of this machine unless the environment says not to; see `WITHOUT_TPU`.
 
     Args:
         text: "v5e:2x4", or "v5e:2x4@2" for two slices of that.
@@ -71,10 +77,6 @@ def topology(text: str, *, fsdp: int = 1) -> Topology:
     kind, _, slices = text.partition(":")[0], *text.partition("@")[1:]
     if kind not in CHIPS:
         raise ConfigError(f"--topology={text}: {kind} is none of {', '.join(CHIPS)}; write {EXAMPLES}")
-    # Else libtpu looks for the service that describes the TPU of this machine, and complains that there is none.
-    for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_WORKER_HOSTNAMES": "localhost",
-                        "TPU_MIN_LOG_LEVEL": "4"}.items():  # fmt: skip
-        os.environ.setdefault(name, value)
     from jax.experimental import topologies
 
     try:

@@ -139,13 +139,10 @@ class App:
         """Answers `/predict`."""
         served, body = self._served(), await self._body(scope, receive)
         named = await self._taken(images_of, body, _header(scope, b"content-type").decode("latin-1"), self._limits.files)
-        files = [file for _, file in named]
+        files, explains = [file for _, file in named], _explains(scope["query_string"])
         answers = await self._answers(served, files, scope["client"])
         told = [_told(served, name, answer) for (name, _), answer in zip(named, answers, strict=True)]
-        if scope["query_string"] and parse_qs(scope["query_string"].decode("latin-1")).get("explain", ["0"])[0] in (
-            "1",
-            "true",
-        ):
+        if explains:
             for entry, file, answer in zip(told, files, answers, strict=True):
                 if not answer.error:
                     entry["places"] = await self._places(served, file, entry["predicted"])
@@ -190,6 +187,15 @@ def _told(served: Served, name: str, answer: Answer) -> dict[str, Any]:
         if served.tells_unlike and answer.unlike > 1:
             entry["warning"] = "unlike the training images: do not rely on this class"
     return entry
+
+
+def _explains(query: bytes) -> bool:
+    """Returns whether the query of an address asks for pictures of where the network looks. Raises Refused where it asks for something else."""
+    options = parse_qs(query.decode("latin-1"), keep_blank_values=True) if query else {}
+    chosen = options.pop("explain", ["0"])[-1].lower()
+    if options or chosen not in ("0", "false", "1", "true"):
+        raise Refused(400, f"the address asks for {query.decode('latin-1')[:80]!r}; it may ask for explain=1 alone")
+    return chosen in ("1", "true")
 
 
 def _header(scope: dict, name: bytes) -> bytes:

@@ -79,7 +79,8 @@ def _base64(text: Any) -> bytes:
     """Returns the bytes of base64, also of a data URL and of the alphabet for addresses."""
     try:
         plain = text.rpartition(";base64,")[2] if text.startswith("data:") else text
-        return base64.b64decode(re.sub(r"\s+", "", plain).replace("-", "+").replace("_", "/") + "==", validate=False)
+        letters = re.sub(r"\s+", "", plain).rstrip("=").replace("-", "+").replace("_", "/")
+        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (AttributeError, TypeError, ValueError, binascii.Error):
         raise Refused(400, "an image is not in base64; write the bytes of its file in base64") from None
 

@@ -1,7 +1,7 @@
 """How much of a machine the clients of a server may use."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cnnjax.errors import ConfigError
 
@@ -37,16 +37,26 @@ class Limits:
     drain: float = 2.0
 
 
-def parse_limits(texts: Iterable[str]) -> Limits:
-    """Reads limits as they are typed: "bytes=5e6", "seconds=10".
+# A request of any browser has a head of some hundred bytes; a size of batch is compiled for each power of two up to the largest.
+BOUNDS = {"header": (1024, 2**20), "batch": (1, 1024)}
+
+
+def parse_limits(texts: Iterable[str] | Mapping[str, float]) -> Limits:
+    """Reads limits as they are typed: ["bytes=5e6", "seconds=10"], or a mapping, or one text with commas.
 
     Raises:
-        ConfigError: another name, or a value that is not a positive number.
+        ConfigError: another name, a name twice, or a value that is not a positive number or outside `BOUNDS`.
     """
     kinds = {field.name: field.type for field in dataclasses.fields(Limits)}
     found = {}
+    if isinstance(texts, str):
+        texts = texts.split(",")
+    elif isinstance(texts, Mapping):
+        texts = [f"{name}={value}" for name, value in texts.items()]
     for text in texts:
         name, _, value = text.partition("=")
+        if name in found:
+            raise ConfigError(f"--limits={text}: {name} has a value already, {found[name]}; write it once")
         if name not in kinds:
             known = ",".join(f"{field.name}={field.default}" for field in dataclasses.fields(Limits))
             raise ConfigError(f"--limits={text}: write NAME=NUMBER with a name of {known}")
@@ -57,5 +67,8 @@ def parse_limits(texts: Iterable[str]) -> Limits:
         if not 0 < number < 2**53 or (kinds[name] is int and number != int(number)):
             of = "a whole number above 0" if kinds[name] is int else "a number above 0"
             raise ConfigError(f"--limits={text}: write {of}, such as {name}={getattr(Limits, name)}")
+        low, high = BOUNDS.get(name, (0, number))
+        if not low <= number <= high:
+            raise ConfigError(f"--limits={text}: write {low:,} to {high:,}, such as {name}={getattr(Limits, name)}")
         found[name] = kinds[name](number)
     return Limits(**found)

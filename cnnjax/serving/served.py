@@ -13,6 +13,7 @@ import numpy as np
 from cnnjax import data as data_lib
 from cnnjax import inference
 from cnnjax.config import Preprocessing
+from cnnjax.metrics import METRICS
 from cnnjax.models import digest_of
 
 Answers = tuple[np.ndarray, np.ndarray, Sequence[float | None]]  # of n images: probabilities, called classes, how unlike
@@ -138,12 +139,22 @@ def of_exported(exported: inference.Exported, name: str) -> Served:
         return p, exported.called(p), [None] * len(p)
 
     facts = hashlib.sha256(repr((card.digest, card.threshold, card.scale, card.intercept, card.quantized)).encode())
-    told = [f"{name} {value:.4g}" for name, value in card.test.items() if isinstance(value, float) and name in TOLD]
+    told = [
+        _told(name, value, *card.intervals.get(name) or (None, None))
+        for name, value in card.test.items()
+        if isinstance(value, float) and name in TOLD
+    ]
     return Served(
         name=plain_name(name), version=f"{card.step}-{facts.hexdigest()[:12]}", classes=exported.classes, positive=exported.positive,
         threshold=exported.threshold, ways=(exported.preprocessing,), answers=answers,
         card=Card((f"On the test images of its run: {', '.join(told)}.",) if told else ()),
     )  # fmt: skip
+
+
+def _told(name: str, value: float, low: float | None, high: float | None) -> str:
+    """Returns one number of an exported file's card, with its interval."""
+    interval = "too few for an interval" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return f"{METRICS[name].title} {value:.3f} ({interval})"
 
 
 def plain_name(name: str | Path) -> str:

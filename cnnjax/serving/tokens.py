@@ -38,9 +38,8 @@ def read_tokens(path: str | Path) -> Tokens:
     try:
         lines = [line.strip() for line in read_small(Path(path)).decode().splitlines()]
     except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"--token_file={path} cannot be read ({getattr(error, 'strerror', None) or error}); {make}"
-        ) from None
+        why = "it is not text" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None) or error
+        raise ConfigError(f"--token_file={path} cannot be read ({why}); {make}") from None
     tokens = tuple(line for line in lines if line and not line.startswith("#"))
     if not tokens:
         raise ConfigError(f"--token_file={path} holds no token; {make}")

@@ -140,6 +140,7 @@ WRITERS = {
     "checkpoints/store.py": "steps below a place of the run directory, joined by `inside`",
     "inference/thumbnails.py": "its own names below a place of the run directory",
     "inference/overlays.py": "its own names below a place of the run directory, or below the folder that the caller names",
+    "export/published.py": "a file that the caller names",
     "export/stablehlo.py": "a file that the caller names",
     "export/litert.py": "a file that the caller names",
     "export/web.py": "a file that the caller names; two names below the cache",

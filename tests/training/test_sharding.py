@@ -17,6 +17,7 @@ from cnnjax import checkpoints, inference, metrics, models, runtime
 from cnnjax.data import images as images_lib
 from cnnjax.errors import ConfigError
 from cnnjax.runs import RunDirectory
+from cnnjax.runtime import devices
 from cnnjax.training import feeds as pipeline
 from cnnjax.training import optimizers, state, steps
 
@@ -109,7 +110,7 @@ def test_divided_parameters_train_as_whole_ones(divided, fsdp):
 def test_parameters_moments_and_averages_are_really_divided(divided, when):
     for part, count in (("params", 1), ("ema", 1), ("opt_state", 2)):
         leaves = divided.shapes[when][part]
-        large = {path: leaf for path, leaf in leaves.items() if math.prod(leaf[0]) >= runtime.SHARDED}
+        large = {path: leaf for path, leaf in leaves.items() if math.prod(leaf[0]) >= devices.SHARDED}
         assert len(large) == 2 * count, sorted(leaves)  # the second convolution and the dense layer
         for whole, shards in large.values():
             assert [math.prod(shard) for shard in shards] == [math.prod(whole) // 4] * 8
