@@ -12,7 +12,8 @@ parameters. No patient is on two sides of the split.
 Measured on two cores of an AMD EPYC (Zen 4), float32, 3,500 images/s:
     7,438 cells of 52 patients   0:35, 20 epochs; test accuracy 0.916, AUC 0.977
     demo, 3,000 drawn cells      0:09, 8 epochs; test accuracy 0.982, AUC 0.995
-best, of the same 7,438 cells, one seed: with AVX2 2:43; test accuracy 0.940, AUC 0.980; see docs/results.md.
+best, of the same 7,438 cells: with AVX2 2:43; test accuracy 0.940, AUC 0.980; of 5 folds 0.945 and 0.987, where the network above has 0.927
+and 0.980; see docs/results.md.
 With --config.train.precision=bfloat16 a step is 1.3 times as fast where the processor has AVX512_BF16, and the AUC 0.002 lower (20 pairs
 of runs, validation: -0.0022, 95 % interval -0.0045 to 0.0001).
 The whole set takes about four times as long. Keras' best epoch on it, patients apart: accuracy 0.950, AUC 0.985.

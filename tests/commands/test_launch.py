@@ -248,14 +248,6 @@ def test_a_signal_before_the_first_step_is_told_and_loses_nothing(cache, tmp_pat
 # Whole runs
 
 
-@pytest.mark.slow
-def test_the_demo_learns(tmp_path):
-    done = launch("--config=configs/malaria.py:demo", f"--config.data.cache_dir={tmp_path / 'cache'}", "--config.train.epochs=5",
-                  f"--workdir={tmp_path / 'run'}", timeout=400)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test"]["auc"] > 0.95
-
-
 def test_ctrl_c_in_a_prediction_is_one_line(trained, cell_folder, tmp_path):
     process = subprocess.Popen([sys.executable, "launch.py", "--mode=predict", f"--workdir={trained.workdir}", f"--input={cell_folder}",
                                 f"--output={tmp_path / 'p.csv'}"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
