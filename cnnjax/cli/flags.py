@@ -124,7 +124,7 @@ flags.DEFINE_boolean(
     flag_values=FLAGS,
 )
 flags.DEFINE_boolean("card", False, "report: write card.md, which reviewers ask for, beside the page", flag_values=FLAGS)
-flags.DEFINE_list("compare", [], "report: run directories to compare: runs/a,runs/b", flag_values=FLAGS)
+flags.DEFINE_list("compare", [], "report: runs, or cross-validations, to compare: runs/a,runs/b", flag_values=FLAGS)
 flags.DEFINE_boolean(
     "distributed", None, "train, eval, robustness: join several processes, found from the environment; default: where Slurm, Open MPI or "
     "Cloud TPU names several", flag_values=FLAGS,

@@ -14,10 +14,10 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
     """Writes a page with several runs side by side, and its numbers as JSON beside it; returns the path of the page.
 
     Runs that were judged on the same images are compared in pairs, group by group; runs of one config that differ in the seed alone
-    as trainings of one kind.
+    as trainings of one kind. Cross-validations are compared on every image, each by the network that has not seen it.
 
     Args:
-        workdirs: two or more run directories.
+        workdirs: two or more run directories, or those of as many cross-validations.
         output: the page; default `compare-<names>.html` beside the first of them.
         progress: is told the answer.
 
@@ -31,7 +31,8 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     directories = {name: runs.RunDirectory(path) for name, path in zip(names, paths, strict=True)}
-    records = {name: pages.read_record(directory) for name, directory in directories.items()}
+    folds = {name: runs.read_crossvalidation(own) for name, own in directories.items() if runs.is_crossvalidation(own)}
+    records = {name: pages.read_record(own) for name, own in directories.items()} if len(folds) < len(directories) else {}
     output = Path(output) if output else paths[0].parent / f"compare-{'-'.join(path.name for path in paths)}.html"
     numbers = output.with_suffix(".json")
     if numbers == output or (numbers.exists() and not output.exists()):
@@ -40,7 +41,8 @@ def compare_runs(workdirs: Sequence[str | Path], output: str | Path | None = Non
         )
     runs.check_writable(output.parent, "name another place with --output=FILE")
     comparison = evidence.compare(directories)
-    pages.write_page(output, pages.comparison_page(records, comparison))
+    page = pages.comparison_page(records, comparison) if records else pages.crossvalidations_page(folds, comparison)
+    pages.write_page(output, page)
     runs.write_json(numbers, comparison.to_dict())
     progress = progress or Progress()
     for answer in comparison.answers[:SHOWN]:

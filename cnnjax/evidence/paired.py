@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cnnjax.errors import CheckpointError
-from cnnjax.evidence.table import Table, read_table
+from cnnjax.evidence.table import Table, read_out_of_fold, read_table
 from cnnjax.metrics import Groups, Side
 from cnnjax.progress import counted
-from cnnjax.runs import RunDirectory
+from cnnjax.runs import RunDirectory, is_crossvalidation
 
 ENOUGH = 0.9  # share of each run's images that all runs have; below, they were not judged on the same
+FOLDS = "out-of-fold"
 JUDGED = ("test", "val")  # the splits that are compared, the first that a run has
 
 
@@ -24,7 +25,7 @@ class Joined:
     """Runs on the images that all of them have.
 
     Attributes:
-        split: test or val.
+        split: test or val; `FOLDS` for cross-validations.
         ids: text [n], sorted.
         labels: int [n].
         groups: of the images, those of the first run that has any.
@@ -48,14 +49,14 @@ def join(runs: Mapping[str, RunDirectory]) -> Joined:
     """Joins the evaluations of runs by the ids of their images.
 
     Args:
-        runs: name -> two or more runs.
+        runs: name -> two or more runs, or as many cross-validations.
 
     Raises:
         UnlikeError: they were judged on other images or classes, or one is without an evaluation.
         CheckpointError: an image has two labels, or a file is damaged.
     """
     split = _split_of(runs)
-    tables = {name: read_table(run, split) for name, run in runs.items()}
+    tables = {name: read_out_of_fold(run) if split == FOLDS else read_table(run, split) for name, run in runs.items()}
     (first, table), *others = tables.items()
     for name, other in others:
         if set(other.classes) != set(table.classes):
@@ -75,7 +76,8 @@ def join(runs: Mapping[str, RunDirectory]) -> Joined:
                                   f"{name} than in {first}, such as {ids[changed[0]]!r}; compare runs that were trained on the same labels")  # fmt: skip
     if any((own.positive >= 0) and own.classes[own.positive] != table.classes[table.positive] for own in tables.values()):
         notes.append(f"the positive class is that of {first}, {table.classes[table.positive]}")
-    sides = {name: _side(own, rows[name], orders[name], table.positive) for name, own in tables.items()}
+    positive = -1 if split == FOLDS else table.positive  # scores of the networks of folds share no scale
+    sides = {name: _side(own, rows[name], orders[name], positive) for name, own in tables.items()}
     return Joined(split, ids, labels, _groups(tables, rows, notes), table.classes, table.positive, sides, notes)
 
 
@@ -85,6 +87,13 @@ def _listed(classes: Sequence[str]) -> str:
 
 def _split_of(runs: Mapping[str, RunDirectory]) -> str:
     """The split on which runs were judged."""
+    folds = [name for name, run in runs.items() if is_crossvalidation(run)]
+    if len(folds) == len(runs):
+        return FOLDS
+    if folds:
+        raise UnlikeError(
+            f"{folds[0]} is a cross-validation and {next(name for name in runs if name not in folds)} a run; compare like with like"
+        )
     found = {}
     for name, run in runs.items():
         here = (split for split in JUDGED if run.evaluation(split).exists() and run.predictions(split).exists())
@@ -105,7 +114,7 @@ def _overlap(
     every = set().union(*places.values())
     for name, run in runs.items():
         if missing := every - places[name].keys():
-            elsewhere = sum(id in missing and part != split for id, part in _parts(run))
+            elsewhere = 0 if split == FOLDS else sum(id in missing and part != split for id, part in _parts(run))
             if elsewhere:
                 raise UnlikeError(f"{counted(elsewhere, f'{split} image')} of the others {'is' if elsewhere == 1 else 'are'} not in the {split} part of "
                                   f"{name}, which has {len(places[name]):,}; train with --config.split.file=RUN/splits.csv of another")  # fmt: skip

@@ -12,9 +12,10 @@ import numpy as np
 
 from cnnjax.errors import CheckpointError
 from cnnjax.metrics import Groups, Predictions
-from cnnjax.runs import RunDirectory, text_of_cell
+from cnnjax.runs import RunDirectory, read_crossvalidation, text_of_cell
 
 LOWEST = -745.0  # logarithm of the smallest float64; of a probability of 0
+OUT_OF_FOLD = "oof"  # name of the evaluation of a cross-validation
 ROUNDING = 1e-3  # by which probabilities of an image may miss the sum of 1
 
 
@@ -72,6 +73,29 @@ def read_table(run: RunDirectory, name: str) -> Table:
     except (ValueError, LookupError, csv.Error, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} is damaged ({reason}); write it anew with --mode=eval --workdir={run}") from None
+
+
+def read_out_of_fold(run: RunDirectory) -> Table:
+    """Reads what a cross-validation says of each image, by the network that has not seen it; of several repeats ids end in their number.
+
+    Raises:
+        CheckpointError: it has not come to its end, or a file is damaged.
+    """
+    found, path = read_crossvalidation(run), run.predictions(OUT_OF_FOLD)
+    try:
+        run.sealed.check(path)
+        columns = _columns(path)
+        table = _table(columns, found.classes, found.positive, found.unit)
+        if found.repeats == 1:
+            return table
+        return dataclasses.replace(
+            table, ids=[f"{id} #{turn}" for id, turn in zip(table.ids, columns["repeat"].to_pylist(), strict=True)]
+        )
+    except (ValueError, LookupError, csv.Error, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{path} is damaged ({reason}); write it anew with --mode=crossvalidate and its --config"
+        ) from None
 
 
 def _columns(path: Path) -> dict[str, Any]:

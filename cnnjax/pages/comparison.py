@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from cnnjax.evidence import Comparison
-from cnnjax.metrics import present
+from cnnjax.metrics import METRICS, present, score_text
 from cnnjax.pages import plots
 from cnnjax.pages.blocks import Charts, Note, Page, Section, Table, halves
 from cnnjax.pages.figures import svg
@@ -13,6 +13,7 @@ from cnnjax.pages.record import Record, fitting
 from cnnjax.pages.sureness import interval_of
 from cnnjax.pages.tables import text_of
 from cnnjax.progress import duration
+from cnnjax.runs import CrossValidation
 
 
 def comparison_page(records: Mapping[str, Record], comparison: Comparison) -> Page:
@@ -28,6 +29,17 @@ def comparison_page(records: Mapping[str, Record], comparison: Comparison) -> Pa
             _difference(records),
         ]
     return Page(title, f"Runs {', '.join(others)} and {last} side by side.", sections)
+
+
+def crossvalidations_page(found: Mapping[str, CrossValidation], comparison: Comparison) -> Page:
+    """Returns the page of two or more cross-validations, by name."""
+    keys = [key for key in METRICS if all(key in own.scores for own in found.values())]
+    rows = [(METRICS[key].title, *(score_text(own.scores[key], own.unit) for own in found.values())) for key in keys]
+    numbers = Section("Numbers", [Table(("", *found), rows, "Of all folds; AUC is the mean over folds.")])
+    title = " against ".join(found) if len(found) < 4 else f"{len(found)} cross-validations"
+    return Page(
+        title, "Cross-validations side by side.", [answer_section(comparison), flips_section(comparison, {}), numbers]
+    )
 
 
 def _numbers(records: Mapping[str, Record]) -> Section:

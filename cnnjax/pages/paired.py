@@ -101,7 +101,7 @@ def flips_section(comparison: Comparison, records: Mapping[str, Record]) -> Sect
     blocks: list[Block] = []
     for (a, b), flips in comparison.flips.items():
         pair = comparison.pairs[a, b]
-        looks = {look.id: (record, look) for record in (records[a], records[b]) if comparison.split in record.evaluations
+        looks = {look.id: (record, look) for record in (records[name] for name in (a, b) if name in records) if comparison.split in record.evaluations
                  for look in record.evaluations[comparison.split].mistakes}  # fmt: skip
         photos: dict[str, list[Photo]] = {a: [], b: []}
         for flip in flips:

@@ -8,10 +8,9 @@ from cnnjax import config as config_lib
 from cnnjax import data as data_lib
 from cnnjax import metrics, runs
 from cnnjax.errors import CheckpointError
-from cnnjax.evidence import read_decided, unit_of
+from cnnjax.evidence import OUT_OF_FOLD, read_decided, unit_of
 
 LOWEST = -745.0  # logarithm of the smallest float64
-OUT_OF_FOLD = "oof"  # name of the evaluation
 
 
 def pool(run: runs.RunDirectory, folds: data_lib.Folds, config: config_lib.Config, *, write: bool) -> runs.CrossValidation:

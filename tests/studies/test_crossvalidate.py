@@ -1,5 +1,6 @@
 """Cross-validation from the first fold to the page: in one go, stopped, in separate jobs, and used as one classifier."""
 
+import csv
 import importlib
 import json
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from training_tools import Said, one_line, read_rows
 
 import cnnjax
+from cnnjax.commands.compare import compare_runs
 from cnnjax.commands.predict import predict
 from cnnjax.errors import CheckpointError, ConfigError, DataError, Stopped
 from cnnjax.runs import RunDirectory
@@ -50,6 +52,32 @@ def test_every_image_is_judged_once_by_a_network_that_has_not_seen_its_group(don
         assert not seen & {row["group"] for row in rows if row["fold"] == str(k)}
         own = {row["id"]: row for row in read_rows(done.workdir / "folds" / f"r0k{k}" / "eval" / "test.csv")}
         assert all(row.items() >= own[row["id"]].items() for row in rows if row["fold"] == str(k))
+
+
+def test_two_cross_validations_are_compared_in_pairs_image_by_image(done, tmp_path):
+    other, rows = tmp_path / "better", read_rows(done.workdir / "eval" / "oof.csv")
+    shutil.copytree(done.workdir, other)
+    run, wrong = RunDirectory(other), {row["id"] for row in rows if row["predicted"] != row["label"]}
+    names = [name for name in rows[0] if name.startswith("p_")]
+    assert 6 < len(wrong) < 90
+    with run.sealed.replacing(run.predictions("oof")) as path, open(path, "w", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        for row in rows:
+            values = dict(zip(names, (row[name] for name in reversed(names)), strict=True))
+            table.writerow({**row, "predicted": row["label"], **(values if row["id"] in wrong else {})})
+    said = Said()
+    page = compare_runs([done.workdir, other], tmp_path / "page.html", said)
+    (line,) = said.lines
+    assert (
+        line.startswith(f"better is better than whole by {len(wrong) / 96:.4f} in accuracy")
+        and "sign flips of groups" in line
+    )
+    (pair,) = json.loads((tmp_path / "page.json").read_text())["pairs"]
+    assert pair["gained"] == len(wrong) and pair["lost"] == 0 and "auc" not in pair["metrics"]
+    assert "Of all folds" in page.read_text() and "96 out-of-fold images" in page.read_text()
+    with pytest.raises(CheckpointError, match="is a cross-validation, not one run"):
+        compare_runs([done.workdir, other / "folds" / "r0k0"], tmp_path / "mixed.html")
 
 
 def test_the_numbers_are_those_of_the_files(done):
