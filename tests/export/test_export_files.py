@@ -81,7 +81,7 @@ def test_an_exported_file_answers_as_the_classifier(files, plain, cells, kind):
     np.testing.assert_allclose(made.probabilities(pixels), p, atol=1e-5)
     assert made.probabilities(pixels).dtype == np.float64 and made.called(p).tolist() == called.tolist()
     assert made.probabilities(pixels[:0]).shape == (0, 2)
-    with pytest.raises(DataError, match=r"takes uint8 \[n, 16, 16, 3\] in \[0, 255\], not float32") as error:
+    with pytest.raises(DataError, match=r"takes an array uint8 \[n, 16, 16, 3\] in \[0, 255\], not float32") as error:
         made.probabilities(pixels.astype(np.float32))
     one_line(error)
 
