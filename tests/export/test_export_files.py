@@ -147,7 +147,11 @@ def test_an_existing_file_is_never_replaced(files, plain, tmp_path):
     (tmp_path / "new.onnx.json").write_text("mine")
     with pytest.raises(ConfigError, match=r"new\.onnx\.json exists"):
         exported(plain, tmp_path / "new.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["new.onnx.json"]
+    for name, why in (("new.onnx.json/x.onnx", "not a folder"), ("folder.onnx", "it is a folder")):
+        (tmp_path / "folder.onnx").mkdir(exist_ok=True)
+        with pytest.raises(ConfigError, match=why):
+            exported(plain, tmp_path / name)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder.onnx", "new.onnx.json"]
 
 
 @pytest.mark.parametrize(("name", "options", "said"), [

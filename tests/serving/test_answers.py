@@ -93,6 +93,7 @@ def test_an_image_unlike_those_of_the_training_is_warned_of(server):
     (b'{"images": 3}', "application/json", 400, "has no images"),
     (b'{"images": []}', "application/json", 400, "no image"),
     (b'{"images": [3]}', "application/json", 400, "base64"),
+    (b'{"images": ["%%%"]}', "application/json", 400, "base64"),
     (b'{"images": ["/etc/passwd"]}', "application/json", 422, "not an image"),
     (json.dumps({"images": ["aaaa"] * 5}).encode(), "application/json", 413, "5 images in one request, more than 4"),
     (form(("a", b"x"))[0][:-9], form()[1], 400, "cut short"),
@@ -105,6 +106,12 @@ def test_what_cannot_be_answered_is_one_line(server, body, kind, status, why):
     found, tree = told(server, "/predict", body, **({"content_type": kind} if kind else {}))
     assert found == status and why in tree["error"] and len(tree["error"].splitlines()) == 1
     assert told(server, "/predict", png())[0] == 200
+
+
+@pytest.mark.parametrize("query", ["explian=1", "explain=yes", "explain=1&size=3"])
+def test_an_address_that_asks_for_something_else_is_refused(server, query):
+    found, tree = told(server, f"/predict?{query}", png())
+    assert found == 400 and query in tree["error"] and "explain=1" in tree["error"]
 
 
 def test_the_open_inference_protocol(server):

@@ -238,11 +238,20 @@ def test_wrong_arguments_are_one_line(tmp_path):
             ({"port": port}, f"cannot listen at 127.0.0.1, port {port}"), ({"host": "no.such.invalid"}, "cannot listen at no.such.invalid"),
             ({"latency": -1.0}, "--latency=-1"), ({"origins": ["example.org"]}, "--origins=example.org"),
             ({"limits": ["byte=3"]}, "--limits=byte=3"), ({"limits": ["bytes=-3"]}, "a whole number above 0"), ({"limits": ["files=1.5"]}, "a whole"),
+            ({"limits": "files=8,files=9"}, "has a value already, 8"), ({"limits": {"batch": 10**9}}, "write 1 to 1,024"),
+            ({"limits": ["header=9"]}, "write 1,024 to"), ({"port": 99_999}, "from 0 to 65535"),
         ):  # fmt: skip
             with pytest.raises((ConfigError, DataError), match=error) as caught:
                 serve(tmp_path, **given)
             one_line(caught)
-    assert parse_limits(["bytes=5e6", "seconds=1.5"]) == Limits(bytes=5_000_000, seconds=1.5)
+    (tmp_path / "cells.html").touch()
+    with pytest.raises(ConfigError, match=r"is a file, and neither \.onnx nor \.stablehlo"):
+        serve(tmp_path / "cells.html")
+    assert (
+        parse_limits(["bytes=5e6", "seconds=1.5"])
+        == parse_limits({"bytes": 5e6, "seconds": 1.5})
+        == Limits(bytes=5_000_000, seconds=1.5)
+    )
 
 
 def test_a_run_that_is_not_there_ends_the_server_with_its_error(tmp_path):
