@@ -166,7 +166,7 @@ def test_nothing_is_found_within_a_fixed_time(name, tmp_path):
     if turn.skipped:
         pytest.skip(turn.skipped)
     check(turn, tmp_path)
-    assert turn.tried > 20
+    assert turn.tried  # how many is the machine's affair
 
 
 @pytest.mark.slow
