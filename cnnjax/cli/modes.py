@@ -222,6 +222,8 @@ def export(workdir: Path, overrides: Mapping[str, str], console: Console) -> Non
         made = exported(workdir, FLAGS.output, FLAGS.format or "", FLAGS.step, quantize=FLAGS.quantize or "", ort=FLAGS.ort, overrides=overrides,
                         trust_code=FLAGS.trust_code, progress=console)  # fmt: skip
     except OSError as error:
+        if Path(error.filename or "").parent != Path(FLAGS.output).parent:  # not of what is written: an image, say
+            raise
         raise ConfigError(f"cannot write {FLAGS.output} ({error.strerror or error}); name another --output=FILE") from None
     console.message(pages.export_text(made.to_dict()))
     console.message(f"\nwritten  {made.path}, and {made.facts} (its facts, and these numbers)")

@@ -24,6 +24,10 @@ def main(argv: list[str]) -> None:
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     console = Console()
+    if FLAGS.topology and FLAGS.mode != "describe":
+        raise ConfigError(
+            f"--topology={FLAGS.topology} is for --mode=describe, which compiles and trains nothing; leave it out here"
+        )
     configured = FLAGS.mode in ("train", "crossvalidate", "explore", "describe", "lr_find")
     if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)

@@ -12,7 +12,9 @@ def serve_file(overrides: Mapping[str, str], console: Console) -> None:
     """Serves an exported file."""
     if FLAGS.workdir:
         raise ConfigError(f"--model={FLAGS.model} and --workdir={FLAGS.workdir} are two networks; leave one of them out")
-    if Path(FLAGS.model).suffix.lower() not in (".onnx", ".stablehlo"):
+    from cnnjax.commands.serve import SERVED
+
+    if Path(FLAGS.model).suffix.lower() not in SERVED:
         raise ConfigError(
             f"--model={FLAGS.model}: name a file of --mode=export that ends in .onnx or .stablehlo, or a run with --workdir=RUN"
         )

@@ -27,7 +27,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, topology: str = 
         progress: hears warnings.
 
     Raises:
-        ConfigError: `workdir` is in the folder of the images.
+        ConfigError: `workdir` is in the folder of the images, `topology` is none that libtpu knows, or the step does not compile for it.
         DataError: data that is named but cannot be used.
     """
     run = runs.RunDirectory(workdir)

@@ -128,6 +128,7 @@ def test_describe_shows_config_network_and_data_and_trains_nothing(cache, tmp_pa
         (["--config=configs/malaria.py:dmo"], ["'dmo'", "configs/malaria.py:demo"]),
         ([], ["--mode=train needs --config=FILE"]),
         (["--mode=describe"], ["--mode=describe needs --config=FILE"]),
+        (["--config=configs/malaria.py:demo", "--topology=v5e:2x4"], ["--topology=v5e:2x4 is for --mode=describe"]),
         (["--mode=eval"], ["--mode=eval needs --workdir=DIR"]),
         (["--mode=predict"], ["--mode=predict needs --workdir=DIR"]),
         (["--mode=predict", "--workdir=x"], ["--mode=predict needs --input=FILE"]),
