@@ -14,6 +14,12 @@ class Stream(enum.IntEnum):
     VIEWS = 2  # one key per view of a probe, folded with its number and with that of the image
 
 
+class DataStream(enum.IntEnum):
+    """Follows the seed and the number of a batch in the key of NumPy's Philox."""
+
+    CROPS = 0  # windows of encoded images
+
+
 class AugmentationStream(enum.IntEnum):
     """Folded into the augmentation key of a step."""
 

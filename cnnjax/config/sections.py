@@ -45,6 +45,8 @@ class Data(Section):
     url: str = key("", "archive to download when data.path is empty")
     sha256: str = key("", "of that archive, 64 hex digits")
     tfds: str = key("", "name in TensorFlow Datasets, such as cifar10 or cifar10:3.0.2")
+    cache: str = key("decoded", "what is kept of the files: decoded: pixels of image.size; encoded: the files themselves, decoded at each step, where "
+                     "decoded ones do not fit on the disk; augment.crop_area then crops before the resize", choices=("decoded", "encoded"))
     cache_dir: str = key("~/.cache/cnnjax", "downloads and decoded images, shared between runs")
     classes: tuple[str, ...] = key((), "names in label order; (): the folders' names, sorted")
     names: str = key("", 'code page of the names in a .zip of another system, such as cp949; "": UTF-8, or as the format has it',

@@ -114,6 +114,11 @@ def _data(data: Data) -> Problems:
         yield f"data.{key}", _pattern_problem(data[key])
     if data.source == "tfds" and not data.tfds:
         yield "data.tfds", "name a set, as in --config=configs/tfds.py:cifar10"
+    if data.cache == "encoded" and data.placement == "device":
+        yield (
+            "data.placement",
+            "encoded images are decoded at each step, on the host; use host, or --config.data.cache=decoded",
+        )
     if data.source == "files" and not data.url and not data.path:
         yield "data.path", "name a folder, .zip or .tar with one folder per class: --config.data.path=DIR"
 

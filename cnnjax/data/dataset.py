@@ -20,6 +20,7 @@ from cnnjax.data import images as images_lib
 from cnnjax.data import splits as splits_lib
 from cnnjax.data.columns import Column
 from cnnjax.data.duplicates import Copies, kept_together
+from cnnjax.data.encoded import EncodedImages
 from cnnjax.data.examples import Source
 from cnnjax.data.images import PIXELS_BY
 from cnnjax.data.listings import Reference
@@ -35,7 +36,7 @@ class Dataset:
     """Decoded, labelled and split images.
 
     Attributes:
-        images: uint8 [all, height, width, 3], memory-mapped.
+        images: uint8 [all, height, width, 3], memory-mapped, or decoded when they are indexed.
         labels: int32 [all].
         ids, groups: one text per image.
         classes: names in label order.
@@ -50,7 +51,7 @@ class Dataset:
         key: of the decoded images: the same for the same pixels in the same order.
     """
 
-    images: np.ndarray
+    images: np.ndarray | EncodedImages
     labels: np.ndarray
     ids: Column
     groups: Column
@@ -141,7 +142,7 @@ def prepare(config, workdir: Path, progress: Progress, *, freeze: bool, stop: Ca
 
     made_by = preprocessing(config.image)
     build = functools.partial(cache_lib.build, source, directory=config.data.cache_dir, progress=progress,
-                              workers=config.runtime.workers, stop=stop)  # fmt: skip
+                              kind=config.data.cache, workers=config.runtime.workers, stop=stop)  # fmt: skip
     cache = build(made_by, decoding=begin)
     reasons = cache.facts["reason"]
     usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
@@ -213,7 +214,7 @@ def _shared_groups(source: Source, splits: dict[str, np.ndarray]) -> str:
             "better than on new groups; --config.split.method=grouped keeps groups apart")  # fmt: skip
 
 
-def _copies(source: Source, usable: np.ndarray, images: np.ndarray, config) -> Copies | None:
+def _copies(source: Source, usable: np.ndarray, images: np.ndarray | EncodedImages, config) -> Copies | None:
     """Pictures that are there more than once, where a new split is to keep them together."""
     method = splits_lib.resolved(config.split.method, source.examples)
     if not config.split.keep_duplicates_together or config.split.file or method.startswith("tutorial"):

@@ -11,11 +11,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
+from cnnjax.data.encoded import EncodedImages
+from cnnjax.data.resizes import SIDE
+from cnnjax.data.resizes import averaged as averaged_image
 from cnnjax.progress import counted
 
-SIDE = 32  # pixels to which images are averaged
 BITS = 6  # of 63 in which hashes of one picture differ at most
 BANDS = 7  # of 9 bits: of hashes that differ in 6 bits, one band is equal
 SAME, ALIKE = 0.995, 0.98  # least correlation of the same picture, and of pictures that are worth a look
@@ -56,7 +57,7 @@ class Copies:
         return self.where(self.kind < KINDS.index("look alike"))
 
 
-def find(images: np.ndarray, rows: np.ndarray, *, most: float = math.inf, turns: bool = False) -> Copies:
+def find(images: np.ndarray | EncodedImages, rows: np.ndarray, *, most: float = math.inf, turns: bool = False) -> Copies:
     """Returns the pairs of `rows` that show the same picture, or nearly.
 
     Of several exact copies each is paired with the first; of these, the first alone is compared with other pictures.
@@ -67,7 +68,8 @@ def find(images: np.ndarray, rows: np.ndarray, *, most: float = math.inf, turns:
         most: images above which near copies are not searched.
         turns: compare with the mirrored and turned pictures too.
     """
-    images = np.asarray(images)  # a memory map takes its time for each image
+    if isinstance(images, np.ndarray):
+        images = np.asarray(images)  # a memory map takes its time for each image
     first = _exact(images, rows)
     copies = np.flatnonzero(first != np.arange(len(rows)))
     pairs, hamming, r = np.stack([first[copies], copies], 1), np.zeros(len(copies), np.int64), np.ones(len(copies))
@@ -98,12 +100,15 @@ def _hindrance(shape: tuple[int, ...], count: int, most: float) -> str:
     return ""
 
 
-def _exact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _exact(images: np.ndarray | EncodedImages, rows: np.ndarray) -> np.ndarray:
     """Returns for each of `rows` the position of the first with the same pixels, int64 [n].
 
-    The middle row of an image, one page to read, tells most of them apart; the others are read whole.
+    The middle row of an image, one page to read, tells most of them apart; the others are read whole. Encoded images have digests.
     """
     first = np.arange(len(rows))
+    if isinstance(images, EncodedImages):
+        _, at, which = np.unique(images.digests[rows], axis=0, return_index=True, return_inverse=True)
+        return at[which]
     middle = images.shape[1] // 2
     parts = [hashlib.sha256(images[row, middle]).digest() for row in rows]
     known: dict[bytes, list[int]] = {}
@@ -117,13 +122,15 @@ def _exact(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return first
 
 
-def averaged(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def averaged(images: np.ndarray | EncodedImages, rows: np.ndarray) -> np.ndarray:
     """Returns images averaged over areas, uint8 [n, 32, 32, 3]."""
+    if isinstance(images, EncodedImages):
+        return images.small[rows]
     if images.shape[1:3] == (SIDE, SIDE):
         return images[rows]
     small = np.empty((len(rows), SIDE, SIDE, 3), np.uint8)
     for i, row in enumerate(rows):
-        small[i] = Image.fromarray(images[row]).resize((SIDE, SIDE), Image.Resampling.BOX)
+        small[i] = averaged_image(images[row])
     return small
 
 

@@ -86,7 +86,7 @@ def prepare_folds(config, workdir, progress: Progress, *, freeze: bool, stop: Ca
     check_divides(config.split)
     source = sources.open_source(config.data, progress)
     cache = cache_lib.build(source, preprocessing(config.image), directory=config.data.cache_dir, progress=progress,
-                            workers=config.runtime.workers, stop=stop)  # fmt: skip
+                            kind=config.data.cache, workers=config.runtime.workers, stop=stop)  # fmt: skip
     reasons = cache.facts["reason"]
     usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
     run, split = runs.RunDirectory(workdir), config.split

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import PIL
@@ -16,6 +17,7 @@ from cnnjax.data.limits import ImageError
 from cnnjax.data.resizes import resize
 
 PIXELS_BY = ("simplejpeg and Pillow", f"{simplejpeg.__version__} and {PIL.__version__}")  # what decodes and resizes
+Window = Callable[[int, int], tuple[int, int, int, int]]
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Left out on purpose: EPS and others that start programs, and formats without a signature that match anything.
@@ -64,7 +66,7 @@ def decode(data: bytes | np.ndarray, levels: tuple[float, ...] = ()) -> np.ndarr
         ImageError: empty, truncated or corrupt data, not an image, or more than `limits` allows.
     """
     with quiet():
-        pixels = _decoded(data, levels)[0]
+        pixels = decode_whole(data, levels)[0]
         return pixels if pixels.nbytes > pixels_lib.LARGE and pixels.flags.writeable else pixels.copy()
 
 
@@ -87,8 +89,41 @@ def decode_resized(data: bytes | np.ndarray, size: int | tuple[int, int], method
     Raises:
         ImageError: as in `decode`.
     """
-    pixels, facts = _decoded(data, levels)
+    pixels, facts = decode_whole(data, levels)
     return resize(pixels, size, method, out), facts
+
+
+def decode_cropped(data: bytes, size: tuple[int, int], method: str, window: Window, out: np.ndarray,
+                   levels: tuple[float, ...] = ()) -> None:  # fmt: skip
+    """Decodes, cuts a window out of the file's image, and resizes it.
+
+    A plain JPEG file is decoded at a half, a quarter or an eighth of its size, by libjpeg-turbo's scaled DCT, where the window still has
+    as many pixels as the result.
+
+    Args:
+        data: an encoded file.
+        size, method, levels: as in `decode_resized`.
+        window: height and width of an image in pixels -> top, left, height and width of the window in it.
+        out: uint8 [height, width, 3], contiguous; gets the result.
+
+    Raises:
+        ImageError: as in `decode`.
+    """
+    whole, scaled = None, None
+    before = jpeg.header(data) if data.startswith(jpeg.SIGNATURE) else b""
+    if before and not _turned(data, before) and (whole := jpeg.size(data)):
+        cut = window(*whole)
+        least = tuple(-(-wanted * side // part) for wanted, side, part in zip(size, whole, cut[2:], strict=True))
+        scaled = jpeg.decode(data, before, least)
+    if scaled is None:
+        scaled = decode_whole(data, levels)[0]
+        whole, cut = scaled.shape[:2], window(*scaled.shape[:2])
+    top, bottom, left, right = (
+        round(end * own / side)
+        for start, part, own, side in zip(cut[:2], cut[2:], scaled.shape, whole, strict=False)
+        for end in (start, start + part)
+    )
+    resize(scaled[top : max(bottom, top + 1), left : max(right, left + 1)], size, method, out)
 
 
 def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]:
@@ -114,8 +149,8 @@ def _plain_facts(height: int, width: int, kind: str) -> dict:
     return {"width": width, "height": height, "format": kind, "mode": "RGB", "low": "", "high": ""}
 
 
-def _decoded(data: bytes | np.ndarray, levels: tuple[float, ...]) -> tuple[np.ndarray, dict]:
-    """Pixels and facts of an encoded file or of pixels; the thread's next image overwrites the pixels."""
+def decode_whole(data: bytes | np.ndarray, levels: tuple[float, ...] = ()) -> tuple[np.ndarray, dict]:
+    """Returns pixels and facts, as `decode_resized` does, in the file's size; the thread's next image overwrites the pixels."""
     if not isinstance(data, bytes):
         return _from_pixels(data)
     limits.check_file(len(data))

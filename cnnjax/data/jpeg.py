@@ -42,21 +42,33 @@ def coefficients(data: bytes, before: bytes, layers: int) -> float:
     return 2 * layers
 
 
-def decode(data: bytes, before: bytes) -> np.ndarray | None:
+def size(data: bytes) -> tuple[int, int] | None:
+    """Returns height and width in pixels of a file of three colours; None for another one."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    return (height, width) if colours == "YCbCr" else None
+
+
+def decode(data: bytes, before: bytes, least: tuple[int, int] = (0, 0)) -> np.ndarray | None:
     """Decodes a file of three colours, which nothing turns, by libjpeg-turbo, which Pillow has inside as well.
 
     Args:
         data: the file.
         before: its `header`.
+        least: height and width, in pixels, that are enough: a smaller picture of half the size or less may be decoded; zeros: the whole.
 
     Returns:
         uint8 [height, width, 3], which this thread's next call overwrites; None: another kind, damage, too large or any doubt.
     """
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours != "YCbCr":
+        if (found := size(data)) is None:
             return None
+        height, width = found
         limits.check(width, height, "RGB", 3 + coefficients(data, before, 3))
-        return simplejpeg.decode_jpeg(data, "RGB", buffer=_room.bytes(3 * height * width))
+        return simplejpeg.decode_jpeg(
+            data, "RGB", min_height=least[0], min_width=least[1], buffer=_room.bytes(3 * height * width)
+        )
     except (ValueError, MemoryError):
         return None

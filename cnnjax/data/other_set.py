@@ -42,7 +42,7 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
         raise DataError(f"{section.path} has the classes {', '.join(source.classes)}, the network {', '.join(classes)}; rename the folders, or "
                         "the labels of a table")  # fmt: skip
     labels = number_of[source.labels()]
-    found = cache.build(source, preprocessing, section.cache_dir, progress, workers=workers)
+    found = cache.build(source, preprocessing, section.cache_dir, progress, kind=section.cache, workers=workers)
     reasons = found.facts["reason"]
     usable = np.fromiter((not reason for reason in reasons), bool, len(reasons))
     rows = np.flatnonzero(usable & (labels >= 0))

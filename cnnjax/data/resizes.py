@@ -6,6 +6,8 @@ from PIL import Image
 from cnnjax.data import bands
 from cnnjax.data import pixels as pixels_lib
 
+SIDE = 32  # pixels of the small copies by which the same picture is found
+
 
 def resize(pixels: np.ndarray, size: int | tuple[int, int], method: str, out: np.ndarray | None = None) -> np.ndarray:
     """Resizes uint8 [height, width, 3] to `out`, or a new array of `size`; sizes and methods as in `images.decode_resized`."""
@@ -13,6 +15,11 @@ def resize(pixels: np.ndarray, size: int | tuple[int, int], method: str, out: np
     out = np.empty((*sides, 3), np.uint8) if out is None else out
     RESIZES[method](pixels, out)
     return out
+
+
+def averaged(pixels: np.ndarray) -> np.ndarray:
+    """Returns uint8 [height, width, 3] averaged over areas, uint8 [32, 32, 3]."""
+    return np.asarray(Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def _bilinear(pixels: np.ndarray, out: np.ndarray) -> None:

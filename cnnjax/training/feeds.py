@@ -6,6 +6,7 @@ is the same, in the same order, for any number of processes. An iterator's whole
 """
 
 import functools
+import math
 import sys
 
 import grain
@@ -16,14 +17,18 @@ from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax import runtime
-from cnnjax.data import Dataset
+from cnnjax.data import SHARDS, Crop, Dataset, EncodedImages
 from cnnjax.inference import iterate, own_part, put
+from cnnjax.streams import DataStream
 
 PART = 64 << 20  # bytes sent to the devices at once
 
 
 class TrainBatches(grain.sources.RandomAccessDataSource):
-    """Element k is this process's part of the global batch k: one fancy index into the memory map.
+    """Element k is this process's part of the global batch k: one index into the images.
+
+    In an epoch of encoded images the i-th of equal parts of each batch comes from the i-th part of the shards, so that a process reads
+    its own shards; but for the few images that make the parts equal.
 
     Args:
         images, labels: of the data set, uint8 [all, size, size, 3] and int32 [all].
@@ -33,16 +38,19 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         balanced: every class has the same share of an epoch, which is as long as ever: of large classes some images are left out
             of it, those of small ones come several times.
         weights: float32 [classes], of the losses of their images; None: no weights.
+        crop: of encoded images, cut out before the resize; None: images are whole.
         process_index, process_count: which part of how many.
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, batch_size: int, seed: int,
-                 balanced: bool = False, weights: np.ndarray | None = None, process_index: int = 0, process_count: int = 1):  # fmt: skip
-        self._balanced, self._weights = balanced, weights
+    def __init__(self, images: np.ndarray | EncodedImages, labels: np.ndarray, rows: np.ndarray, *, batch_size: int, seed: int,
+                 balanced: bool = False, weights: np.ndarray | None = None, crop: Crop | None = None, process_index: int = 0,
+                 process_count: int = 1):  # fmt: skip
+        self._balanced, self._weights, self._crop = balanced, weights, crop
         self._images, self._labels, self._rows = images, labels, rows
         self._batch_size, self._seed = batch_size, seed
         self._mine = own_part(batch_size, process_index, process_count)
-        self._permutation = functools.lru_cache(maxsize=2)(self._draw)
+        self._parts = math.gcd(batch_size, SHARDS) if isinstance(images, EncodedImages) else 1
+        self._permutation = functools.lru_cache(maxsize=2)(self._order)
         self.share = self._mine.stop - self._mine.start  # images of a batch that are this process's
 
     @property
@@ -63,8 +71,16 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
     def __len__(self) -> int:
         return sys.maxsize // self._batch_size
 
-    def _draw(self, epoch: int) -> np.ndarray:
+    def _order(self, epoch: int) -> np.ndarray:
         random = np.random.Generator(np.random.Philox([self._seed, epoch]))
+        drawn = self._draw(random)
+        if self._parts == 1:
+            return drawn
+        slots = (np.arange(len(drawn)) + epoch * len(drawn)) % self._batch_size  # the place in its batch
+        parts = self._images.shards[self._rows[drawn]].astype(int) * self._parts // SHARDS
+        return dealt(random, drawn, parts, slots * self._parts // self._batch_size)
+
+    def _draw(self, random: np.random.Generator) -> np.ndarray:
         places = np.arange(len(self._rows), dtype=np.uint32)
         if not self._balanced:
             return random.permutation(places)
@@ -78,7 +94,13 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
         """Returns {"image": uint8 [b, size, size, 3], "label": int32 [b]}, and "weight", float32 [b], where there are weights."""
         rows = self._rows[self.places(k, 1)[0]]
-        return {"image": self._images[rows], **self._targets(rows)}
+        return {"image": self._seen(rows, k), **self._targets(rows)}
+
+    def _seen(self, rows: np.ndarray, k: int) -> np.ndarray:
+        if self._crop is None:
+            return self._images[rows]
+        random = np.random.Generator(np.random.Philox([self._seed, k, DataStream.CROPS]))
+        return self._images.crops(rows, self._crop, self._crop.draw(random, self._batch_size)[self._mine])
 
     def _targets(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         labels = self._labels[rows]
@@ -100,11 +122,33 @@ def _repeated(random: np.random.Generator, places: np.ndarray, count: int) -> np
     return np.concatenate(rounds)[:count]
 
 
+def dealt(random: np.random.Generator, drawn: np.ndarray, parts: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Returns `drawn` in another order, in which the part of the i-th is `wanted[i]` as far as there are as many.
+
+    Args:
+        random: draws which slots of a part are left to what other parts have too much of.
+        drawn: int [n].
+        parts: int [n], the part of each.
+        wanted: int [n], the part that each slot wants.
+    """
+    out, slots_left, left = np.empty_like(drawn), [], []
+    for part in range(int(max(parts.max(), wanted.max())) + 1):
+        own, slots = drawn[parts == part], random.permutation(np.flatnonzero(wanted == part))
+        count = min(len(own), len(slots))
+        out[slots[:count]] = own[:count]
+        left.append(own[count:])
+        slots_left.append(slots[count:])
+    out[np.concatenate(slots_left)] = random.permutation(np.concatenate(left))
+    return out
+
+
 def batches_of(config, data: Dataset, batch_size: int, *, weights: np.ndarray | None = None, process_index: int = 0,
                process_count: int = 1) -> TrainBatches:  # fmt: skip
     """Returns the batches of a run's training images; `weights` and the process as for `TrainBatches`."""
+    encoded, augment = config.data.cache == "encoded", config.augment
+    crop = Crop(augment.crop_area, augment.crop_ratio) if encoded and augment.crop_area < 1 else None
     return TrainBatches(data.images, data.labels, data.splits["train"], batch_size=batch_size, seed=config.seed,
-                        balanced=config.data.sampling == "balanced", weights=weights, process_index=process_index,
+                        balanced=config.data.sampling == "balanced", weights=weights, crop=crop, process_index=process_index,
                         process_count=process_count)  # fmt: skip
 
 

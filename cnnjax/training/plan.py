@@ -67,9 +67,13 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
     tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
     placement = config.data.placement
-    resident = not probes and (
-        placement == "device"
-        or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
+    resident = (
+        not probes
+        and config.data.cache == "decoded"
+        and (
+            placement == "device"
+            or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
+        )
     )
     phases.check_scales(config, network)
     most = runtime.steps_at_once(mesh) if resident else 1

@@ -80,7 +80,10 @@ class Recipe:
 def recipe(config) -> Recipe:
     """Returns the recipe of a whole config. Raises ConfigError where code of the user's own cannot be imported."""
     train = config.train
-    return Recipe(config.augment, config.seed, train.label_smoothing, train.accumulate, train.ema_decay, train.ema_statistics,
+    augment = config.augment
+    if config.data.cache == "encoded":  # its images are cropped where they are decoded
+        augment = dataclasses.replace(augment, crop_area=1.0)
+    return Recipe(augment, config.seed, train.label_smoothing, train.accumulate, train.ema_decay, train.ema_statistics,
                   loss=find_loss(train), custom=find_custom(config.augment.custom), settle=not config.model.weights)  # fmt: skip
 
 

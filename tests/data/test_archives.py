@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from source_tools import contents, listed
 
-from cnnjax.data import DataReference, FileReference, cache, find_inputs, listings, tar_files
+from cnnjax.data import DataReference, FileReference, decoding, find_inputs, listings, tar_files
 from cnnjax.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,7 +338,7 @@ def test_a_directory_of_a_zip_that_claims_more_than_there_is_is_one_line(tmp_pat
 
 
 def test_large_files_of_a_stream_wait_one_by_one(monkeypatch):
-    monkeypatch.setattr(cache, "HELD", 1000)
+    monkeypatch.setattr(decoding, "HELD", 1000)
     held, most = [0], []
 
     def references():
@@ -347,6 +347,6 @@ def test_large_files_of_a_stream_wait_one_by_one(monkeypatch):
             most.append(held[0])
             yield DataReference(bytes(600))
 
-    for _, facts in cache.decode_all(references(), 10_000, (4, 4), "bilinear", workers=4):
+    for _, facts in decoding.decode_all(references(), 10_000, (4, 4), "bilinear", workers=4):
         held[0] -= len(facts)
     assert len(most) == 100 and held == [0] and max(most) <= 3

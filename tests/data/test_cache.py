@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax.data import cache, dataset, download, sources
+from cnnjax.data import cache, dataset, decoding, download, sources
 from cnnjax.data.examples import Example, Source
 from cnnjax.data.listings import DataReference, FileReference
 from cnnjax.errors import DataError, Stopped
@@ -73,8 +73,8 @@ def test_other_content_is_another_cache(make_folder, tmp_path, isolated_cache):
 
 def test_worker_processes_give_what_one_process_gives(cell_folder, tmp_path, monkeypatch):
     alone = build(cell_folder, tmp_path / "alone")
-    monkeypatch.setattr(cache, "ALONE", 0)
-    monkeypatch.setattr(cache, "CHUNK", 7)
+    monkeypatch.setattr(decoding, "ALONE", 0)
+    monkeypatch.setattr(decoding, "CHUNK", 7)
     together = build(cell_folder, tmp_path / "together", **{"runtime.workers": 2})
     assert np.array_equal(alone.images, together.images) and alone.facts == together.facts
 
@@ -217,8 +217,8 @@ def test_disk_that_becomes_full_while_writing_is_one_line_and_leaves_nothing(
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_stop_half_way_leaves_nothing_and_the_next_build_is_whole(cell_folder, isolated_cache, monkeypatch, workers):
-    monkeypatch.setattr(cache, "ALONE", 10)
-    monkeypatch.setattr(cache, "CHUNK", 8)
+    monkeypatch.setattr(decoding, "ALONE", 10)
+    monkeypatch.setattr(decoding, "CHUNK", 8)
     answers = iter([False, False, True])
     with pytest.raises(Stopped):
         build_plain(cell_folder, isolated_cache, workers=workers, stop=lambda: next(answers))
@@ -232,7 +232,7 @@ def test_decoded_rows_follow_the_examples_whatever_the_order_of_the_archive(cell
         for file in sorted(cell_folder.rglob("*.png"), key=lambda file: hashlib.sha256(file.name.encode()).digest()):
             archive.add(file, file.relative_to(cell_folder))
     folder = build_plain(cell_folder, tmp_path / "1")
-    monkeypatch.setattr(cache, "ALONE", 10)
+    monkeypatch.setattr(decoding, "ALONE", 10)
     packed = build_plain(tmp_path / "x.tgz", tmp_path / "2", workers=2)
     assert np.array_equal(folder.images, packed.images) and folder.facts == packed.facts
 

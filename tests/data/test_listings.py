@@ -14,7 +14,7 @@ import pytest
 from source_tools import contents, listed, opened, pack, tar
 
 from cnnjax import config as config_lib
-from cnnjax.data import cache, splits, zip_files
+from cnnjax.data import decoding, splits, zip_files
 from cnnjax.errors import DataError
 
 
@@ -233,7 +233,7 @@ def test_damage_anywhere_in_an_archive_is_one_line_or_fails_single_images(make_f
         path.write_bytes(bytes(broken))
         try:
             source = listed(path)
-            cache.decode_chunk([reference for _, reference in source.stream()], (8, 8), "bilinear")
+            decoding.decode_chunk([reference for _, reference in source.stream()], (8, 8), "bilinear")
         except DataError as error:
             refused += 1
             assert len(str(error).splitlines()) == 1 and str(path) in str(error)
@@ -264,7 +264,7 @@ def test_member_with_a_password_is_named_as_the_reason(tmp_path):
     data = bytearray((tmp_path / "x.zip").read_bytes())
     data[data.index(b"PK\1\2") + 8] |= 1  # of the first member
     (tmp_path / "x.zip").write_bytes(data)
-    _, facts = cache.decode_chunk([reference for _, reference in listed(tmp_path / "x.zip").stream()], (8, 8), "bilinear")
+    _, facts = decoding.decode_chunk([reference for _, reference in listed(tmp_path / "x.zip").stream()], (8, 8), "bilinear")
     assert facts[0]["reason"] == "cannot be read (File 'a/1.png' is encrypted, password required for extraction)"
 
 

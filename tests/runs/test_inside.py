@@ -148,6 +148,7 @@ WRITERS = {
     "pages/figures.py": "a file that the caller names",
     "pages/blocks.py": "a file that the caller names",
     "data/cache.py": "below the cache, by a digest",
+    "data/encoded.py": "an empty folder below the cache",
     "data/features.py": "below the cache, by a digest",
     "data/download.py": "below the cache, joined by `inside`",
     "data/tfds.py": "members of an archive, joined by `inside`",
