@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from training_tools import ROOT, child
 
 sys.path.insert(0, str(ROOT))  # the comparison is beside the package and is not installed with it
@@ -183,3 +184,20 @@ def test_weights_and_batches_are_the_same_in_every_process(task):
     counts = {"malaria": 758_401, "flowers": 3_989_285, "resnet18": 11_181_642}
     trained = (value.size for name, value in tasks.weights(settings).items() if not name.endswith(("/mean", "/var")))
     assert sum(trained) == counts[task]
+
+
+@pytest.mark.slow
+def test_loaders_are_timed_and_a_missing_one_is_named(tmp_path):
+    random = np.random.default_rng(0)
+    for i in range(80):
+        folder = tmp_path / "photos" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (48, 64, 3), np.uint8)).save(folder / f"{i:02}.jpg")
+    done = child(
+        ["-m", "benchmarks.loaders", f"--data={tmp_path}/photos", "--images=128", "--rounds=1", "--size=32", "--step=0.001"]
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert any(re.fullmatch(r"ours +[\d,]+ images/s   waits \d+\.\d% of the time", line) for line in said)
+    named = {line.split()[0] for line in said}
+    assert {"torchvision", "timm", "tf_data", "tf_data_antialiased"} <= named, "measured, or left out and named"

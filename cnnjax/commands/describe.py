@@ -179,8 +179,13 @@ def _data(
         lines.append(
             f"features of all images{views} once, then a logistic regression with up to {len(config.probe.penalties)} penalties"
         )
-    lines.append(f"decoded once to {height}x{width} pixels ({config.image.resize}): {len(source.examples) * height * width * 3 / 1e6:,.0f} MB "
-                 f"in {data.cache_dir}")  # fmt: skip
+    if data.cache == "encoded":
+        small = len(source.examples) * 32 * 32 * 3 / 1e6
+        lines.append(f"kept as files, and decoded at each step to {height}x{width} pixels ({config.image.resize}): their bytes and {small:,.0f} MB "
+                     f"in {data.cache_dir}")  # fmt: skip
+    else:
+        lines.append(f"decoded once to {height}x{width} pixels ({config.image.resize}): {len(source.examples) * height * width * 3 / 1e6:,.0f} MB "
+                     f"in {data.cache_dir}")  # fmt: skip
     if len(source.classes) == 2:
         lines.append(f"positive class: {data.positive or source.classes[1]}")
     return source, lines
