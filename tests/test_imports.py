@@ -24,7 +24,7 @@ FLOORS = {
     "models": 3, "runs": 3, "checkpoints": 3,
     "augmentation": 2, "runtime": 2, "config": 2,
     "metrics": 1, "kernels": 1, "inside": 1,
-    "errors": 0, "progress": 0, "streams": 0, "typed": 0,
+    "cpus": 0, "errors": 0, "progress": 0, "streams": 0, "typed": 0,
 }  # fmt: skip
 ACCELERATED = {"jax", "jaxlib", "grain", "flax", "orbax", "optax"}
 WITHOUT_JAX = (
@@ -35,6 +35,7 @@ WITHOUT_JAX = (
     "runs",
     "config",
     "metrics",
+    "cpus",
     "errors",
     "inside",
     "progress",

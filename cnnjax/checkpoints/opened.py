@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orbax.checkpoint import v1 as ocp
 
+from cnnjax import runtime
 from cnnjax.inside import read_small
 
 DIGITS = 15  # of a step
@@ -66,6 +67,8 @@ def _context() -> ocp.Context:
     context.asynchronous.timeout_secs = 7 * 86400
     # Where they cannot be made, the rest of the save would wait for them until that time is over.
     context.asynchronous.create_directories_asynchronously = False
+    # Else each device of a process would slice the arrays that all of them hold, and the host would fetch each slice.
+    context.array.saving.use_replica_parallel = runtime.is_distributed()
     return context
 
 

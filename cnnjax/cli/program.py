@@ -10,6 +10,7 @@ from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
 from cnnjax.cli.signals import StopFlag
 from cnnjax.cli.workdir import default_workdir, local_workdir
+from cnnjax.cpus import cpu_quota, usable_cpus
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
 from cnnjax.progress import Console, printable
 
@@ -23,6 +24,10 @@ def main(argv: list[str]) -> None:
     if is_distributed():
         # Silences thirty lines of JAX about a lost process; cnnjax prints one. To be set before JAX is imported.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    if cpu_quota():
+        os.environ.setdefault(
+            "NPROC", str(usable_cpus())
+        )  # XLA's threads; it knows of no quota. To be set before they start.
     console = Console()
     if FLAGS.topology and FLAGS.mode != "describe":
         raise ConfigError(

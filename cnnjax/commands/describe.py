@@ -44,7 +44,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, topology: str = 
     mesh = (
         ahead.mesh if ahead else runtime.mesh(config.runtime.devices, fsdp=config.mesh.fsdp, divides=config.data.batch_size)
     )
-    source, data = _data(config, mesh, progress or Progress())
+    source, data, counts = _data(config, mesh, progress or Progress())
     classes = source.classes if source else tuple(config.data.classes)
     if classes:
         network = models.network(config, len(classes), runtime.ops(config.runtime, runtime.platform_of(mesh)))
@@ -61,7 +61,7 @@ def describe(config: config_lib.Config, workdir: str | Path, *, topology: str = 
             *_weights(config, network),
             "",
             "memory of each device",
-            *_memory(config, network, mesh),
+            *_memory(config, network, mesh, counts),
         ]
     if ahead:
         if not classes:
@@ -84,8 +84,10 @@ def _weights(config: config_lib.Config, network: models.Network) -> list[str]:
     return ["", f"weights: {len(matched.arrays)} of {total} arrays are those of {facts.text}"]
 
 
-def _memory(config: config_lib.Config, network: models.Network, mesh: jax.sharding.Mesh) -> list[str]:
-    """Lists the memory that a device needs for training, as far as it is known without compiling."""
+def _memory(
+    config: config_lib.Config, network: models.Network, mesh: jax.sharding.Mesh, counts: dict[str, int]
+) -> list[str]:
+    """Lists the memory that a device needs for training, as far as it is known without compiling; `counts` are the images of the splits."""
     tx = training.tuned_optimizer(config, network, lambda step: 0.0, 1)
     params, stats = network.shapes
     parts = {
@@ -96,6 +98,8 @@ def _memory(config: config_lib.Config, network: models.Network, mesh: jax.shardi
     }
     sizes = {name: training.bytes_per_device(tree, mesh) for name, tree in parts.items()}
     sizes["images"] = config.data.batch_size // mesh.size * math.prod(config.image.shape) * 3
+    stored = training.stored_images(config, mesh, counts["train"], counts["val"]) if counts else {}
+    sizes |= {{"train": "training images", "val": "validation images"}[name]: size for name, size in stored.items()}
     rows = [f"  {name:<17} {size / 1e6:>9,.2f} MB" for name, size in sizes.items() if size]
     divided = f", weights and optimizer over {config.mesh.fsdp}" if config.mesh.fsdp > 1 else ""
     return [*rows, f"  {runtime.describe(mesh)}: the batch is divided over {mesh.size}{divided}; activations come on top"]
@@ -134,18 +138,27 @@ def _ahead(config: config_lib.Config, classes: int, text: str, found: runtime.To
 
 def _data(
     config: config_lib.Config, mesh: jax.sharding.Mesh, progress: Progress
-) -> tuple[data_lib.Source | None, list[str]]:
+) -> tuple[data_lib.Source | None, list[str], dict[str, int]]:
+    """Finds the data, and what there is to say of it, and the images of each split where they are known."""
     data = config.data
     if data.source == "files" and not data.path:
         path = Path(data.cache_dir).expanduser() / "downloads" / data.url.rpartition("/")[2]
         if not path.exists():
-            return None, [f"{data.url} will be downloaded to {path}", f"classes: {', '.join(data.classes) or 'its folders'}"]
+            return (
+                None,
+                [f"{data.url} will be downloaded to {path}", f"classes: {', '.join(data.classes) or 'its folders'}"],
+                {},
+            )
     if data.source == "tfds" and not data_lib.is_prepared(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds")):
         names = data_lib.class_names(data.tfds, str(Path(data.cache_dir).expanduser() / "tfds"))
-        return None, [
-            f"TFDS {data.tfds} will be downloaded and prepared",
-            f"{len(names)} classes: {', '.join(names[:12])}",
-        ]
+        return (
+            None,
+            [
+                f"TFDS {data.tfds} will be downloaded and prepared",
+                f"{len(names)} classes: {', '.join(names[:12])}",
+            ],
+            {},
+        )
     source = data_lib.open_source(data, progress)
     lines = [f"{len(source.examples):,} files in {len(source.classes)} classes: {', '.join(source.classes[:12])}"]
     if source.rejected:
@@ -156,7 +169,7 @@ def _data(
     try:
         assigned = data_lib.assign_splits(examples, source.classes, config.split, lines.append)
     except DataError as error:
-        return source, [*lines, f"cannot be split: {error}"]
+        return source, [*lines, f"cannot be split: {error}"], {}
     rows = data_lib.by_split(np.arange(len(examples)), assigned)
     lines.append(data_lib.split_reason(config.split, examples, [name for name in data_lib.SPLITS if len(rows[name])]))
     for name in data_lib.SPLITS:
@@ -188,4 +201,4 @@ def _data(
                      f"in {data.cache_dir}")  # fmt: skip
     if len(source.classes) == 2:
         lines.append(f"positive class: {data.positive or source.classes[1]}")
-    return source, lines
+    return source, lines, {name: len(rows[name]) for name in data_lib.SPLITS}

@@ -218,7 +218,7 @@ class _Training:
             return training.Probe(
                 config, plan, mesh, start, data, self.positive, saver, history, observer, progress, self.stop
             )
-        validation = training.Validation(data, plan, mesh, config.data.batch_size, self.positive)
+        validation = training.open_validation(data, plan, mesh, config.data.batch_size, self.positive, progress)
         return training.Loop(config, plan, mesh, start, feed, validation, saver, history, observer, progress, self.stop)
 
     def _say_what_differs(self) -> None:

@@ -296,7 +296,7 @@ class Runtime(Section):
     kernels: str = key("auto", "native: cnnjax's own for CPUs; xla: XLA's; auto: native on a CPU where they are compiled",
                        choices=("auto", "native", "xla"))
     keep_memory: bool = key(True, "keep freed memory for the next step, on huge pages: faster on a CPU (Linux, glibc)")
-    workers: int = key(0, "threads that decode images; 0: one per core", least=0)
+    workers: int = key(0, "threads that decode images; 0: one for each processor that the process may use", least=0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -67,7 +67,7 @@ def build(source: Source, preprocessing: Preprocessing, directory: str | Path, p
         directory: `data.cache_dir`.
         progress: gets a bar while images are decoded.
         kind: one of `KINDS`.
-        workers: threads; 0: one per usable core.
+        workers: threads; 0: as many as `usable_cpus` says.
         stop: polled between chunks.
         decoding: called before anything is decoded, where it must be.
 

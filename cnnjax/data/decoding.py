@@ -3,12 +3,12 @@
 import collections
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from cnnjax.cpus import usable_cpus
 from cnnjax.data import images as images_lib
 from cnnjax.data.listings import Reference
 
@@ -92,7 +92,7 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
         count: how many they are; few are decoded in the calling thread.
         shape: height and width of the results.
         method: as in `images.decode_resized`.
-        workers: threads; 0: one per usable core.
+        workers: threads; 0: as many as `usable_cpus` says.
         write: called with the number of the first of some images and the images, by the thread that has decoded them and
             while the caches of its core hold them. The images that are yielded are then overwritten already.
         levels: as in `images.decode`.
@@ -102,7 +102,7 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
     """
     most = max(min(CHUNK, CHUNK_BYTES // (3 * math.prod(shape))), 1)
     most = 1 << (most.bit_length() - 1)  # a power of two, as networks are given them
-    workers = 1 if count <= ALONE else workers or usable_cores()
+    workers = 1 if count <= ALONE else workers or usable_cpus()
     ahead = ahead_of(workers)
     rooms = [np.empty((most, *shape, 3), np.uint8) for _ in range(ahead + 1)]  # the last one used is the next one
 
@@ -120,11 +120,6 @@ def decode_all(references: Iterable[Reference], count: int, shape: tuple[int, in
             yield room[: len(facts)], facts
             if not write:
                 rooms.append(room)
-
-
-def usable_cores() -> int:
-    """Returns the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def ahead_of(workers: int) -> int:

@@ -23,9 +23,10 @@ from array_record.python.array_record_module import ArrayRecordReader, ArrayReco
 from PIL import Image
 
 from cnnjax.config import Preprocessing
+from cnnjax.cpus import usable_cpus
 from cnnjax.data import images as images_lib
 from cnnjax.data.crops import Crop
-from cnnjax.data.decoding import FACTS, chunks, in_order, read, usable_cores
+from cnnjax.data.decoding import FACTS, chunks, in_order, read
 from cnnjax.data.listings import Reference
 from cnnjax.data.resizes import SIDE, averaged
 from cnnjax.errors import DataError
@@ -55,7 +56,7 @@ def write(
         references: the files, each one's row in `rows` once it was taken.
         rows: see there.
         count: how many they are.
-        workers: threads; 0: one per usable core.
+        workers: threads; 0: as many as `usable_cpus` says.
     """
     shards, lock = shards_of(count), threading.Lock()
     writers = {int(shard): ArrayRecordWriter(str(_path(directory, shard)), OPTIONS) for shard in np.unique(shards)}
@@ -78,7 +79,7 @@ def write(
 
     try:
         with images_lib.quiet():
-            yield from in_order(add, chunks(references, CHUNK), workers or usable_cores())
+            yield from in_order(add, chunks(references, CHUNK), workers or usable_cpus())
     finally:
         for writer in writers.values():
             with _system_errors():
@@ -136,7 +137,7 @@ class EncodedImages:
     Args:
         directory: what `write` has filled.
         preprocessing: the size, the resize and the levels of the images.
-        workers: threads; 0: one per usable core.
+        workers: threads; 0: as many as `usable_cpus` says.
 
     Attributes:
         shape: n, height, width, 3.
@@ -161,7 +162,7 @@ class EncodedImages:
         self.shards = shards_of(len(self._places))
         self._directory, self._how = directory, preprocessing
         self._reader = functools.cache(lambda shard: ArrayRecordReader(str(_path(directory, shard))))
-        self._workers = workers or usable_cores()
+        self._workers = workers or usable_cpus()
         self._pool = ThreadPoolExecutor(self._workers)
         warnings.filterwarnings("ignore", module=r"PIL\.")  # about damaged metadata of images whose pixels are whole
 

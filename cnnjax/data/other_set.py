@@ -25,7 +25,7 @@ def open_other_set(section: Data, preprocessing: Preprocessing, classes: tuple[s
         preprocessing: of the network.
         classes: of the network.
         progress: gets bars, and lines about classes that one of the two sides lacks.
-        workers: threads that decode; 0: one for each core.
+        workers: threads that decode; 0: one for each usable processor.
 
     Raises:
         DataError: no class or no image in common, and what `sources.open_source` and `cache.build` raise.

@@ -1,9 +1,15 @@
 """From rows of images to the devices: batches, a prefetching iterator, and the one crossing."""
 
+from collections.abc import Callable
+
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.sharding import NamedSharding
+
+PART = 64 << 20  # bytes sent to the devices at once
 
 
 def own_part(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -21,6 +27,11 @@ class EvalBatches(grain.sources.RandomAccessDataSource):
                  process_count: int = 1):  # fmt: skip
         self._images, self._rows, self._batch_size = images, rows, batch_size
         self._mine = own_part(batch_size, process_index, process_count)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Batches, images of a batch of all processes, height, width, colours."""
+        return len(self), self._batch_size, *self._images.shape[1:]
 
     def __len__(self) -> int:
         return -(-len(self._rows) // self._batch_size)
@@ -45,3 +56,19 @@ def put(batch, sharding: NamedSharding):
     Nothing else crosses from the host to a device.
     """
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def store(read: Callable[[int, int], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding) -> jax.Array:
+    """Brings images to the devices in parts of about `PART` bytes, so that the host never holds a copy of all.
+
+    Args:
+        read: (begin, end) along the first axis -> this process's images, uint8.
+        shape: of all of them together.
+        sharding: leaves the first axis whole.
+    """
+    images = jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=sharding)()
+    insert = jax.jit(lambda images, part, at: lax.dynamic_update_slice_in_dim(images, part, at, 0), donate_argnums=0)
+    step = max(1, PART // int(np.prod(shape[1:])))
+    for at in range(0, shape[0], step):
+        images = insert(images, put(read(at, min(at + step, shape[0])), sharding), at)
+    return images

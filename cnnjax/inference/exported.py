@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnjax.config import Preprocessing
+from cnnjax.cpus import cpu_quota, usable_cpus
 from cnnjax.errors import ConfigError, DataError
 from cnnjax.export import Card, read_stablehlo
 from cnnjax.export import card_of_onnx as read_onnx_card
@@ -100,6 +101,8 @@ def _open_onnx(path: Path) -> tuple[Card, Path, Callable]:
     options = onnxruntime.SessionOptions()
     # Its threads do not spin, for other work runs in the process.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if cpu_quota():
+        options.intra_op_num_threads = usable_cpus()
     options.log_severity_level = 3  # errors alone, and these are raised
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -38,7 +38,7 @@ ffi::Error wrong(const char* what) { return ffi::Error::InvalidArgument(std::str
 template <typename Work>
 ffi::Error run(ffi::ThreadPool& threads, const Work& work) {
   try {
-    work(Pool{threads.num_threads()});
+    work(Pool{std::min<int64_t>(threads.num_threads(), most_threads)});
   } catch (const std::bad_alloc&) {
     return ffi::Error(ffi::ErrorCode::kResourceExhausted, "cnnjax kernels: out of memory");
   }

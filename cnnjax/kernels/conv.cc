@@ -1,6 +1,7 @@
 #include "conv.h"
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -11,7 +12,7 @@ namespace cnnjax {
 namespace {
 
 constexpr int64_t kPartialSums = int64_t(1) << 24;  // of all groups of images together, in numbers
-constexpr int64_t kGroups = 32;                      // as many cores have work; each group costs sums to write and to add
+constexpr int64_t kGroups = 32;                      // each costs sums to write and to add
 
 // Image n of an array.
 const char* image(const void* x, int64_t n, int64_t values, Kind kind) {
@@ -27,6 +28,35 @@ struct Between {
   int64_t values_;
   float* data_;
 };
+
+// work(group, k, layer, between) for the k-th image of each group and its layers from the last to the first, where there are more
+// threads than groups. An image comes to a layer when the one before it in its group has left it, so each sum has its order.
+template <typename Work>
+void share_groups(const Pool& pool, int64_t groups, int64_t most, int64_t layers, int64_t widest, const Work& work) {
+  std::vector<std::atomic<int64_t>> left(groups * layers);  // how many images of a group have left a layer
+  std::atomic<int64_t> next{0};  // images are taken in turn: the one before has been taken, so somebody works on it
+  std::atomic<bool> failed{false};
+  const int64_t images = groups * most;
+  parallel_for(pool, std::min(pool.threads, images), [&](int64_t) {
+    for (int64_t image; (image = next.fetch_add(1)) < images;)
+      try {
+        const Between between(widest);
+        const int64_t group = image % groups, k = image / groups;
+        for (int64_t i = layers - 1; i >= 0; --i) {
+          auto& before = left[group * layers + i];
+          for (int64_t turn = 0; before.load(std::memory_order_acquire) < k; ++turn) {
+            if (failed) return;
+            wait_a_turn(turn);
+          }
+          work(group, k, i, between);
+          before.store(k + 1, std::memory_order_release);
+        }
+      } catch (const std::bad_alloc&) {
+        failed = true;
+        throw;
+      }
+  });
+}
 
 }  // namespace
 
@@ -95,23 +125,32 @@ void backward(const Pool& pool, const LayerGradient* layers, int64_t count, cons
   const int64_t images = layers[0].conv.n, most = std::clamp<int64_t>(kPartialSums / sums, 1, kGroups);
   const int64_t group = (images + most - 1) / most, groups = (images + group - 1) / group;
   std::unique_ptr<float[]> all(new float[groups * sums]);
-  parallel_for(pool, groups, [&](int64_t job) {
-    const Between between(widest);
-    float *own = all.get() + job * sums, *summed = scratch(Scratch::kFrequencies, frequencies);
-    std::fill_n(own, sums, 0.f);
-    std::fill_n(summed, frequencies, 0.f);
-    for (int64_t n = job * group; n < std::min(images, (job + 1) * group); ++n)
-      for (int64_t i = count - 1; i >= 0; --i) {
-        const LayerGradient& layer = layers[i];
-        const Conv& s = layer.conv;
-        float *dw = own + sums_from[i], *to = i ? between[i] : dx ? dx + n * s.input() : nullptr;
-        parts[i].add_image(image(layer.x, n, s.input(), s.in), image(layer.kept, n, s.output(), layer.kind),
-                           i + 1 < count ? between[i + 1] : gradient(n), to, dw, dw + 9 * s.ci * s.co,
-                           summed + frequencies_from[i]);
-      }
-    for (int64_t i = 0; i < count; ++i)
-      if (parts[i].finish) parts[i].finish(summed + frequencies_from[i], own + sums_from[i]);
-  });
+  sums_from.push_back(sums), frequencies_from.push_back(frequencies);
+  auto add = [&](int64_t job, int64_t k, int64_t i, const Between& between, float* summed) {
+    const LayerGradient& layer = layers[i];
+    const Conv& s = layer.conv;
+    const int64_t n = job * group + k;
+    float *dw = all.get() + job * sums + sums_from[i], *own = summed + frequencies_from[i];
+    if (n >= images) return;
+    if (!k) std::fill_n(dw, sums_from[i + 1] - sums_from[i], 0.f), std::fill_n(own, parts[i].frequencies, 0.f);
+    parts[i].add_image(image(layer.x, n, s.input(), s.in), image(layer.kept, n, s.output(), layer.kind),
+                       i + 1 < count ? between[i + 1] : gradient(n), i ? between[i] : dx ? dx + n * s.input() : nullptr, dw,
+                       dw + 9 * s.ci * s.co, own);
+    if (parts[i].finish && (k + 1 == group || n + 1 == images)) parts[i].finish(own, dw);
+  };
+  if (pool.threads > groups && group > 1) {
+    std::unique_ptr<float[]> summed(new float[groups * frequencies]);
+    share_groups(pool, groups, group, count, widest, [&](int64_t job, int64_t k, int64_t i, const Between& between) {
+      add(job, k, i, between, summed.get() + job * frequencies);
+    });
+  } else {
+    parallel_for(pool, groups, [&](int64_t job) {
+      const Between between(widest);
+      float* summed = scratch(Scratch::kFrequencies, frequencies);
+      for (int64_t k = 0; k < group; ++k)
+        for (int64_t i = count - 1; i >= 0; --i) add(job, k, i, between, summed);
+    });
+  }
 
   // Kernel row by kernel row.
   std::vector<int64_t> jobs{0};

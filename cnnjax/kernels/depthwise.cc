@@ -176,13 +176,18 @@ void weights(const Pool& pool, const Depthwise& s, const Axis& rows, const Axis&
   const Parts bands(s.rows, kBand / (s.w * s.channels * kStride));
   const Parts parts(s.n * bands.parts, ceil_div(s.n * bands.parts, kSums));
   const Memory sums(parts.parts * size);
-  parallel_for(pool, parts.parts, [&](int64_t part) {
+  // Threads beyond the parts share the channels of a part, each in tiles of kVectors vectors.
+  const int64_t wanted = ceil_div(pool.threads, parts.parts), tiles = ceil_div(vectors, kVectors);
+  const Parts ranges(tiles, ceil_div(tiles, wanted));
+  parallel_for(pool, parts.parts * ranges.parts, [&](int64_t task) {
+    const int64_t part = task / ranges.parts, range = task % ranges.parts;
+    const int64_t v0 = ranges.begin(range) * kVectors, v1 = std::min(vectors, ranges.end(range) * kVectors);
     float* own = sums.get() + part * size;
-    std::fill_n(own, size, 0.f);
+    for (int64_t tap = 0; tap < kTaps * kTaps; ++tap) std::fill_n(own + tap * step + v0 * kLanes, (v1 - v0) * kLanes, 0.f);
     for (int64_t job = parts.begin(part); job < parts.end(part); ++job) {
       const int64_t n = job / bands.parts, p0 = bands.begin(job % bands.parts), p1 = bands.end(job % bands.parts);
       const float *image = x + n * s.h * s.w * s.channels, *gradient = g + n * s.rows * s.columns * s.channels;
-      for (int64_t v = 0; v < vectors;) {
+      for (int64_t v = v0; v < v1;) {
         const bool wide = (v + kVectors) * kLanes <= s.channels;
         auto* add = wide ? add_rows<kTaps, kStride, kVectors> : add_rows<kTaps, kStride, 1>;
         add(s, rows, columns, p0, p1, channels.start(v), image, gradient, own + v * kLanes, step);

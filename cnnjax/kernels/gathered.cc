@@ -55,7 +55,7 @@ void gathered_forward(const Pool& pool, const Plain& s, const float* x, const fl
     std::fill_n(to, (rows.inner - rows.taps) * kBlock, 0.f);
   });
   const Parts ranges(rows.count, std::clamp<int64_t>(kOwn / rows.row, kTilePixels, 4 * kTilePixels));
-  const Parts channels = channel_parts(blocks, ranges.parts);
+  const Parts channels = channel_parts(blocks, ranges.parts, pool.threads);
   parallel_for(pool, ranges.parts * channels.parts, [&](int64_t job) {
     const int64_t begin = ranges.begin(job / channels.parts), end = ranges.end(job / channels.parts);
     const int64_t part = job % channels.parts;
@@ -76,7 +76,8 @@ void gathered_forward(const Pool& pool, const Plain& s, const float* x, const fl
 void gathered_weights(const Pool& pool, const Plain& s, const float* x, const float* g, float* dw) {
   const Gathered rows{s};
   const int64_t blocks = s.co / kBlock;
-  const Parts chunks(rows.count, kShared / rows.row), groups(blocks, 8);
+  const int64_t wanted = ceil_div(pool.threads, rows.inner / kBlock);  // groups, for each thread to have one
+  const Parts chunks(rows.count, kShared / rows.row), groups(blocks, std::min<int64_t>(8, ceil_div(blocks, wanted)));
   const int64_t block_step = chunks.largest() * kBlock;
   const Memory a(chunks.largest() * rows.row), z(blocks * block_step);
   for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
@@ -122,7 +123,7 @@ void gathered_inputs(const Pool& pool, const Plain& s, const float* w, const flo
         for (int lane = 0; lane < kLanes; ++lane) store(packed.get() + job * packed_size + (k + lane) * kBlock + c, part[lane]);
       }
   });
-  const Parts groups(s.n, ceil_div(kFewRows, rows.each)), channels = channel_parts(blocks, groups.parts);
+  const Parts groups(s.n, ceil_div(kFewRows, rows.each)), channels = channel_parts(blocks, groups.parts, pool.threads);
   parallel_for(pool, groups.parts * channels.parts, [&](int64_t job) {
     const int64_t group = job / channels.parts, part = job % channels.parts;
     const int64_t n0 = groups.begin(group), n1 = groups.end(group), pixels = s.h * s.w;

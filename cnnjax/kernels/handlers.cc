@@ -206,6 +206,7 @@ EXPORTED XLA_FFI_Error* CnnjaxDenseForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxSample(XLA_FFI_CallFrame*);
 EXPORTED const char* CnnjaxCpu();
+EXPORTED void CnnjaxLimitThreads(int64_t);
 EXPORTED const char* CnnjaxSources();
 }
 
@@ -225,6 +226,9 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxAdam, cnnjax::AdamStep,
                               THREADS ARG ARG ARG ARG ARG RET RET RET.Attr<float>("beta1").Attr<float>("beta2")
                                   .Attr<float>("epsilon").Attr<float>("decay"));
+
+// From now on no call uses more threads.
+void CnnjaxLimitThreads(int64_t threads) { cnnjax::most_threads = std::max<int64_t>(1, threads); }
 
 // A digest of the files that this library is made of.
 const char* CnnjaxSources() { return CNNJAX_SOURCES; }

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from cnnjax.cpus import cpu_quota, usable_cpus
+
 HANDLERS = {
     "adam": "CnnjaxAdam",
     "conv_forward": "CnnjaxConvForward",
@@ -65,8 +67,10 @@ def instruction_sets() -> tuple[str, ...]:
 
 @functools.cache
 def register(name: str) -> None:
-    """Makes the library of an instruction set known to XLA, as targets cnnjax_<name>_<handler>."""
+    """Makes the library of an instruction set known to XLA, as targets cnnjax_<name>_<handler>. Its calls keep to a quota of processors."""
     library = ctypes.CDLL(str(_path(name)))
+    if cpu_quota():
+        library.CnnjaxLimitThreads(ctypes.c_int64(usable_cpus()))
     for handler, symbol in HANDLERS.items():
         jax.ffi.register_ffi_target(f"cnnjax_{name}_{handler}", jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
 

@@ -68,7 +68,9 @@ struct Parts {
   int64_t largest() const { return ceil_div(count, parts); }
 };
 
-// Into how many parts to divide output channels, so that there is work for several threads.
-inline Parts channel_parts(int64_t blocks, int64_t jobs) { return Parts(blocks, std::max<int64_t>(2, ceil_div(blocks * jobs, 16))); }
+// Into how many parts to divide output channels, so that all threads have work. What is computed does not depend on it.
+inline Parts channel_parts(int64_t blocks, int64_t jobs, int64_t threads) {
+  return Parts(blocks, std::max<int64_t>(2, ceil_div(blocks * jobs, std::max<int64_t>(16, 2 * threads))));
+}
 
 }  // namespace cnnjax

@@ -11,8 +11,8 @@ void for_parts(const Pool& pool, const Norm& s, int64_t parts, const Work& work)
   parallel_for(pool, parts, [&](int64_t part) { work(part, s.rows * part / parts, s.rows * (part + 1) / parts); });
 }
 
-// About 64 kB each; at most 64.
-int64_t parts_of(const Norm& s) { return std::clamp<int64_t>(s.rows * s.channels / 16384, 1, std::min<int64_t>(64, s.rows)); }
+// About 64 kB each.
+int64_t parts_of(const Norm& s) { return std::clamp<int64_t>(s.rows * s.channels / 16384, 1, s.rows); }
 
 // work(first channel) with a number of vectors that is a constant. Where channels are no multiple, the last two vectors overlap.
 template <typename Work>
@@ -26,7 +26,7 @@ void for_channels(int64_t channels, const Work& work) {
 // Two sums of each channel; add(row's place, vector, sums) adds a vector of a row to both.
 template <typename Add>
 void two_sums(const Pool& pool, const Norm& s, float* first, float* second, const Add& add) {
-  const int64_t parts = parts_of(s);
+  const int64_t parts = std::min<int64_t>(64, parts_of(s));  // each costs sums to write and to add
   std::vector<float> sums(parts * 2 * s.channels);
   for_parts(pool, s, parts, [&](int64_t part, int64_t begin, int64_t end) {
     float* own = sums.data() + part * 2 * s.channels;

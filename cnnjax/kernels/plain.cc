@@ -1,5 +1,7 @@
 #include "plain.h"
 
+#include <optional>
+
 #include "gathered.h"
 #include "memory.h"
 #include "pointwise.h"
@@ -130,6 +132,10 @@ void winograd(const Pool& pool, const Tiles& s, const float* x, const float* w, 
     from_frequencies(s, sums, step, begin, end, out, y + block * kBlock);
   };
 
+  auto pack_all = [&](float* to) {
+    parallel_for(pool, blocks, [&](int64_t block) { pack_block(w, ci, co, flipped, block, to + block * packed_size); });
+  };
+
   if (count < out) {  // more weights than tiles: each block's are laid out where they are used
     const int64_t step = spread(count * row);
     const Memory v(kFrequencies * step);
@@ -137,6 +143,16 @@ void winograd(const Pool& pool, const Tiles& s, const float* x, const float* w, 
     parallel_for(pool, few.parts, [&](int64_t job) {
       to_frequencies(s, x, in, few.begin(job), few.end(job), zeros.data(), v.get() + few.begin(job) * row, step, row);
     });
+    if (pool.threads > blocks) {  // threads share the tiles of a block
+      const Memory packed(blocks * packed_size);
+      pack_all(packed.get());
+      const Parts shares(count, std::max<int64_t>(kTilePixels, ceil_div(count, ceil_div(pool.threads, blocks))));
+      parallel_for(pool, blocks * shares.parts, [&](int64_t job) {
+        const int64_t block = job / shares.parts, begin = shares.begin(job % shares.parts), end = shares.end(job % shares.parts);
+        compute(v.get() + begin * row, step, begin, end, packed.get() + block * packed_size, block);
+      });
+      return;
+    }
     parallel_for(pool, blocks, [&](int64_t block) {
       float* packed = scratch(Scratch::kTiles, packed_size);
       pack_block(w, ci, co, flipped, block, packed);
@@ -146,9 +162,9 @@ void winograd(const Pool& pool, const Tiles& s, const float* x, const float* w, 
     return;
   }
   const Memory packed(blocks * packed_size);
-  parallel_for(pool, blocks, [&](int64_t block) { pack_block(w, ci, co, flipped, block, packed.get() + block * packed_size); });
+  pack_all(packed.get());
   const Parts ranges(count, std::clamp<int64_t>(kOwn / kFrequencies / row, kTilePixels, 4 * kTilePixels));
-  const Parts channels = channel_parts(blocks, ranges.parts);
+  const Parts channels = channel_parts(blocks, ranges.parts, pool.threads);
   parallel_for(pool, ranges.parts * channels.parts, [&](int64_t job) {
     const int64_t begin = ranges.begin(job / channels.parts), end = ranges.end(job / channels.parts);
     const int64_t part = job % channels.parts, step = spread((end - begin) * row);
@@ -164,7 +180,10 @@ void winograd_weights(const Pool& pool, const Tiles& s, const float* x, const fl
   const Parts chunks(s.count(), kShared / kFrequencies / row);
   const int64_t largest = chunks.largest(), v_step = spread(largest * row), block_step = largest * kBlock;
   const int64_t z_step = spread(blocks * block_step);
+  const int64_t jobs = columns * blocks, size = wide * kBlock;
   const Memory v(kFrequencies * v_step), z(kFrequencies * z_step);
+  std::optional<Memory> shared;  // for threads to share the frequencies of a job
+  if (jobs < pool.threads) shared.emplace(jobs * kFrequencies * size);
   const std::vector<float> zeros(std::max(ci, co));
   for (int64_t chunk = 0; chunk < chunks.parts; ++chunk) {
     const int64_t first = chunks.begin(chunk), rows = chunks.end(chunk) - first;
@@ -174,16 +193,20 @@ void winograd_weights(const Pool& pool, const Tiles& s, const float* x, const fl
       to_frequencies(s, x, ci, first + begin, first + end, zeros.data(), v.get() + begin * row, v_step, row);
       gradients_to_frequencies(s, g, co, first + begin, first + end, zeros.data(), z.get() + begin * kBlock, z_step, block_step);
     });
-    parallel_for(pool, columns * blocks, [&](int64_t job) {
+    auto add = [&](int64_t job, int64_t f, float* to) {
+      std::fill_n(to, size, 0.f);
+      transposed_product(v.get() + f * v_step + job / blocks * wide, row, rows, wide, z.get() + f * z_step + job % blocks * block_step, to);
+    };
+    if (shared)
+      parallel_for(pool, jobs * kFrequencies, [&](int64_t task) { add(task / kFrequencies, task % kFrequencies, shared->get() + task * size); });
+    parallel_for(pool, jobs, [&](int64_t job) {
       const int64_t begin = job / blocks * wide, block = job % blocks;
-      float* sums = scratch(Scratch::kSums, kFrequencies * wide * kBlock);
-      std::fill_n(sums, kFrequencies * wide * kBlock, 0.f);
-      for (int f = 0; f < kFrequencies; ++f)
-        transposed_product(v.get() + f * v_step + begin, row, rows, wide, z.get() + f * z_step + block * block_step,
-                           sums + f * wide * kBlock);
+      float* sums = shared ? shared->get() + job * kFrequencies * size : scratch(Scratch::kSums, kFrequencies * size);
+      if (!shared)
+        for (int64_t f = 0; f < kFrequencies; ++f) add(job, f, sums + f * size);
       for (int64_t i = 0; i < wide; ++i)
         for (int64_t c = 0; c < kBlock; c += kLanes)
-          kernel_gradient<Tiles2>(sums + i * kBlock + c, wide * kBlock, [&](int r, int column, Vec sum) {
+          kernel_gradient<Tiles2>(sums + i * kBlock + c, size, [&](int r, int column, Vec sum) {
             float* to = dw + ((r * 3 + column) * ci + begin + i) * co + block * kBlock + c;
             store(to, chunk ? load(to) + sum : sum);
           });

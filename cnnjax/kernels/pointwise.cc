@@ -78,7 +78,7 @@ void pointwise_forward(const Pool& pool, const Pointwise& s, const float* x, con
   const Memory packed(blocks.count() * size);
   parallel_for(pool, blocks.count(), [&](int64_t block) { pack(s, w, turned, block, packed.get() + block * size); });
   const Parts ranges(s.rows, std::clamp<int64_t>(kOwn / s.ci, kTilePixels, 16 * kTilePixels));
-  const Parts channels = channel_parts(blocks.whole(), ranges.parts);
+  const Parts channels = channel_parts(blocks.whole(), ranges.parts, pool.threads);
   parallel_for(pool, ranges.parts * channels.parts, [&](int64_t job) {
     const int64_t begin = ranges.begin(job / channels.parts), part = job % channels.parts;
     const Parts rows(ranges.end(job / channels.parts) - begin, kTilePixels);

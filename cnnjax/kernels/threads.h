@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +31,18 @@ inline void pause() {
 #endif
 }
 
+// How many threads a call may use at most: a quota of processors may allow fewer than XLA has threads.
+inline std::atomic<int64_t> most_threads{int64_t(1) << 20};
+
+constexpr int64_t kTurns = 20000;  // of waiting without sleep, some hundred microseconds
+
+// One turn of waiting for another thread. It begins without sleep, and ends so that it costs a quota of processors next to nothing.
+inline void wait_a_turn(int64_t turn) {
+  if (turn >= kTurns) std::this_thread::sleep_for(std::chrono::microseconds(50));
+  else if (turn % 32) pause();
+  else std::this_thread::yield();
+}
+
 // The core that this thread runs on, -1 where the system does not say.
 inline int core() {
 #if defined(__linux__)
@@ -54,13 +67,10 @@ class Helper {
     wake_.notify_one();
   }
   void wait() const {
-    for (int64_t turn = 0; busy_.load(std::memory_order_acquire); ++turn)
-      turn % 32 ? pause() : std::this_thread::yield();
+    for (int64_t turn = 0; busy_.load(std::memory_order_acquire); ++turn) wait_a_turn(turn);
   }
 
  private:
-  static constexpr int64_t kTurns = 20000;  // some hundred microseconds
-
   // Linux lets two threads take turns on one core for many milliseconds while another is idle: a third of a step's time.
   void leave_core() {
 #if defined(__linux__)
@@ -82,7 +92,7 @@ class Helper {
         busy_.store(false, std::memory_order_release);
         turn = 0;
       } else if (turn < kTurns) {
-        turn % 32 ? pause() : std::this_thread::yield();
+        wait_a_turn(turn);
       } else {
         std::unique_lock<std::mutex> lock(mutex_);
         asleep_.store(true);
@@ -137,6 +147,7 @@ void parallel_for(const Pool& pool, int64_t count, const Task& task) {
       const size_t own = std::max(0, core());
       for (size_t k = 0; k < parts.size(); ++k) {
         Part& part = parts[(own + k) % parts.size()];
+        if (part.next.load(std::memory_order_relaxed) >= part.end) continue;  // to read costs less than to write, where many threads do
         for (int64_t i; (i = part.next.fetch_add(1)) < part.end;) {
           try {
             task(i);

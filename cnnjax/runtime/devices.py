@@ -1,12 +1,11 @@
 """The devices of this process: the mesh, shardings of parameters and batches, and a line that describes them."""
 
-import os
-
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from cnnjax.cpus import cores, quota_text, usable_cpus
 from cnnjax.errors import ConfigError
 from cnnjax.kernels import CpuOps, Ops, available, why_not
 from cnnjax.runtime import memory
@@ -21,9 +20,9 @@ def divide_cpu(config) -> None:
     XLA's own threads share out what is small badly: with 64 images of 32 pixels a step on two devices takes 0.70 of the time that
     it takes on one with two threads; with 32 images of 180 pixels, 1.15. So this is for up to 64 pixels, with 16 images for each.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    usable = usable_cpus()
     batch, count = 32 if config.data.auto_batch else config.data.batch_size, 1
-    while 2 * count <= cores and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
+    while 2 * count <= usable and batch % (2 * count) == 0 and batch // (2 * count) >= 16:
         count *= 2
     native = config.runtime.kernels != "xla" and available()  # they share out their work themselves
     if not native and max(config.image.shape) <= 64 and not config.runtime.devices and config.mesh.fsdp == 1:
@@ -129,6 +128,6 @@ def device_bytes() -> tuple[int, int]:
 def describe(mesh: jax.sharding.Mesh) -> str:
     """One line about the devices."""
     first = mesh.devices.flat[0]
-    cores = f", {os.cpu_count()} cores{memory.kept['text']}" if first.platform == "cpu" else ""
+    processors = f", {cores()} cores{quota_text()}{memory.kept['text']}" if first.platform == "cpu" else ""
     processes = f" in {jax.process_count()} processes" if is_distributed() else ""
-    return f"{mesh.size} x {first.device_kind}{processes}{cores}, jax {jax.__version__}"
+    return f"{mesh.size} x {first.device_kind}{processes}{processors}, jax {jax.__version__}"

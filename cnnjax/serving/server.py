@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import threading
@@ -12,6 +11,7 @@ import uvicorn
 import uvloop
 
 from cnnjax import data as data_lib
+from cnnjax.cpus import usable_cpus
 from cnnjax.errors import DataError, Stopped, UserError
 from cnnjax.progress import Progress
 from cnnjax.serving.app import App
@@ -83,8 +83,7 @@ class Service:
 
     async def _run(self) -> None:
         state, self._loop = self.state, asyncio.get_running_loop()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        threads = min(max(cores, 2), THREADS)  # one decodes while another computes
+        threads = min(max(usable_cpus(), 2), THREADS)  # one decodes while another computes
         state.loop, state.batches = (
             self._loop,
             Batches(self._loop, state.limits, threads, self._latency, state.measures.batch),

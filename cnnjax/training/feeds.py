@@ -13,15 +13,12 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from cnnjax import runtime
 from cnnjax.data import SHARDS, Crop, Dataset, EncodedImages
-from cnnjax.inference import iterate, own_part, put
+from cnnjax.inference import iterate, own_part, put, store
 from cnnjax.streams import DataStream
-
-PART = 64 << 20  # bytes sent to the devices at once
 
 
 class TrainBatches(grain.sources.RandomAccessDataSource):
@@ -59,13 +56,9 @@ class TrainBatches(grain.sources.RandomAccessDataSource):
         return len(self._rows) * int(np.prod(self._images.shape[1:]))
 
     def on_devices(self, whole: NamedSharding) -> dict[str, jax.Array]:
-        """Copies all images and labels of the split, in its order, to every device, in parts of about `PART` bytes."""
+        """Copies all images and labels of the split, in its order, to every device."""
         shape = (len(self._rows), *self._images.shape[1:])
-        images = jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=whole)()
-        insert = jax.jit(lambda images, part, at: lax.dynamic_update_slice_in_dim(images, part, at, 0), donate_argnums=0)
-        step = max(1, PART // int(np.prod(shape[1:])))
-        for at in range(0, len(self._rows), step):
-            images = insert(images, put(self._images[self._rows[at : at + step]], whole), at)
+        images = store(lambda begin, end: self._images[self._rows[begin:end]], shape, whole)
         return {"image": images, **{name: put(values, whole) for name, values in self._targets(self._rows).items()}}
 
     def __len__(self) -> int:

@@ -56,6 +56,7 @@ class Loop:
         self.done, self.stopping, self.stopwatch = start.step, start.stopping, start.stopwatch
         self._state, self._scale = start.state, float(start.state.scale)
         self._plan, self._whole, self._feed = plan, runtime.replicated(mesh), feed
+        self._rates = jax.jit(jax.vmap(plan.rate))
         self._optimizer, self._train = config.optimizer, config.train
         self._end = config.train.epochs * plan.steps_per_epoch
         self._patience = epochs_of(config.train.patience, plan.steps_per_epoch)
@@ -163,14 +164,13 @@ class Loop:
         epoch = self.done // length + 1
         end = epoch * length
         # Before the devices have work, which this would wait for.
-        rates = np.asarray(jax.vmap(self._plan.rate)(np.arange(end - length, end))) * np.float32(self._scale)
+        rates = jax.device_get(self._rates(np.arange(end - length, end))) * np.float32(self._scale)
         images = (end - self.done) * self._plan.batch_size
         with self._progress.task(f"epoch {epoch}/{epochs}", images, "images") as advance:
             self._steps.begin_epoch(rates, advance)
             yield end
             with self.stopwatch.clock("step"):
                 self._steps.flush()
-                jax.block_until_ready(self._state.step)
         self._epoch_speed = self._steps.meter.finish(self.stopwatch)
 
     def _own_request(self) -> Request:
@@ -181,13 +181,12 @@ class Loop:
 
     def _record(self, numbers: dict, raw: dict | None) -> None:
         """Writes an epoch to the history."""
-        epoch, state = self.done // self._plan.steps_per_epoch, self._state
-        sums = {name: float(value) for name, value in state.sums.items()}
+        epoch, sums = self.done // self._plan.steps_per_epoch, jax.device_get(self._state.sums)
         row = {
             "epoch": epoch,
             "step": self.done,
-            "loss": sums["loss"] / sums["count"],
-            "accuracy": sums["correct"] / sums["count"],
+            "loss": float(sums["loss"]) / float(sums["count"]),
+            "accuracy": float(sums["correct"]) / float(sums["count"]),
             "val_loss": numbers["loss"],
             "val_accuracy": numbers["accuracy"],
             **self._epoch_speed,

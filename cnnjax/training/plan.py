@@ -30,7 +30,8 @@ class Plan:
         network: what is trained.
         rate: step -> learning rate; drops on a plateau come on top.
         steps_per_epoch: batches that show every training image; of a probe 1, for a penalty.
-        resident: whether the training images are stored on the device.
+        resident: whether the training images are stored on every device.
+        free_image_bytes: of each device, which more images may take beside them.
         steps: compiled at their first call, or ahead.
         tx: their optimizer.
     """
@@ -42,6 +43,7 @@ class Plan:
     rate: optax.Schedule
     steps_per_epoch: int
     resident: bool
+    free_image_bytes: float
     steps: steps.Steps
     tx: optimizers.Optimizer | finetuning.PartlyFrozen
 
@@ -57,6 +59,33 @@ def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
     return min(config.data.batch_size, max(images // share, 1) * share)
 
 
+def free_image_bytes(config) -> float:
+    """Returns the bytes of each device that a run's images may take while it trains; encoded ones take none."""
+    if config.data.cache == "encoded":
+        return 0.0
+    if config.data.placement == "auto" and config.train.method != "probe":
+        return FREE * runtime.device_bytes()[1]
+    return math.inf if config.data.placement == "device" else 0.0
+
+
+def stored_images(config, mesh: jax.sharding.Mesh, train: int, val: int) -> dict[str, int]:
+    """Returns split -> bytes of each device that its images take while a run trains, of the splits whose images are stored there.
+
+    Args:
+        config: of the run.
+        mesh: its devices.
+        train, val: images of these splits.
+    """
+    shape, free, stored = config.image.shape, free_image_bytes(config), {}
+    validation = inference.stored_bytes(val, shape, config.data.batch_size, mesh)
+    for name, size in (("train", train * math.prod(shape) * 3), ("val", validation)):
+        if size < free:
+            stored[name], free = size, free - size
+        else:
+            break
+    return stored
+
+
 def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Plan:
     """Plans a run of `images` training images; computes nothing. Raises DataError for images that are too small."""
     config = with_epochs(config, images)
@@ -66,19 +95,12 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     steps_per_epoch = 1 if probes else math.ceil(images / batch)
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
     tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
-    placement = config.data.placement
-    resident = (
-        not probes
-        and config.data.cache == "decoded"
-        and (
-            placement == "device"
-            or (placement == "auto" and images * math.prod(config.image.shape) * 3 < FREE * runtime.device_bytes()[1])
-        )
-    )
+    free = free_image_bytes(config) - images * math.prod(config.image.shape) * 3
+    resident = not probes and free > 0
     phases.check_scales(config, network)
     most = runtime.steps_at_once(mesh) if resident else 1
     compiled = steps.compile_steps(network, tx, mesh, config, most, steps_per_epoch)
-    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, compiled, tx)
+    return Plan(classes, images, batch, network, rate, steps_per_epoch, resident, free, compiled, tx)
 
 
 def lower_features(config, plan: Plan, mesh: jax.sharding.Mesh) -> jax.stages.Lowered:

@@ -73,7 +73,8 @@ class StepLog:
         done, self._pending = self._pending, None
         if done is None:
             return False
-        losses, accuracies = (np.atleast_1d(done.values[name])[: done.count].tolist() for name in ("loss", "accuracy"))
+        values = jax.device_get(done.values)
+        losses, accuracies = (np.atleast_1d(values[name])[: done.count].tolist() for name in ("loss", "accuracy"))
         self._requests.receive(done.request)
         speed = self.meter.speed()
         for step, loss, accuracy in zip(range(done.last - done.count + 1, done.last + 1), losses, accuracies, strict=True):

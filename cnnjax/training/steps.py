@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from cnnjax import runtime
 from cnnjax.augmentation import Custom, Targets, augment, mix, of_partners
 from cnnjax.config import load_own
 from cnnjax.errors import ConfigError
-from cnnjax.inference import compile_features, compile_logits, compile_plain
+from cnnjax.inference import compile_features, compile_logits, compile_plain, compile_stored
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models import Network, averages, shardings, with_shardings
 from cnnjax.streams import Stream
@@ -197,6 +197,7 @@ class Steps:
     train: Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]  # `train_steps`; takes the state's memory
     logits: Callable[[dict, jax.Array], jax.Array]  # over `image.views`
     plain: Callable[[dict, jax.Array], jax.Array]  # of images as they are; `logits` itself where there are no other views
+    stored: Callable[[dict, jax.Array], Sequence[jax.Array]]  # the same of images that are stored on the devices
     features: Callable[[dict, jax.Array], jax.Array]  # up to the last layer
     phases: tuple[
         tuple[Phase, Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]], ...
@@ -279,4 +280,5 @@ def compile_steps(
     phases = tuple((phase, compiled(phase)) for phase in find_phases(config, tx, steps_per_epoch))
     logits = compile_logits(network, mesh)
     plain = logits if network.model.preprocessing.views == "plain" else compile_plain(network, mesh)
-    return Steps(abstract, first, phases[-1][1], logits, plain, compile_features(network, mesh), phases, tx.until)
+    return Steps(abstract, first, phases[-1][1], logits, plain, compile_stored(network, mesh), compile_features(network, mesh), phases,
+                 tx.until)  # fmt: skip

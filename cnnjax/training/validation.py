@@ -1,12 +1,15 @@
 """Validation of a network that is being trained."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
 from cnnjax import metrics
 from cnnjax.data import Dataset
 from cnnjax.errors import TrainingError
-from cnnjax.inference import Engine, evaluated
+from cnnjax.inference import Engine, Stored, evaluated, stored_bytes
+from cnnjax.progress import Progress
 from cnnjax.training.plan import Plan
 from cnnjax.training.state import TrainState
 
@@ -15,17 +18,13 @@ class Validation:
     """Computes the numbers of the validation split.
 
     Args:
-        data: images and splits.
-        plan: whose compiled network computes the logits.
-        mesh: its devices.
-        batch_size: `data.batch_size`.
+        labels: of its images, int32 [n].
         positive: index of the positive class of two, else -1.
+        logits: {"params", "stats"} -> their logits, float32 [n, outputs].
     """
 
-    def __init__(self, data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, batch_size: int, positive: int):
-        self._images, self._rows = data.images, data.splits["val"]
-        self._labels, self._positive = data.labels[self._rows], positive
-        self._logits, self._mesh, self._batch_size = plan.steps.plain, mesh, batch_size
+    def __init__(self, labels: np.ndarray, positive: int, logits: Callable[[dict], np.ndarray]):
+        self._labels, self._positive, self._logits = labels, positive, logits
 
     def measure(self, state: TrainState) -> dict:
         """Returns name of a metric -> value, of the averaged parameters where there are some."""
@@ -36,8 +35,31 @@ class Validation:
         return self._numbers({"params": state.params, "stats": state.stats}, state.step)
 
     def _numbers(self, model: dict, step: jax.Array) -> dict:
-        logits = Engine(self._logits, model, self._mesh).logits_of_rows(self._images, self._rows, self._batch_size)
+        logits = self._logits(model)
         if not np.isfinite(logits).all():
             raise TrainingError(f"val_loss is not a number after step {int(step)}; start again in another --workdir with a lower "
                                 "--config.optimizer.learning_rate")  # fmt: skip
         return metrics.headline(logits, self._labels, self._positive)
+
+
+def open_validation(
+    data: Dataset, plan: Plan, mesh: jax.sharding.Mesh, batch_size: int, positive: int, progress: Progress
+) -> Validation:
+    """Returns the validation of a run. Its images are stored on the devices where the training images are and they fit as well.
+
+    Args:
+        data: images and splits.
+        plan: whose compiled network computes the logits.
+        mesh: its devices.
+        batch_size: `data.batch_size`.
+        positive: index of the positive class of two, else -1.
+        progress: hears where the images are stored.
+    """
+    rows = data.splits["val"]
+    size = stored_bytes(len(rows), data.images.shape[1:3], batch_size, mesh)
+    if plan.resident and size < plan.free_image_bytes:
+        progress.message(f"  the validation images are stored there too: {size / 1e6:,.0f} MB on each device")
+        stored = Stored(data.images, rows, batch_size, mesh)
+        return Validation(data.labels[rows], positive, lambda model: stored.logits(plan.steps.stored, model))
+    return Validation(data.labels[rows], positive,
+                      lambda model: Engine(plan.steps.plain, model, mesh).logits_of_rows(data.images, rows, batch_size))  # fmt: skip

@@ -8,11 +8,26 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from kernel_table import COMPOSITIONS, KERNELS, Kernel
+from kernel_table import COMPOSITIONS, CONV, KERNELS, NORM, Case, Kernel, conv, conv_case, norm, norm_case, weights
 
-from cnnjax.kernels import CpuOps
+from cnnjax.kernels import Block, CpuOps
 
 ROWS = KERNELS | COMPOSITIONS
+
+
+def sequence(ops, images, w1, b1, w2, b2, w3, b3):
+    """Three convolutions, whose gradients threads share image by image where there are more threads than groups of images."""
+    blocks = [Block(w1, b1, 1, 2), Block(w2, b2, 1, 0), Block(w3, b3, 0, 1)]
+    return (ops.conv_blocks(images, blocks, dtype=w1.dtype),)
+
+
+# What threads share otherwise where there are more than 32.
+BEYOND = {
+    "sequence": Kernel(sequence, ("conv_forward", "conv_backward"), (), grads=tuple(range(7)),
+                       many=Case(((70, 20, 13, 16), *((weights(3, 16, 16)), (16,)) * 3), {})),
+    "stem": Kernel(conv, CONV, (), many=conv_case((16, 20, 26, 3), 64, 7, 2), grads=(1,)),
+    "large norm": Kernel(norm, cases=(), many=norm_case((70, 30, 30, 32), "relu", False), grads=(0, 1, 2), **NORM),
+}  # fmt: skip
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
@@ -23,7 +38,7 @@ def compiled(kernel: Kernel, arrays: list[jax.Array]):
 def print_digests():
     """Prints a digest of the results of each row."""
     digests = {}
-    for name, kernel in ROWS.items():
+    for name, kernel in (ROWS | BEYOND).items():
         drawn = kernel.drawn(kernel.many)
         results = compiled(kernel, drawn)(*drawn)
         digests[name] = hashlib.sha256(b"".join(np.asarray(array).tobytes() for array in results)).hexdigest()

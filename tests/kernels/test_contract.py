@@ -147,11 +147,11 @@ def test_forward_mode_says_that_it_is_not_there(name):
 
 def test_results_do_not_depend_on_the_number_of_threads():
     found = []
-    for threads in ("1", "2", "7"):
+    for threads in ("1", "7", "70"):
         done = child(["-c", PROCESS.format("print_digests")], NPROC=threads)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(done.stdout.splitlines()[-1]))
-    assert found[0].keys() == KERNELS.keys() | COMPOSITIONS.keys()
+    assert found[0].keys() > KERNELS.keys() | COMPOSITIONS.keys()
     assert found[0] == found[1] == found[2]
 
 

@@ -164,7 +164,7 @@ def test_the_images_on_the_device_are_those_of_the_split(monkeypatch, size):
     images, labels = rng.integers(0, 256, (40, 4, 4, 3), dtype=np.uint8), rng.integers(0, 5, 40).astype(np.int32)
     rows = rng.permutation(40)[:23]
     batches = pipeline.TrainBatches(images, labels, rows, batch_size=4, seed=0)
-    monkeypatch.setattr(pipeline, "PART", size)  # bytes: one image, all images
+    monkeypatch.setattr(inference.batches, "PART", size)  # bytes: one image, all images
     resident = batches.on_devices(runtime.replicated(runtime.mesh()))
     assert (np.asarray(resident["image"]) == images[rows]).all()
     assert (np.asarray(resident["label"]) == labels[rows]).all()

@@ -1,6 +1,7 @@
 """Training images on the device: the same batches, the same run, several updates at once."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import jax
@@ -8,6 +9,7 @@ import pytest
 from training_tools import on_devices, read_rows, settings, tiny
 
 from cnnjax import runtime
+from cnnjax.commands.describe import describe
 from cnnjax.commands.train import train
 from cnnjax.errors import Stopped
 from cnnjax.training import plan, steps
@@ -137,3 +139,11 @@ def test_eight_devices_each_pick_their_part(cell_folder, cache, tmp_path):
     for row, expected in zip(logged(tmp_path / "eight"), logged(tmp_path / "one"), strict=True):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
     assert jax.device_count() == 1
+
+
+def test_a_description_has_the_memory_of_the_images_that_are_stored(make, tmp_path):
+    text = describe(make(data__placement="device"), tmp_path / "run")
+    train, val = (float(re.search(rf"  {name} images +([\d.]+) MB", text)[1]) for name in ("training", "validation"))
+    assert train == pytest.approx(64 * 16 * 16 * 3 / 1e6, abs=0.005)
+    assert val == pytest.approx(32 * 16 * 16 * 3 / 1e6, abs=0.005)  # 16 images in a batch of 32
+    assert "training images" not in describe(make(data__placement="host"), tmp_path / "run")

@@ -2,10 +2,13 @@
 
 import json
 import math
+import threading
 
 import pytest
+from small_loops import BATCH, TRAIN, small_loop
 
-from cnnjax import runs
+from cnnjax import runs, training
+from cnnjax.checkpoints import opened
 from cnnjax.training.early_stopping import EarlyStopping
 from cnnjax.training.saver import Saver, recalled, remembered
 from cnnjax.training.stopwatch import Stopwatch
@@ -40,3 +43,32 @@ def test_the_memory_of_a_run_survives_json_in_the_form_of_old_checkpoints():
     assert recalled(early) == (stopping, watch)
     early["best_loss"] = early.pop("best_score")  # as older checkpoints call it
     assert recalled(early) == (stopping, watch)
+
+
+class Going(training.Observer):
+    """Lets the checkpoint of the first epoch be written only after steps of the second have come back."""
+
+    def __init__(self, place, end, written):
+        self._first, self._end, self._written = place / "checkpoints" / str(end), end, written
+        self.steps = {}
+
+    def step_logged(self, row):
+        self.steps[row["step"]] = self._first.exists()
+        if row["step"] == self._end + 4:
+            self._written.set()
+
+
+def test_steps_go_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    context, written, end = opened._context, threading.Event(), TRAIN // BATCH
+
+    def slow():
+        made = context()
+        made.asynchronous.post_finalization_callback = lambda: written.wait(20)  # before the files have their name
+        return made
+
+    monkeypatch.setattr(opened, "_context", slow)
+    going = Going(tmp_path / "run", end, written)
+    with small_loop(tmp_path / "run", going, train__epochs=2, log__every=1) as loop:
+        loop.run()
+    assert [going.steps[end + i] for i in range(1, 5)] == [False] * 4
+    assert sorted(int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")) == [end, 2 * end]
