@@ -1,11 +1,10 @@
 """Runs on several processes and on one, which `test_as_one.py` and `test_processes.py` compare."""
 
 import pytest
-from process_tools import BATCHES, MATRIX, OPTIONS, work
+from process_tools import BATCHES, HANDED, LEGS, MATRIX, OPTIONS, work
 from training_tools import tiny
 
 import cnnjax
-from cnnjax.errors import Stopped
 
 
 @pytest.fixture(scope="session")
@@ -32,12 +31,10 @@ def job(cells, place):
 
 @pytest.fixture(scope="session")
 def here(cells, place):
-    """Trains in this process, on one device, and stops after some lines of the log."""
+    """Trains in this process, on one device."""
 
-    def train(name, lines=0, **options):
-        log = place / name / "metrics.jsonl"
-        cnnjax.train(tiny(cells, place / "cache", **{**OPTIONS, **options}), place / name,
-                     stop=lambda: bool(lines) and log.exists() and len(log.read_text().splitlines()) >= lines)  # fmt: skip
+    def train(name, **options):
+        cnnjax.train(tiny(cells, place / "cache", **{**OPTIONS, **options}), place / name)
         return place / name
 
     return train
@@ -50,25 +47,17 @@ def one(here, made_once):
 
 
 @pytest.fixture(scope="session")
-def matrix(one, here, job, made_once):
-    """Every run of the matrix, and one that is handed from 1 to 4, one from 4 to 2 processes: the answers of each start."""
-    return made_once("matrix", lambda _: started(here, job))
+def matrix(one, job, made_once):
+    """Every run of the matrix, and every one that is handed on: for each start, the answers of its processes."""
+    return made_once("matrix", lambda _: started(job))
 
 
-def started(here, job):
-    with pytest.raises(Stopped):
-        here("up", lines=3)
-    extra = {
-        (4, 1): [job("down", lines=3), job("up")],
-        (2, 1): [
-            job("down", lines=9),
-            job("whitened", image__zca=True),
-            job("divided", mesh__fsdp=2),
-            job("resident", data__placement="device", train__checkpoint_every="3 steps"),
-        ],
-    }
-    return {
-        (processes, devices): work(processes, devices, [job(f"{processes}x{devices}", batches=BATCHES),
-                                                        *extra.get((processes, devices), [])])
-        for processes, devices in MATRIX
-    }  # fmt: skip
+def started(job):
+    whole = {(processes, devices): [job(f"{processes}x{devices}", batches=BATCHES)] for processes, devices in MATRIX}
+    whole[2, 1].append(job("whitened", image__zca=True))
+    answers = []
+    for processes, devices, lines in LEGS:
+        handed = [job(name, lines, **options) for name, options in HANDED.items()]
+        handed[0]["batches"] = 0 if lines else BATCHES
+        answers.append(work(processes, devices, [*handed, *whole.pop((processes, devices), [])]))
+    return answers + [work(*cell, jobs) for cell, jobs in whole.items()]

@@ -6,12 +6,22 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+import pytest
 from training_tools import ROOT, child_environment, read_rows
 
-MATRIX = [(4, 1), (2, 1), (2, 4)]  # processes, devices of each
+MATRIX = [(2, 1), (2, 4)]  # processes, devices of each
 # 16 is divided by 2 x 4 devices, but divides no split. SGD, so that last bits stay last bits.
 OPTIONS = {"data__batch_size": 16, "train__epochs": 4, "optimizer__name": "sgd", "optimizer__learning_rate": 0.01}
 BATCHES = 12  # global batches that are compared, over more than two epochs
+# Runs that are handed from one start to the next, and what each start is: processes, devices of each, lines of the log after
+# which it stops; 0: it goes on to the end. Two devices stand in for one process, so that parameters are divided there too.
+LEGS = [(4, 1, 3), (2, 1, 6), (1, 2, 10), (4, 1, 0)]
+HANDED = {
+    "host": {"data__placement": "host"},
+    "device": {"data__placement": "device", "train__checkpoint_every": "3 steps"},
+    "fsdp": {"mesh__fsdp": 2},
+}
 LIMIT = 400  # seconds until a process that should have ended counts as hanging
 
 # What every process of a start does: a list of jobs, each a run that is trained, or is stopped after some lines of its log.
@@ -113,3 +123,24 @@ def history(workdir):
         {k: v for k, v in row.items() if k not in ("seconds", "images_per_second")}
         for row in read_rows(workdir / "history.csv")
     ]
+
+
+def alike(workdir, expected, tolerance=1e-4):
+    """The same steps with the same numbers to float tolerance, in the log and in the history, without a gap."""
+    for have, want in ((log(workdir), log(expected)), (history(workdir), history(expected))):
+        assert len(have) == len(want)
+        for a, b in zip(have, want, strict=True):
+            assert list(a) == list(b)
+            assert list(map(float, a.values())) == pytest.approx(list(map(float, b.values())), rel=tolerance, abs=tolerance)
+
+
+def evaluated_alike(workdir, expected):
+    """The same images, each once and in the same order, with the same numbers to float tolerance."""
+    for split in ("train", "val", "test"):
+        have, want = (read_rows(path / "eval" / f"{split}.csv") for path in (workdir, expected))
+        assert [row["id"] for row in have] == [row["id"] for row in want]
+        assert len({row["id"] for row in have}) == len(have)
+        np.testing.assert_allclose([float(row["p_Parasitized"]) for row in have],
+                                   [float(row["p_Parasitized"]) for row in want], atol=1e-4)  # fmt: skip
+        numbers = [json.loads((path / "summary.json").read_text())[split] for path in (workdir, expected)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, abs=1e-4)
