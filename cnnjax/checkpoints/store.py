@@ -26,6 +26,13 @@ from cnnjax.errors import CheckpointError
 from cnnjax.inside import inside
 
 FORMAT = 2
+OF_DISKS = (
+    "No space left",
+    "Disk quota",
+    "Permission denied",
+    "Read-only file system",
+    "Input/output error",
+)  # words of errors
 
 
 class Checkpoints:
@@ -90,7 +97,8 @@ class Checkpoints:
                 with self._readable_errors():
                     raise record.exc_info[1]
             except CheckpointError as error:
-                runtime.end(error, 2)
+                # What the disk does not explain may be the loss of another process, after which all start again.
+                runtime.end(error, 2 if any(words in str(error.__cause__) for words in OF_DISKS) else 1)
             except Exception:  # another process is lost, which surfaces in the loop
                 pass
         return record.levelno >= logging.CRITICAL

@@ -1,6 +1,6 @@
 """Files as they are, in shards of ArrayRecord (the format of Grain's own sources), and decoded whenever their images are wanted: for sets that do not fit decoded.
 
-A row has its shard by its number alone: of 64 rows in a row each shard has one. So each shard is a sample of the whole set, and a
+A row has its shard by its number alone: of 32 rows in a row each shard has one. So each shard is a sample of the whole set, and a
 process that trains on its part of each batch reads its part of the shards.
 """
 
@@ -31,7 +31,7 @@ from cnnjax.data.listings import Reference
 from cnnjax.data.resizes import SIDE, averaged
 from cnnjax.errors import DataError
 
-SHARDS = 64
+SHARDS = 32  # each holds up to 16 MB in memory while it is written
 OPTIONS = "group_size:1,uncompressed"  # each record can be read alone; compressed pictures become no smaller
 CHUNK = 8  # files that a thread reads, checks and writes at once
 PARTS = 4  # of the images that are wanted, for each thread, so that threads end together

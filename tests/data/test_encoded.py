@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(photos, tmp_path, monkeypatc
 
 def test_each_shard_is_a_sample_and_a_row_keeps_its_shard():
     shards = encoded.shards_of(1000)
-    assert np.bincount(shards, minlength=64).min() >= 15 and np.bincount(shards).max() <= 16
+    assert np.bincount(shards, minlength=32).min() >= 31 and np.bincount(shards).max() <= 32
     np.testing.assert_array_equal(encoded.shards_of(100), shards[:100])
 
 
@@ -204,7 +204,7 @@ def test_a_crop_shows_its_window_also_where_the_file_is_decoded_smaller(shape):
 def test_crops_are_those_of_pillow_where_nothing_is_scaled(both):
     (ours, _), directory = both
     record = json.loads((next((directory / "encoded").iterdir()) / "sizes.json").read_text())
-    assert len(record) == 64
+    assert len(record) == encoded.SHARDS
     crop = Crop(0.3, 1.3)
     drawn = crop.draw(np.random.default_rng(1), 1)
     found = ours.images.crops(np.array([0]), crop, drawn)[0]  # a PNG file

@@ -7,7 +7,7 @@ from PIL import Image
 
 from cnnjax import config as config_lib
 from cnnjax.config import from_dict
-from cnnjax.data import Crop, cache, sources
+from cnnjax.data import SHARDS, Crop, cache, sources
 from cnnjax.progress import Progress
 from cnnjax.training.feeds import TrainBatches, dealt
 
@@ -57,7 +57,7 @@ def test_a_process_reads_its_own_shards(images, count, least):
     for process in range(count):
         feed = batches(images, process_index=process, process_count=count)
         shards = np.concatenate([images.shards[feed._rows[feed.places(k, 1)[0]]] for k in range(26)])
-        assert (shards.astype(int) * count // 64 == process).mean() > least
+        assert (shards.astype(int) * count // SHARDS == process).mean() > least
 
 
 def test_of_a_large_set_nearly_all_images_are_of_the_own_shards():
