@@ -17,7 +17,8 @@ def is_distributed() -> bool:
     if FLAGS.coordinator:
         return True
     get = os.environ.get
-    counts = [get("OMPI_COMM_WORLD_SIZE", "1"), get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1"]
+    counts = [get("OMPI_COMM_WORLD_SIZE", "1"), get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in os.environ else "1",
+              get("MEGASCALE_NUM_SLICES", "1")]  # fmt: skip
     hosts = get("TPU_WORKER_HOSTNAMES", "")
     return (
         any(count.isdigit() and int(count) > 1 for count in counts)

@@ -4,6 +4,7 @@ import pytest
 from training_tools import one_line
 
 from cnnjax.cli import flags
+from cnnjax.cli.distributed import is_distributed
 from cnnjax.errors import ConfigError
 
 
@@ -50,3 +51,25 @@ def test_nothing_is_guessed_where_nothing_resembles_it(fresh):
 def test_a_glob_that_the_shell_has_opened_is_several_inputs(fresh, arguments):
     assert flags.parse(["launch.py", "--mode=predict", *arguments, "--workdir=x"]) == {}
     assert fresh.input == ["a.png", "b.png"] and fresh.workdir == "x"
+
+
+@pytest.mark.parametrize(
+    "environment, several",
+    [
+        ({}, False),
+        ({"TPU_WORKER_HOSTNAMES": "host"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "one,two"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "host", "MEGASCALE_NUM_SLICES": "2"}, True),  # two slices of one host each
+        ({"SLURM_NTASKS": "2"}, False),  # within sbatch, but not within srun
+        ({"SLURM_NTASKS": "2", "SLURM_STEP_NODELIST": "host"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+    ],
+)
+def test_the_environment_tells_whether_there_are_other_processes(fresh, monkeypatch, environment, several):
+    flags.parse(["launch.py", "--workdir=x"])
+    for name in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "MEGASCALE_NUM_SLICES", "TPU_WORKER_HOSTNAMES",
+                 "JAX_COORDINATOR_ADDRESS"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_distributed() == several
