@@ -7,6 +7,7 @@ Evaluation and prediction load `model` alone. Once a checkpoint is whole, its ch
 import contextlib
 import logging
 import os
+import re
 import shutil
 import threading
 import time
@@ -26,13 +27,7 @@ from cnnjax.errors import CheckpointError
 from cnnjax.inside import inside
 
 FORMAT = 2
-OF_DISKS = (
-    "No space left",
-    "Disk quota",
-    "Permission denied",
-    "Read-only file system",
-    "Input/output error",
-)  # words of errors
+OF_DISKS = re.compile("No space left|Disk quota|Permission denied|Read-only file system|Input/output error")
 
 
 class Checkpoints:
@@ -98,7 +93,7 @@ class Checkpoints:
                     raise record.exc_info[1]
             except CheckpointError as error:
                 # What the disk does not explain may be the loss of another process, after which all start again.
-                runtime.end(error, 2 if any(words in str(error.__cause__) for words in OF_DISKS) else 1)
+                runtime.end(error, 2 if OF_DISKS.search(str(error.__cause__)) else 1)
             except Exception:  # another process is lost, which surfaces in the loop
                 pass
         return record.levelno >= logging.CRITICAL

@@ -136,6 +136,16 @@ def _ahead(config: config_lib.Config, classes: int, text: str, found: runtime.To
     return lines
 
 
+def _cached(config, images: int) -> str:
+    """What `data.cache_dir` gets of so many images."""
+    (height, width), data = config.image.shape, config.data
+    if data.cache == "encoded":
+        return (f"kept as files, and decoded at each step to {height}x{width} pixels ({config.image.resize}): their bytes and "
+                f"{images * 32 * 32 * 3 / 1e6:,.0f} MB in {data.cache_dir}")  # fmt: skip
+    return (f"decoded once to {height}x{width} pixels ({config.image.resize}): {images * height * width * 3 / 1e6:,.0f} MB "
+            f"in {data.cache_dir}")  # fmt: skip
+
+
 def _data(
     config: config_lib.Config, mesh: jax.sharding.Mesh, progress: Progress
 ) -> tuple[data_lib.Source | None, list[str], dict[str, int]]:
@@ -183,7 +193,6 @@ def _data(
     train = assigned.count("train")
     batch_size = training.choose_batch_size(config, mesh, train)
     per_epoch = math.ceil(train / batch_size)
-    height, width = config.image.shape
     steps = f"{counted(per_epoch, 'step')} of {counted(batch_size, 'image')}"
     if config.train.method == "gradient":
         lines.append(f"{steps} per epoch, at most {counted(training.with_epochs(config, train).train.epochs, 'epoch')}")
@@ -192,13 +201,7 @@ def _data(
         lines.append(
             f"features of all images{views} once, then a logistic regression with up to {len(config.probe.penalties)} penalties"
         )
-    if data.cache == "encoded":
-        small = len(source.examples) * 32 * 32 * 3 / 1e6
-        lines.append(f"kept as files, and decoded at each step to {height}x{width} pixels ({config.image.resize}): their bytes and {small:,.0f} MB "
-                     f"in {data.cache_dir}")  # fmt: skip
-    else:
-        lines.append(f"decoded once to {height}x{width} pixels ({config.image.resize}): {len(source.examples) * height * width * 3 / 1e6:,.0f} MB "
-                     f"in {data.cache_dir}")  # fmt: skip
+    lines.append(_cached(config, len(source.examples)))
     if len(source.classes) == 2:
         lines.append(f"positive class: {data.positive or source.classes[1]}")
     return source, lines, {name: len(rows[name]) for name in data_lib.SPLITS}

@@ -47,6 +47,12 @@ def one(here, made_once):
 
 
 @pytest.fixture(scope="session")
+def encoded(here, made_once):
+    """The same of encoded images."""
+    return made_once("encoded-one", lambda _: here("one-encoded", **HANDED["encoded"]))
+
+
+@pytest.fixture(scope="session")
 def matrix(one, job, made_once):
     """Every run of the matrix, and every one that is handed on: for each start, the answers of its processes."""
     return made_once("matrix", lambda _: started(job))

@@ -21,6 +21,7 @@ HANDED = {
     "host": {"data__placement": "host"},
     "device": {"data__placement": "device", "train__checkpoint_every": "3 steps"},
     "fsdp": {"mesh__fsdp": 2},
+    "encoded": {"data__cache": "encoded", "augment__crop_area": 0.5},
 }
 LIMIT = 400  # seconds until a process that should have ended counts as hanging
 

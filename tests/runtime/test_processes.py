@@ -13,7 +13,7 @@ import time
 import fault_trials as faults
 import numpy as np
 import pytest
-from process_tools import LIMIT, OPTIONS, begin, end, environment, free_port, history, log
+from process_tools import LIMIT, OPTIONS, alike, begin, end, environment, evaluated_alike, free_port, history, log
 from training_tools import ROOT, child, read_rows
 
 from cnnjax.runs import RunDirectory
@@ -98,18 +98,38 @@ def test_sigterm_to_one_stops_all_at_the_same_step_and_slurm_continues(matrix, l
     assert read_rows(workdir / "eval" / "test.csv") == read_rows(undisturbed / "eval" / "test.csv")
 
 
-@pytest.mark.parametrize("victim", [0, 1])
-def test_the_loss_of_a_process_ends_the_others_in_one_line(matrix, launch, place, victim):
-    workdir = place / f"lost{victim}"
-    started = launch(workdir)
-    once_logged(workdir, 7)
-    started[victim].kill()
+def ended_by_a_loss(started, lost):
+    """Kills the processes `lost` of those that have been started; the others end in one line, within a minute."""
+    for victim in lost:
+        started[victim].kill()
     since = time.monotonic()
     done = end(started)
     assert time.monotonic() - since < 60
-    assert codes(done)[1 - victim] == 1, done
-    line = error_line(done[1 - victim][2])
-    assert "another process of this run is gone" in line and "start all of them again" in line
+    for process in set(range(len(started))) - set(lost):
+        assert codes(done)[process] == 1, done
+        line = error_line(done[process][2])
+        assert "another process of this run is gone" in line and "start all of them again" in line
+
+
+def test_the_loss_of_a_process_ends_the_others_in_one_line(matrix, launch, place):
+    workdir = place / "lost"
+    started = launch(workdir)
+    once_logged(workdir, 7)
+    ended_by_a_loss(started, [1])
+
+
+def test_a_run_goes_on_with_the_slice_that_is_left(launch, place, one):
+    # Two slices of two processes, of which the first is lost, and with it the coordinator.
+    workdir, often = place / "slices", "--config.train.checkpoint_every=3 steps"
+    started = launch(workdir, often, processes=4)
+    once_logged(workdir, 7)
+    ended_by_a_loss(started, [0, 1])
+    assert len(history(workdir)) == 1, "within the second epoch"
+    done = end(launch(workdir, often))
+    assert codes(done) == [0, 0], done
+    assert "continuing from step" in done[0][1]
+    alike(workdir, one)
+    evaluated_alike(workdir, one)
 
 
 def test_a_full_disk_ends_all_and_loses_nothing(matrix, launch, place):
@@ -139,7 +159,7 @@ def test_a_full_disk_ends_all_and_loses_nothing(matrix, launch, place):
 @pytest.mark.skipif(not shutil.which("mpirun"), reason="Open MPI's mpirun is not installed")
 def test_mpirun_needs_no_flags_and_continues_after_a_loss(matrix, config_file, place):
     # A process that is bound to one core computes in other parts, and differs in the last bits.
-    workdir = place / "lost1"
+    workdir = place / "lost"
     assert (workdir / "metrics.jsonl").exists()
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-n", "2", sys.executable, "launch.py",
                f"--config={config_file}", f"--workdir={workdir}"]  # fmt: skip
