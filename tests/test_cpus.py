@@ -82,7 +82,7 @@ print(cpus.cpu_quota(), cpus.usable_cpus(), cpus.quota_text())
 
 
 def test_a_real_control_group_limits_a_process():
-    """Of version 1 or 2, whichever this machine lets a test make."""
+    """Makes one of version 2 or 1, whichever this machine allows."""
     for root, files in ((Path("/sys/fs/cgroup"), {"cpu.max": "70000 100000"}),
                         (Path("/sys/fs/cgroup/cpu"), {"cpu.cfs_quota_us": "70000"})):  # fmt: skip
         group = root / f"cnnjax-{os.getpid()}"

@@ -61,11 +61,9 @@ def choose_batch_size(config, mesh: jax.sharding.Mesh, images: int) -> int:
 
 def free_image_bytes(config) -> float:
     """Returns the bytes of each device that a run's images may take while it trains; encoded ones take none."""
-    if config.data.cache == "encoded":
+    if config.data.cache == "encoded" or config.train.method == "probe" or config.data.placement == "host":
         return 0.0
-    if config.data.placement == "auto" and config.train.method != "probe":
-        return FREE * runtime.device_bytes()[1]
-    return math.inf if config.data.placement == "device" else 0.0
+    return math.inf if config.data.placement == "device" else FREE * runtime.device_bytes()[1]
 
 
 def stored_images(config, mesh: jax.sharding.Mesh, train: int, val: int) -> dict[str, int]:
@@ -96,7 +94,7 @@ def make_plan(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
     rate = optimizers.make_schedule(config.optimizer, steps_per_epoch, config.train.epochs)
     tx = finetuning.tuned_optimizer(config, network, rate, steps_per_epoch)
     free = free_image_bytes(config) - images * math.prod(config.image.shape) * 3
-    resident = not probes and free > 0
+    resident = free > 0
     phases.check_scales(config, network)
     most = runtime.steps_at_once(mesh) if resident else 1
     compiled = steps.compile_steps(network, tx, mesh, config, most, steps_per_epoch)

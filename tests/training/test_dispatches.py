@@ -45,7 +45,7 @@ def test_stored_images_are_evaluated_once_each_as_from_the_host(monkeypatch, at_
 
 @pytest.mark.parametrize(("free", "stored"), [(0, []), (TRAIN + 127, ["train"]), (TRAIN + 129, ["train", "val"])])
 def test_validation_images_are_stored_where_they_fit_beside_those_of_training(monkeypatch, free, stored):
-    """Of 100 images two batches of 64 are stored: 128 with the padding."""
+    """Two batches of 64 are stored for 100 images: 128 with the padding."""
     monkeypatch.setattr(runtime, "device_bytes", lambda: (0, free * 8 * 8 * 3 / 0.4))
     config, said = settings(image__size=8, model__channels=(2,), model__dense=(4,), data__batch_size=BATCH), []
     data, mesh = drawn_data(), runtime.mesh()
