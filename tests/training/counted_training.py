@@ -1,4 +1,4 @@
-"""A process of `test_dispatches.py`: trains on 1 and on 8 devices, and prints the dispatches and the host's waits of two epochs."""
+"""A process of `test_dispatches.py`: trains on 1 and on 8 devices, and prints the dispatches, the host's waits and the numbers of epochs."""
 
 import collections
 import json
@@ -54,6 +54,10 @@ class Epochs(training.Observer):
 
     def __init__(self, spy: Spy, trace: Path):
         self._spy, self._trace, self._epoch = spy, trace, 0
+        self.numbers = []
+
+    def epoch_evaluated(self, row, numbers, *, best):
+        self.numbers.append([row[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")])
 
     def epoch_ended(self, rows, best_step):
         self._epoch += 1
@@ -89,8 +93,13 @@ def main() -> None:
         for devices in (1, 8):
             own = place / f"{placement}{devices}"
             spy.waits.clear()
-            with small_loop(own / "run", Epochs(spy, own / "trace"), devices=devices, data__placement=placement, train__epochs=EPOCHS,
+            epochs = Epochs(spy, own / "trace")
+            with small_loop(own / "run", epochs, devices=devices, data__placement=placement, train__epochs=EPOCHS,
                             optimizer__schedule="cosine") as loop:  # fmt: skip
                 loop.run()
-            counts[f"{placement} {devices}"] = {"dispatches": dispatches(own / "trace"), **spy.waits}
+            counts[f"{placement} {devices}"] = {
+                "dispatches": dispatches(own / "trace"),
+                **spy.waits,
+                "numbers": epochs.numbers,
+            }
     print(json.dumps(counts))

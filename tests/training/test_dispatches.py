@@ -18,9 +18,14 @@ def counts(tmp_path_factory):
     return on_devices(8, CODE, tmp_path_factory.mktemp("counts"))
 
 
+def test_devices_and_placement_change_no_number(counts):
+    for found in counts.values():
+        np.testing.assert_allclose(found["numbers"], counts["host 1"]["numbers"], rtol=2e-3, atol=2e-4)
+
+
 @pytest.mark.parametrize(("placement", "trained", "evaluated"), [("host", STEPS, BATCHES), ("device", STEPS // AT_ONCE, 1)])
 def test_dispatches_and_waits_do_not_grow_with_the_devices(counts, placement, trained, evaluated):
-    one, eight = counts[f"{placement} 1"], counts[f"{placement} 8"]
+    one, eight = ({**counts[f"{placement} {devices}"], "numbers": []} for devices in (1, 8))
     assert one == eight
     rates, evaluation = one["dispatches"].pop("schedule"), one["dispatches"].pop("<lambda>")
     assert (rates, evaluation, one["dispatches"]) == (COUNTED, COUNTED * evaluated, {"train": COUNTED * trained})

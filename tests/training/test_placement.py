@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import jax
 import pytest
-from training_tools import on_devices, read_rows, settings, tiny
+from training_tools import read_rows, settings
 
 from cnnjax import runtime
 from cnnjax.commands.describe import describe
@@ -121,29 +121,9 @@ def test_a_cpu_keeps_the_images_where_they_are(run, from_host, tmp_path):
     assert logged(run("auto", "auto")) == logged(from_host)
 
 
-EIGHT = """
-import json, sys
-import jax
-from training_tools import tiny
-import cnnjax
-from cnnjax import runtime
-runtime.steps_at_once = lambda mesh: 4
-cnnjax.train(tiny(sys.argv[1], sys.argv[2], data__placement="device", data__batch_size=16), sys.argv[3])
-print(json.dumps(jax.device_count()))
-"""
-
-
-def test_eight_devices_each_pick_their_part(cell_folder, cache, tmp_path):
-    assert on_devices(8, EIGHT, cell_folder, cache, tmp_path / "eight") == 8
-    train(tiny(cell_folder, cache, data__batch_size=16), tmp_path / "one")
-    for row, expected in zip(logged(tmp_path / "eight"), logged(tmp_path / "one"), strict=True):
-        assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
-    assert jax.device_count() == 1
-
-
 def test_a_description_has_the_memory_of_the_images_that_are_stored(make, tmp_path):
-    text = describe(make(data__placement="device"), tmp_path / "run")
+    text = describe(make(data__placement="device"), tmp_path)
     train, val = (float(re.search(rf"  {name} images +([\d.]+) MB", text)[1]) for name in ("training", "validation"))
     assert train == pytest.approx(64 * 16 * 16 * 3 / 1e6, abs=0.005)
     assert val == pytest.approx(32 * 16 * 16 * 3 / 1e6, abs=0.005)  # 16 images in a batch of 32
-    assert "training images" not in describe(make(data__placement="host"), tmp_path / "run")
+    assert "training images" not in describe(make(data__placement="host"), tmp_path)
