@@ -31,7 +31,7 @@ ROUNDS = {
     "growth-devices": 5,
     "growth-data": 1,
 }
-DRAWN = {"malaria": 2000, "flowers": 500, "resnet18": 1000}  # images where no --data is named
+DRAWN = {"malaria": 2000, "flowers": 500, "resnet18": 1000, "resnet50": 2000}  # images where no --data is named
 DEVICES = (1, 2, 4, 8)
 # Relative differences that are let pass. TF32 of accelerators rounds to 11 bits, bfloat16 to 8. After a few steps Keras differs
 # by 2 % with the same first loss: its Adam adds epsilon before the correction of the bias.
@@ -167,24 +167,39 @@ def differences(losses: dict[str, dict], tolerance: float) -> list[str]:
     return lines
 
 
-def check(sides: list[Side], left_out: dict[str, str], precision: str) -> dict:
-    """Compares devices and losses of all sides; returns both by side. Raises Different."""
+def begin(sides: list[Side], left_out: dict[str, str], steps: int = tasks.LAST) -> dict:
+    """Starts all sides at once, then asks each for its losses in `steps` training steps; returns devices and losses by side."""
     about, losses = {}, {}
+    for side in sides:
+        side.send("about")
     for side in list(sides):
         with leaving_out(side, sides, left_out):
-            about[side.label] = side.ask("about")
+            about[side.label] = side.receive()
+    for side in list(sides):
+        with leaving_out(side, sides, left_out):
             platform = next(iter(about.values()))["platform"]
             if about[side.label]["platform"] != platform:
                 raise SideError(f"it computes on {about[side.label]['platform']}, the first side on {platform}")
-            losses[side.label] = side.ask("losses")
+            losses[side.label] = side.ask("losses", steps=steps)
             print(f"  {side.label:<20} loss {losses[side.label]['inference']:.6f}, in training steps "
                   + ", ".join(f"{x:.4f}" for x in losses[side.label]["training"]), flush=True)  # fmt: skip
     if not losses:
         raise UsageError("no side is left; python -m benchmarks.compare --help lists the flags")
-    different = differences(losses, TOLERANCE[precision, "cpu" if platform == "cpu" else "gpu"])
-    if different:
-        raise Different("\n".join(different))
     return {"about": about, "losses": losses}
+
+
+def disagreements(begun: dict, precision: str) -> list[str]:
+    """Returns `differences` of what `begin` has found, by the tolerance of its platform."""
+    platform = next(iter(begun["about"].values()))["platform"]
+    return differences(begun["losses"], TOLERANCE[precision, "cpu" if platform == "cpu" else "gpu"])
+
+
+def check(sides: list[Side], left_out: dict[str, str], precision: str) -> dict:
+    """Compares devices and losses of all sides; returns both by side. Raises Different."""
+    begun = begin(sides, left_out)
+    if different := disagreements(begun, precision):
+        raise Different("\n".join(different))
+    return begun
 
 
 def measure_starts(side: Side) -> dict[str, float]:

@@ -11,8 +11,9 @@ from benchmarks import tasks
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 NAMES = {"malaria": ("Parasitized", "Uninfected"), "flowers": ("daisy", "dandelion", "roses", "sunflowers", "tulips"),
-         "resnet18": tuple(f"class{i}" for i in range(10))}  # fmt: skip
-SIDES = {"flowers": (224, 320), "resnet18": (64, 128)}  # pixels, of drawn photos
+         "resnet18": tuple(f"class{i}" for i in range(10)),
+         "resnet50": tuple(f"class{i:03}" for i in range(1000))}  # fmt: skip
+SIDES = {"flowers": (224, 320), "resnet18": (64, 128), "resnet50": (256, 500)}  # pixels, of drawn photos
 
 
 def listed(folder: str | Path) -> tuple[list[str], np.ndarray, list[str]]:

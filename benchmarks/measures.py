@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 MEASURES = {  # name: unit, whether more is better; None: neither, or not a matter of speed
     "step": ("ms", False),
+    "training": ("images/s", True),
+    "training, images from the host": ("images/s", True),
+    "waiting for images from the host": ("% of the time", None),
     "epoch with evaluation": ("s", False),
     "epoch with evaluation, checkpoint and curves": ("s", False),
     "run to early stop": ("s", False),
@@ -44,23 +47,22 @@ def paced(call: Callable[[], object], finish: Callable[[], None], seconds: float
     Returns:
         A function that returns the milliseconds of one call.
     """
-    for _ in range(3):  # compiles, and lets allocators and caches settle
-        call()
-    finish()
-    start = time.perf_counter()
-    for _ in range(2):
-        call()
-    finish()
-    count = min(most, max(1, round(2 * seconds / (time.perf_counter() - start))))
 
-    def turn() -> float:
+    def timed(calls: int) -> float:
         start = time.perf_counter()
-        for _ in range(count):
+        for _ in range(calls):
             call()
         finish()
-        return (time.perf_counter() - start) / count * 1e3
+        return (time.perf_counter() - start) / calls
 
-    return turn
+    timed(1)  # compiles
+    each = timed(1)  # lets allocators and caches settle
+    if each < seconds:
+        timed(1)
+        each = timed(2)
+    count = min(most, max(1, round(seconds / each)))
+
+    return lambda: 1e3 * timed(count)
 
 
 def images_per_second(work: Callable[[], int]) -> float:

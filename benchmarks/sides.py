@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import select
 import subprocess
@@ -22,7 +23,7 @@ NEEDS = {  # modules without which a peer is left out, and what brings them
     "cnnjax-xla": (("cnnjax", "jax", "flax"), "pip install -e ."),  # without its own kernels for CPUs
     "jax": (("jax", "optax"), "pip install jax optax"),
     "keras-tensorflow": (("keras", "tensorflow"), "pip install tensorflow keras"),
-    "keras-jax": (("keras", "jax", "tensorflow"), "pip install keras jax tensorflow"),
+    "keras-jax": (("keras", "jax"), "pip install keras jax"),  # and TensorFlow where it reads files
     "torch": (("torch", "torchvision"), "pip install torch torchvision"),
     "torch-compile": (("torch", "torchvision"), "pip install torch torchvision"),
 }
@@ -80,9 +81,12 @@ class Side:
 
     Attributes:
         label: its row in the table.
-        peer: which of `NEEDS`.
+        peer: which of `worker.MODULES`.
         settings: what it is told.
+        deadline: of `time.monotonic`; a worker that has not answered by then is ended.
     """
+
+    deadline = math.inf
 
     def __init__(self, label: str, peer: str, settings: Settings, environment: dict[str, str]):
         self.label, self.peer, self.settings, self._peak = label, peer, settings, np.zeros(2)
@@ -97,6 +101,9 @@ class Side:
     def _answer(self, process: subprocess.Popen) -> dict:
         while not select.select([process.stdout], [], [], 0.2)[0]:
             self._peak = np.maximum(self._peak, _memory(process.pid))
+            if time.monotonic() > self.deadline:
+                process.kill()
+                raise SideError("it had no time left")
         self._peak = np.maximum(self._peak, _memory(process.pid))
         line = process.stdout.readline()
         if not line:
@@ -106,15 +113,23 @@ class Side:
             raise SideError(f"its process ended with {process.returncode}: {last}")
         return json.loads(line)
 
-    def ask(self, do: str, **more) -> dict:
-        """Returns the answer of `worker.Desk`. Raises SideError."""
+    def send(self, do: str, **more) -> None:
+        """Asks `worker.Desk`; `receive` waits for the answer."""
         self._process = self._process or self._launch()
         with contextlib.suppress(BrokenPipeError):  # the answer tells why
             print(json.dumps({"do": do, **more}), file=self._process.stdin, flush=True)
+
+    def receive(self) -> dict:
+        """Returns the answer to what was sent. Raises SideError."""
         answer = self._answer(self._process)
         if "error" in answer:
             raise SideError(answer["error"])
         return answer
+
+    def ask(self, do: str, **more) -> dict:
+        """Returns the answer of `worker.Desk`. Raises SideError."""
+        self.send(do, **more)
+        return self.receive()
 
     def memory(self) -> dict[str, float]:
         """Returns the peaks so far, of this side and its children, in bytes; sampled five times a second.

@@ -6,6 +6,7 @@
 Between two requests it waits for a line on stdin and uses no processor time.
 """
 
+import dataclasses
 import gc
 import importlib
 import json
@@ -24,6 +25,7 @@ MODULES = {
     "keras-jax": "keras_peer",
     "torch": "torch_peer",
     "torch-compile": "torch_peer",
+    "cnnjax-checks": "checks",
 }
 
 
@@ -32,26 +34,36 @@ class Desk:
 
     def __init__(self, name: str, settings: Settings):
         self._peer = importlib.import_module(f"benchmarks.peers.{MODULES[name]}").open_peer(settings, name)
-        self._turn: Callable[[], dict[str, float]] | None = None
+        self._turns: dict[int, Callable[[], dict[str, float]]] = {}
 
     def about(self) -> dict:
         """{"platform", "device", "versions"}."""
         return self._peer.about()
 
-    def losses(self) -> dict:
-        """{"inference": of the first weights, "training": of each of some steps without dropout}."""
-        found = self._peer.losses()
+    def losses(self, steps: int) -> dict:
+        """{"inference": of the first weights, "training": of each of `steps` steps without dropout}."""
+        found = self._peer.losses(steps)
         gc.collect()
         return found
 
-    def prepare(self, what: str) -> dict:
-        """Builds and warms up."""
-        self._turn = getattr(self._peer, f"make_{what}")()
+    def prepare(self, what: str, batch: int = 0) -> dict:
+        """Builds and warms up; for batches of so many images, or those of the settings."""
+        if batch:
+            self._peer.settings = dataclasses.replace(self._peer.settings, batch=batch)
+        self._turns[batch] = getattr(self._peer, f"make_{what}")()
         return {}
 
-    def turn(self) -> dict:
-        """Measures once: {measure: number}."""
-        return self._turn()
+    def turn(self, batch: int = 0) -> dict:
+        """Measures once what was prepared for such batches: {measure: number}."""
+        return self._turns[batch]()
+
+    def curves(self, **more) -> dict:
+        """Losses of training steps; see `peers.checks`."""
+        return self._peer.curves(**more)
+
+    def resume(self, **more) -> dict:
+        """Runs that are stopped and continued; see `peers.checks`."""
+        return self._peer.resume(**more)
 
     def device_memory(self) -> dict:
         """{"bytes": the most that was in use on the accelerator; 0 where nobody knows}."""

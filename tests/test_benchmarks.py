@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import os
 import re
 import sys
@@ -174,15 +175,15 @@ def test_a_side_that_fails_is_left_out_in_one_line(capfd):
 
 @pytest.mark.parametrize("task", tasks.TASKS)
 def test_weights_and_batches_are_the_same_in_every_process(task):
-    spec = tasks.TASKS[task]
-    settings = tasks.Settings(task, spec.size, spec.batch, spec.classes)
+    spec, count = tasks.TASKS[task], 8
+    settings = tasks.Settings(task, spec.size, count, spec.classes)
     again = tasks.Settings(**json.loads(settings.to_json()))
     for first, second in zip(tasks.weights(settings).values(), tasks.weights(again).values(), strict=True):
         np.testing.assert_array_equal(first, second)
     images, labels = tasks.batch(settings)
-    assert images.shape == (spec.batch, spec.size, spec.size, 3) and set(labels) <= set(range(spec.classes))
-    counts = {"malaria": 758_401, "flowers": 3_989_285, "resnet18": 11_181_642}
-    trained = (value.size for name, value in tasks.weights(settings).items() if not name.endswith(("/mean", "/var")))
+    assert images.shape == (count, spec.size, spec.size, 3) and set(labels) <= set(range(spec.classes))
+    counts = {"malaria": 758_401, "flowers": 3_989_285, "resnet18": 11_181_642, "resnet50": 25_557_032}
+    trained = (math.prod(shape) for name, shape in tasks.shapes(settings).items() if not name.endswith(("/mean", "/var")))
     assert sum(trained) == counts[task]
 
 

@@ -1,5 +1,6 @@
 """Keras 3 on TensorFlow or on JAX, compiled with its defaults and fed by tf.data, as its guides say."""
 
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -34,8 +35,8 @@ def convnet(settings: tasks.Settings, dropout: bool, L) -> list:
     return made
 
 
-def resnet18(x, outputs: int, L):
-    """Keras has none of its own: torchvision's, layer by layer. The pool may pad with zeros, for it follows a ReLU."""
+def residual(x, blocks: list[tasks.Block], outputs: int, L):
+    """Networks of torchvision, layer by layer. The pool may pad with zeros, for it follows a ReLU."""
 
     def conv(x, width, kernel, stride, name, norm):
         if kernel > 1:
@@ -47,39 +48,49 @@ def resnet18(x, outputs: int, L):
 
     x = L.ReLU()(conv(x, 64, 7, 2, "conv1", "norm1"))
     x = L.MaxPooling2D(3, 2)(L.ZeroPadding2D(1)(x))
-    for name, width, stride in tasks.BLOCKS:
-        y = L.ReLU()(conv(x, width, 3, stride, f"{name}/conv1", f"{name}/norm1"))
-        y = conv(y, width, 3, 1, f"{name}/conv2", f"{name}/norm2")
-        if stride == 2:
-            x = conv(x, width, 1, 2, f"{name}/projection", f"{name}/norm_projection")
+    for name, convs, projects in blocks:
+        y = x
+        for i, (width, kernel, stride) in enumerate(convs, 1):
+            y = conv(y, width, kernel, stride, f"{name}/conv{i}", f"{name}/norm{i}")
+            y = L.ReLU()(y) if i < len(convs) else y
+        if projects:
+            x = conv(x, convs[-1][0], 1, projects, f"{name}/projection", f"{name}/norm_projection")
         x = L.ReLU()(L.Add()([x, y]))
     return L.Dense(outputs, name="outputs")(L.GlobalAveragePooling2D()(x))
 
 
 class Keras:
     def __init__(self, settings: tasks.Settings):
-        import tensorflow as tf
-
         self.settings = settings
-        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         self.on_jax = os.environ["KERAS_BACKEND"] == "jax"
-        if self.on_jax:  # tf.data alone is TensorFlow's here
-            tf.config.set_visible_devices([], "GPU")
+        if not self.on_jax:
+            self.tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
         import keras
 
-        self.tf, self.keras = tf, keras
+        self.keras = keras
         if settings.precision != "float32":
             keras.mixed_precision.set_global_policy(f"mixed_{settings.precision}")
         keras.utils.set_random_seed(settings.seed)
 
+    @functools.cached_property
+    def tf(self):
+        """TensorFlow; on JAX only `tf.data` is, for reading files."""
+        import tensorflow as tf
+
+        if self.on_jax:
+            tf.config.threading.set_intra_op_parallelism_threads(self.settings.threads)
+            tf.config.set_visible_devices([], "GPU")
+        return tf
+
     def about(self) -> dict:
-        versions = {"keras": self.keras.__version__, "tensorflow": self.tf.__version__}
+        versions = {"keras": self.keras.__version__}
         if self.on_jax:
             import jax
 
             versions["jax"], device = jax.__version__, jax.devices()[0]
             platform, kind = device.platform, device.device_kind
         else:
+            versions["tensorflow"] = self.tf.__version__
             gpus = self.tf.config.list_physical_devices("GPU")
             platform = "gpu" if gpus else "cpu"
             kind = self.tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
@@ -101,8 +112,8 @@ class Keras:
         x = inputs
         for layer in [*first, L.Rescaling(1 / 255)]:
             x = layer(x)
-        if settings.task == "resnet18":
-            x = resnet18(x, outputs, L)
+        if settings.spec.depths:
+            x = residual(x, tasks.blocks(settings.spec), outputs, L)
         else:
             for layer in convnet(settings, dropout, L):
                 x = layer(x)
@@ -121,11 +132,11 @@ class Keras:
                 model.get_layer(name.replace("/", "_")).set_weights([flat[f"{name}/{leaf}"] for leaf in leaves])
         return model
 
-    def losses(self) -> dict:
+    def losses(self, steps: int) -> dict:
         images, labels = tasks.batch(self.settings)
         model = self._model(dropout=False)
         loss, training = float(model.test_on_batch(images, labels)[0]), []
-        for _ in range(tasks.LAST):
+        for _ in range(steps):
             model.reset_metrics()
             training.append(float(model.train_on_batch(images, labels)[0]))
         return {"inference": loss, "training": training}

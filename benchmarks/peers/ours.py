@@ -1,18 +1,15 @@
 """cnnjax, through its own functions; nothing here computes what the package computes."""
 
-import contextlib
-import functools
 import importlib.metadata
 import itertools
-import queue
 import shutil
 import tempfile
-import threading
 import time
 from pathlib import Path
 
 from benchmarks import tasks
 from benchmarks.measures import images_per_second, paced
+from benchmarks.peers.epochs import Epochs
 from cnnjax import config as config_lib
 from cnnjax.progress import Progress
 
@@ -45,8 +42,8 @@ def load_config(settings: tasks.Settings, *, dropout: bool = True, augment: str 
         "augment": augment,
         "runtime.workers": settings.threads,
     }
-    if settings.task == "resnet18":
-        values["model.name"] = "resnet18"
+    if settings.spec.depths:
+        values["model.name"] = settings.task
     elif not dropout:
         values |= {"model.dropout_features": 0.0, "model.dropout_dense": 0.0}
     values |= {key.replace("__", "."): value for key, value in more.items()}
@@ -67,8 +64,7 @@ def nested(flat: dict) -> dict:
 
 class Ours:
     def __init__(self, settings: tasks.Settings, kernels: str):
-        self.settings = settings
-        self._config = functools.partial(load_config, settings, runtime__kernels=kernels)
+        self.settings, self._kernels = settings, kernels
         self.config = self._config()
         from cnnjax import runtime  # as the command line does: the config first, and a CPU is divided before JAX is used
 
@@ -78,12 +74,14 @@ class Ours:
         self.mesh = runtime.mesh(divides=settings.batch)
         self.platform = self.mesh.devices.flat[0].platform
 
-    def about(self) -> dict:
-        from cnnjax import checkpoints, runtime
+    def _config(self, **more):
+        return load_config(self.settings, runtime__kernels=self._kernels, **more)
 
-        versions = checkpoints.versions() | {
-            name: importlib.metadata.version(name) for name in ("cnnjax", "jaxlib", "numpy")
-        }
+    def about(self) -> dict:
+        from cnnjax import __version__, checkpoints, runtime
+
+        versions = checkpoints.versions() | {name: importlib.metadata.version(name) for name in ("jaxlib", "numpy")}
+        versions["cnnjax"] = __version__  # it need not be installed
         return {"platform": self.platform, "device": runtime.describe(self.mesh), "versions": versions}
 
     def device_memory(self) -> int:
@@ -124,17 +122,17 @@ class Ours:
         images, labels = tasks.batch(self.settings)
         return pipeline.put({"image": images, "label": labels}, runtime.batched(self.mesh))
 
-    def losses(self) -> dict:
+    def losses(self, steps: int) -> dict:
         from cnnjax import inference, metrics
 
         images, labels = tasks.batch(self.settings)
-        steps, fresh = self._start(self._config(dropout=False))
+        compiled, fresh = self._start(self._config(dropout=False))
         state = self._with_weights(fresh)
-        engine = inference.Engine(steps.logits, {"params": state.params, "stats": state.stats}, self.mesh)
+        engine = inference.Engine(compiled.logits, {"params": state.params, "stats": state.stats}, self.mesh)
         loss = metrics.headline(engine.logits(images), labels, 1)["loss"]
         training, batch = [], self._batch()
-        for _ in range(tasks.LAST):
-            state, values = steps.train(state, batch, None)
+        for _ in range(steps):
+            state, values = compiled.train(state, batch, None)
             training.append(float(values["loss"]))
         return {"inference": loss, "training": training}
 
@@ -176,6 +174,33 @@ class Ours:
         call, finish, most = self._stepper()
         turn = paced(call, finish, self.settings.seconds)
         return lambda: {"step": turn() / most}
+
+    def make_feeds(self):
+        """Steps on images that are stored on the device, then on images that the host sends, as training places them."""
+        call, finish, most = self._stepper()
+        resident, fed = paced(call, finish, self.settings.seconds), paced(*self._fed_stepper(), self.settings.seconds)
+        return lambda: {"step": resident() / most, "step, images from the host": fed()}
+
+    def _fed_stepper(self):
+        """(one dispatch, wait) on batches from the host; eight different ones, so that they are not in the processor's cache."""
+        import jax
+        import numpy as np
+
+        from cnnjax.training import feeds as pipeline
+
+        images, labels = (np.concatenate([x] * 8) for x in tasks.batch(self.settings))
+        batches = pipeline.TrainBatches(
+            images, labels, np.arange(len(labels)), batch_size=self.settings.batch, seed=self.settings.seed
+        )
+        feed, (compiled, state) = pipeline.HostFeed(batches, self.mesh), self._start(self.config)
+        carried = [state, None]
+
+        def call():  # the numbers of the step before are read while this one is under way, as in training
+            before = carried[1]
+            carried[0], carried[1] = compiled.train(carried[0], feed.take(1), None)
+            jax.device_get(before)
+
+        return call, lambda: jax.block_until_ready(carried)
 
     def make_epoch(self):
         run = Epochs(self._config(augment="tutorial", train__epochs=100_000), Path(self.settings.scratch))
@@ -277,54 +302,3 @@ class Ours:
             return {name: run.epoch()["epoch with evaluation"] for name in names}
 
         return turn
-
-
-class Epochs(Progress):
-    """A run of `train` that waits before each epoch until it is asked for one.
-
-    The clock starts when `train` opens the task of an epoch and stops when it reports the row of that epoch, after the
-    evaluation; a second one stops when the curves are drawn and the checkpoint is whole.
-    """
-
-    def __init__(self, config, scratch: Path):
-        self._go, self._times, self._rows = threading.Semaphore(0), queue.Queue(), 0
-        self._saved, self._trained = threading.Event(), False
-        threading.Thread(target=self._work, args=(config, scratch / "epochs"), daemon=True).start()
-
-    def _work(self, config, workdir: Path) -> None:
-        from cnnjax.commands.train import train
-
-        try:
-            train(config, workdir, progress=self, saved=self._saved.set)
-        except BaseException as error:
-            self._times.put(error)
-
-    @contextlib.contextmanager
-    def task(self, name, total, unit):
-        if not name.startswith("epoch"):
-            yield lambda n, note="", total=None: None
-            return
-        self._go.acquire()
-        self._saved.clear()
-        self._times.put(time.perf_counter())
-        yield lambda n, note="", total=None: None
-        self._trained = True
-
-    def message(self, text):
-        if self._trained:  # the first line after an epoch's steps is its row
-            self._trained = False
-            self._times.put(time.perf_counter())
-
-    def epoch(self) -> dict[str, float]:
-        """Trains one more epoch; returns its seconds by measure."""
-        self._go.release()
-        times = [self._times.get(), self._times.get()]
-        for value in times:
-            if isinstance(value, BaseException):
-                raise value
-        self._saved.wait(60)
-        start, evaluated = times
-        return {
-            "epoch with evaluation": evaluated - start,
-            "epoch with evaluation, checkpoint and curves": time.perf_counter() - start,
-        }

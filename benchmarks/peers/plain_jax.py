@@ -47,7 +47,7 @@ def convnet(p, x, key, *, layers, pool_stride, dropout):
     return x, {}
 
 
-def resnet18(p, x, key, *, training):
+def residual(p, x, key, *, blocks, training):
     averages = {}
 
     def norm(x, name):
@@ -65,11 +65,13 @@ def resnet18(p, x, key, *, training):
     edge = lambda n: ((n, n), (n, n))  # noqa: E731
     x = jax.nn.relu(norm(conv(x, p["conv1/kernel"], 2, edge(3)), "norm1"))
     x = pool(x, 3, 2, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    for name, _, stride in tasks.BLOCKS:
-        y = jax.nn.relu(norm(conv(x, p[f"{name}/conv1/kernel"], stride, edge(1)), f"{name}/norm1"))
-        y = norm(conv(y, p[f"{name}/conv2/kernel"], 1, edge(1)), f"{name}/norm2")
-        if stride == 2:
-            x = norm(conv(x, p[f"{name}/projection/kernel"], 2, "VALID"), f"{name}/norm_projection")
+    for name, convs, projects in blocks:
+        y = x
+        for i, (_, kernel, stride) in enumerate(convs, 1):
+            y = norm(conv(y, p[f"{name}/conv{i}/kernel"], stride, edge(kernel // 2)), f"{name}/norm{i}")
+            y = jax.nn.relu(y) if i < len(convs) else y
+        if projects:
+            x = norm(conv(x, p[f"{name}/projection/kernel"], projects, "VALID"), f"{name}/norm_projection")
         x = jax.nn.relu(x + y)
     x = x.mean((1, 2))
     return x @ p["outputs/kernel"].astype(x.dtype) + p["outputs/bias"].astype(x.dtype), averages
@@ -115,8 +117,8 @@ class PlainJax:
 
     def _network(self, training: bool, dropout: bool):
         dtype = jnp.dtype(self.settings.precision)
-        if self.settings.task == "resnet18":
-            apply = functools.partial(resnet18, training=training)
+        if self.settings.spec.depths:
+            apply = functools.partial(residual, blocks=tasks.blocks(self.settings.spec), training=training)
         else:
             apply = functools.partial(convnet, layers=tasks.layers(self.settings), pool_stride=self.settings.spec.pool_stride,
                                       dropout=training and dropout)  # fmt: skip
@@ -161,12 +163,12 @@ class PlainJax:
         trained = {k: v for k, v in flat.items() if k not in averages}
         return jax.jit(step, donate_argnums=0), (trained, averages, self.tx.init(trained), jax.random.key(0))
 
-    def losses(self) -> dict:
+    def losses(self, steps: int) -> dict:
         images, labels = map(jnp.asarray, tasks.batch(self.settings))
         step, carry = self._start(dropout=False)
         logits = jax.jit(self._network(False, False))(carry[0] | carry[1], images, None)[0]
         loss, training = float(self._loss(logits, labels)[0]), []
-        for _ in range(tasks.LAST):
+        for _ in range(steps):
             carry, values = step(carry, images, labels)
             training.append(float(values["loss"]))
         return {"inference": loss, "training": training}

@@ -52,7 +52,7 @@ def state_dict(settings: tasks.Settings) -> dict[str, torch.Tensor]:
             if flattened and len(value) == np.prod(flattened):  # torch flattens [channels, height, width]
                 value = value.reshape(*flattened, -1).transpose(2, 0, 1, 3).reshape(value.shape)
             value = value.T
-        if settings.task == "resnet18":
+        if settings.spec.depths:
             block, _, inner = layer.rpartition("/")
             inner = {"projection": "downsample.0", "norm_projection": "downsample.1", "outputs": "fc"}.get(
                 inner, inner.replace("norm", "bn"))  # fmt: skip
@@ -88,8 +88,8 @@ class Torch:
 
     def _model(self, dropout: bool = True, weights: bool = True) -> nn.Module:
         settings = self.settings
-        if settings.task == "resnet18":
-            model = torchvision.models.resnet18(num_classes=tasks.outputs(settings.classes))
+        if settings.spec.depths:
+            model = getattr(torchvision.models, settings.task)(num_classes=tasks.outputs(settings.classes))
         else:
             model = convnet(settings, dropout)
         if weights:
@@ -133,14 +133,14 @@ class Torch:
         images, labels = tasks.batch(self.settings)
         return self._images(images), torch.as_tensor(labels, dtype=torch.long, device=self.device)
 
-    def losses(self) -> dict:
+    def losses(self, steps: int) -> dict:
         images, labels = self._batch()
         model = self._model(dropout=False).eval()
         with torch.inference_mode(), self._autocast():
             logits = model(images.float() / 255)
         loss = float(self._loss(logits, labels)[0])
         step = self._start(model)
-        return {"inference": loss, "training": [float(step(images, labels)[0]) for _ in range(tasks.LAST)]}
+        return {"inference": loss, "training": [float(step(images, labels)[0]) for _ in range(steps)]}
 
     def _stepper(self, weights: bool = True):
         images, labels = self._batch()
