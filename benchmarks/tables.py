@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import results
+from benchmarks import accelerator_results, results, tasks
 from benchmarks.measures import MEASURES, times_ours
 
 FOLDER = Path(__file__).parent
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- made by python -m benchmarks.tables -->\n", "<!-- end -->\n"
 
 
 def machines() -> dict[str, list[dict]]:
-    """Returns the results of each folder, newest folder first; "2026-11-28, epyc-zen5-2-cores" -> results by file name."""
+    """Returns the results of each folder, newest folder first; "epyc-zen5-2-cores, 2026-11-28" -> results by file name."""
     found = {}
     for folder in sorted(FOLDER.glob("results-*"), reverse=True):
         year, month, day, processor = folder.name.removeprefix("results-").split("-", 3)
@@ -40,20 +40,26 @@ def best_of_others(measure: str, sides: dict[str, list[float]]) -> str:
     return f"{text}; {side} {results.number(others[side])}" + (f": {times:.2f} times" if times else "")
 
 
+def row_name(measure: str, settings: dict) -> str:
+    """Returns the task, the measure with its unit, and what is not the task's default."""
+    task, parts = tasks.TASKS[settings["task"]], [settings["task"], measure, MEASURES[measure][0]]
+    parts += [settings["precision"]] * (settings["precision"] != "float32")
+    parts += [f"{settings['size']} px"] * (settings["size"] != task.size)
+    return ", ".join(parts + [f"batch {settings['batch']}"] * (settings["batch"] != task.batch))
+
+
 def summary() -> str:
     """Returns the table of README.md: a row per measure, a column per machine, ours against the best of the others."""
     columns = machines()
     cells: dict[str, dict[str, str]] = {}
     for machine, files in columns.items():
         for found in files:
-            settings = found["settings"]
-            if settings["what"].startswith("growth"):
-                continue
-            for measure, sides in found["results"].items():
-                name = f"{settings['task']}, {measure}, {MEASURES[measure][0]}"
-                name += f", {settings['precision']}" if settings["precision"] != "float32" else ""
-                if "cnnjax" in sides and any(not side.startswith("cnnjax") for side in sides):
-                    cells.setdefault(name, {})[machine] = best_of_others(measure, sides)
+            for one in found.get("comparisons", [found]):
+                if one["settings"]["what"].startswith("growth"):
+                    continue
+                for measure, sides in one["results"].items():
+                    if "cnnjax" in sides and any(not side.startswith("cnnjax") for side in sides):
+                        cells.setdefault(row_name(measure, one["settings"]), {})[machine] = best_of_others(measure, sides)
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(row.get(machine, '') for machine in columns)} |" for name, row in cells.items()]
     return "\n".join(lines) + "\n"
@@ -65,7 +71,8 @@ def everything() -> str:
         "# All results\n\nMade by `python -m benchmarks.tables` of the files in `results-*`; README.md says what is measured.\n"
     ]
     for machine, files in machines().items():
-        parts += [f"## {machine}\n", *map(results.markdown, files)]
+        made = [accelerator_results.markdown(x) if "comparisons" in x else results.markdown(x) for x in files]
+        parts += [f"## {machine}\n", *made]
     return "\n".join(parts)
 
 
