@@ -137,7 +137,7 @@ def _ahead(config: config_lib.Config, classes: int, text: str, found: runtime.To
 
 
 def _cached(config, images: int) -> str:
-    """What `data.cache_dir` gets of so many images."""
+    """Tells what `data.cache_dir` gets of so many images."""
     (height, width), data = config.image.shape, config.data
     if data.cache == "encoded":
         return (f"kept as files, and decoded at each step to {height}x{width} pixels ({config.image.resize}): their bytes and "
