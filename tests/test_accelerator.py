@@ -24,10 +24,7 @@ def test_all_parts_run_on_virtual_devices_of_a_cpu(tmp_path, monkeypatch):
     [path] = tmp_path.glob("results-*-cpu/accelerator.json")
     found = json.loads(path.read_text())
     assert found["skipped"] == {} and found["failed"] == [] and len(found["seconds"]) == len(accelerator.TINY)
-    assert [(row["precision"], row["feed"]) for row in found["exactness"]] == [
-        ("float32", "host"),
-        ("bfloat16", "device"),
-    ]
+    assert [(row["precision"], row["feed"]) for row in found["exactness"]] == [("float32", "device")]
     for row in found["exactness"]:
         assert len(row["accelerator"]) == len(row["cpu"]) == row["steps"] and row["difference"] <= row["allowed"]
         assert len(set(row["accelerator"])) == row["steps"]  # it did train
@@ -37,13 +34,13 @@ def test_all_parts_run_on_virtual_devices_of_a_cpu(tmp_path, monkeypatch):
     *speeds, start = found["comparisons"]
     assert [one["settings"]["batch"] for one in speeds] == [8]
     for one in speeds:
-        assert list(one["results"]["training"]) == ["cnnjax", "jax"]
+        assert list(one["results"]["training"]) == ["cnnjax"]
         assert list(one["results"]["training, images from the host"]) == ["cnnjax"]
     assert list(start["results"]) == ["first step, cold", "first step, warm"]
     numbers = [
         x for one in found["comparisons"] for side in one["results"].values() for values in side.values() for x in values
     ]
-    assert len(numbers) == 2 * (2 + 1 + 1) + 2 and np.isfinite(numbers).all() and min(numbers) >= 0
+    assert len(numbers) == 2 * (1 + 1 + 1) + 2 and np.isfinite(numbers).all() and min(numbers) >= 0
     monkeypatch.setattr(tables, "FOLDER", tmp_path)
     assert "malaria, training, images/s, 12 px, batch 8 |" in tables.summary() and "first step, warm" in tables.everything()
 
@@ -76,7 +73,7 @@ def bench(tmp_path, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("last, failures", [(0.5, 0), (0.5004, 0), (0.51, 2), (math.nan, 2)])
+@pytest.mark.parametrize("last, failures", [(0.5, 0), (0.5004, 0), (0.504, 2), (0.51, 2), (math.nan, 2)])
 def test_losses_that_differ_from_those_of_the_cpu_are_a_failure(bench, last, failures, capfd):
     curves = {"float32, host": [1.0, last], "float32, device": [1.0, last], "bfloat16, device": [1.0, 0.5]}
     expected = {"float32, host": [1.0, 0.5], "bfloat16, host": [1.0, 0.5]}

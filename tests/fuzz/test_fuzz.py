@@ -14,7 +14,7 @@ from cnnjax.data import pixels as pixels_lib
 from cnnjax.errors import DataError
 
 SECONDS = {"pixels": 8, "pictures": 8, "archives": 6, "configs": 8}
-DAMAGES = 60  # of runs
+DAMAGES = 40  # of runs
 compiled = pytest.mark.skipif(not pixels_lib.available(), reason="cnnjax.data.pixels is not compiled")
 
 

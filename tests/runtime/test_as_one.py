@@ -31,7 +31,7 @@ def test_processes_and_devices_train_and_evaluate_as_one(matrix, place, one, pro
     evaluated_alike(workdir, one)
 
 
-@pytest.mark.parametrize("run, processes", [("2x1", 2), ("2x4", 2), ("host", LEGS[-1][0])])
+@pytest.mark.parametrize("run, processes", [("2x1", 2), ("host", LEGS[-1][0])])
 def test_the_blocks_of_the_processes_are_the_global_batches_of_one(matrix, cells, place, one, run, processes):
     data = dataset.prepare(tiny(cells, place / "cache", **OPTIONS), one, Progress(), freeze=False)
     batches = pipeline.TrainBatches(data.images, data.labels, data.splits["train"], batch_size=16, seed=0)
