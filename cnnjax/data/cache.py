@@ -77,7 +77,7 @@ def build(source: Source, preprocessing: Preprocessing, directory: str | Path, p
     """
     pixels = key(source, preprocessing)
     # Files are the same for every size; which of them can be decoded depends on the libraries.
-    own = _hash([FORMAT, kind, preprocessing.library, preprocessing.version, source.fingerprint])
+    own = _hash([FORMAT, kind, encoded_lib.SHARDS, preprocessing.library, preprocessing.version, source.fingerprint])
     final = Path(directory).expanduser() / kind / (own if kind == "encoded" else pixels)
 
     def opened(built: bool) -> Cache | None:
