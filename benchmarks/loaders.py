@@ -9,7 +9,7 @@ ratios of 3/4 to 4/3, resized bilinearly: ours from data.cache=encoded; torchvis
 images, without worker processes; tf.data by `decode_and_crop_jpeg`, which decodes the window alone, and a resize without antialiasing, as
 tf.data is used mostly, and with it. No side flips or normalises. Files are in the system's cache.
 
-With `--step=0.1` a device is simulated that works 0.1 s on each batch, while which the next ones are read; printed is the share of the time
+With `--step=0.1` a device is simulated that works 0.1 s on each batch, during which the next ones are read; printed is the share of the time
 that it waits for images.
 
 The sides work in turns, in changing order, each a process with `--threads` threads on as many cores, while the others wait. Prints medians of
@@ -26,6 +26,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from benchmarks.measures import in_turns
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH, AREA = 64, 0.08
@@ -157,7 +159,7 @@ def turn(epoch: Epoch, images: int, step: float) -> tuple[float, float]:
 
 def compare(options) -> None:
     """Starts all sides and measures them in turns."""
-    processes, speeds = {}, {}
+    processes = {}
     for side in SIDES:
         command = [sys.executable if side == "ours" else options.python, __file__, f"--side={side}", f"--data={options.data}",
                    f"--size={options.size}", f"--images={options.images}", f"--threads={options.threads}",
@@ -169,11 +171,10 @@ def compare(options) -> None:
             print(f"{side} is left out: {said}")
             continue
         assert sorted(said[0])[-1] in (options.size, BATCH) and len(said) == 1, said
-        processes[side], speeds[side] = process, []
-    for turn in range(options.rounds):
-        for side in sorted(processes, reverse=turn % 2 == 1):
-            print("go", file=processes[side].stdin, flush=True)
-            speeds[side].append(json.loads(processes[side].stdout.readline()))
+        processes[side] = process
+    if "ours" not in processes:
+        sys.exit("there is nothing to compare with; python -m benchmarks.loaders --side=ours with the same flags shows why")
+    speeds = in_turns(processes, options.rounds, "go")
     for process in processes.values():
         process.stdin.close()
         process.wait()
@@ -195,4 +196,6 @@ if __name__ == "__main__":
     parser.add_argument("--step", type=float, default=0.0, metavar="SECONDS")
     parser.add_argument("--side", choices=SIDES)
     given = parser.parse_args()
+    if not any(Path(given.data).glob("*/*.jp*g")):
+        parser.error(f"--data={given.data}: no JPEG files in class folders; name a folder such as flower_photos")
     work(given) if given.side else compare(given)

@@ -1,7 +1,10 @@
 """Measures with their units, and the clocks that all sides share."""
 
+import json
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 MEASURES = {  # name: unit, whether more is better; None: neither, or not a matter of speed
     "step": ("ms", False),
@@ -70,3 +73,13 @@ def images_per_second(work: Callable[[], int]) -> float:
     start = time.perf_counter()
     count = work()
     return count / (time.perf_counter() - start)
+
+
+def in_turns(sides: Mapping[str, subprocess.Popen], rounds: int, line: str) -> dict[str, list[Any]]:
+    """Writes a line to each process and reads its answer in JSON, one process after the other, in changing order; returns all answers."""
+    answers: dict[str, list[Any]] = {side: [] for side in sides}
+    for turn in range(rounds):
+        for side in sorted(sides, reverse=turn % 2 == 1):
+            print(line, file=sides[side].stdin, flush=True)
+            answers[side].append(json.loads(sides[side].stdout.readline()))
+    return answers

@@ -24,9 +24,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measures import in_turns
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 1000
-# Those of timm; of torchvision with its prefix. The recipes' small networks and convnet have none.
+SMALL = ("resnet10_half", "resnet18_half")  # without a peer
+# Those of timm; of torchvision with its prefix.
 PEERS = {
     "resnet18": "resnet18", "resnet34": "resnet34", "resnet50": "resnet50", "efficientnet_lite0": "tf_efficientnet_lite0",
     "efficientnet_b0": "efficientnet_b0", "efficientnetv2_s": "torchvision.efficientnet_v2_s",
@@ -159,7 +162,7 @@ def compare(options) -> None:
     print(
         "| network | M parameters | GFLOP | training | peer's | ours is | evaluation | peer's | ours is |\n|---|---|---|---|---|---|---|---|---|"
     )
-    for name in options.networks.split(",") if options.networks else ["resnet10_half", "resnet18_half", *PEERS]:
+    for name in options.networks.split(",") if options.networks else [*SMALL, *PEERS]:
         asked = [side for side in sides if side == "own" or name in PEERS]
         size = options.size // 14 * 14 if name.startswith("dinov2") else options.size
         if size != options.size:
@@ -167,10 +170,7 @@ def compare(options) -> None:
         facts = {side: ask(side, name) for side in asked}
         if len(asked) == 2 and facts["own"]["parameters"] != facts["peer"]["parameters"]:
             sys.exit(f"{name}: {facts['own']['parameters']:,} parameters, the peer has {facts['peer']['parameters']:,}")
-        seconds: dict[str, list[dict]] = {side: [] for side in asked}
-        for turn in range(options.rounds):
-            for side in sorted(asked, reverse=turn % 2 == 1):
-                seconds[side].append(ask(side, ""))
+        seconds = in_turns({side: sides[side] for side in asked}, options.rounds, "")
         cells = [name, f"{facts['own']['parameters'] / 1e6:.1f}", f"{facts['own']['gflop']:.2f}"]
         for what in ("step", "forward"):
             speed = {side: options.batch / statistics.median(round[what] for round in seconds[side]) for side in asked}
@@ -189,4 +189,8 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--side", choices=("own", "peer"))
     given = parser.parse_args()
+    if unknown := set(filter(None, given.networks.split(","))) - {*SMALL, *PEERS}:
+        parser.error(
+            f"--networks={given.networks}: {min(unknown)} is not measured; use some of {', '.join([*SMALL, *PEERS])}"
+        )
     work(given) if given.side else compare(given)

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measures import in_turns
+
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES, BATCH = 5, 32
 PENALTIES = (1e5, 3e4, 1e4, 3e3, 1e3, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0)
@@ -135,11 +137,7 @@ def compare(options) -> None:
         apart = np.abs(first["torch"] - first["cnnjax"]).max() / np.abs(first["torch"]).max()
         if not apart < 1e-4:
             sys.exit(f"the sides do not compute the same: features differ by {apart:.1e}")
-        seconds = {side: [] for side in sides}
-        for turn in range(options.rounds):
-            for side in sorted(sides, reverse=turn % 2 == 1):
-                print("go", file=sides[side].stdin, flush=True)
-                seconds[side].append(json.loads(sides[side].stdout.readline()))
+        seconds = in_turns(sides, options.rounds, "go")
         for process in sides.values():
             process.stdin.close()
             process.wait()

@@ -46,14 +46,19 @@ def _decode_files(
                 if isinstance(file, Exception):
                     raise file
                 known = images_lib.decode_resized(file, shape, method, pixels, levels)[1]
-            except images_lib.ImageError as error:
-                reason = str(error)
-            except Exception as error:  # a vanished file, a damaged archive member, a password
-                reason = f"cannot be read ({str(error) or type(error).__name__})"
+            except Exception as error:
+                reason = reason_of(error)
             if reason:
                 pixels[:] = 0
         facts.append({**known, "reason": reason})
     return facts
+
+
+def reason_of(error: Exception) -> str:
+    """Returns why a file cannot be used: it is not an image, or it vanished, is a damaged member of an archive, wants a password."""
+    return (
+        str(error) if isinstance(error, images_lib.ImageError) else f"cannot be read ({str(error) or type(error).__name__})"
+    )
 
 
 def _bytes(file) -> int:

@@ -26,7 +26,7 @@ from cnnjax.config import Preprocessing
 from cnnjax.cpus import usable_cpus
 from cnnjax.data import images as images_lib
 from cnnjax.data.crops import Crop
-from cnnjax.data.decoding import FACTS, chunks, in_order, read
+from cnnjax.data.decoding import FACTS, chunks, in_order, read, reason_of
 from cnnjax.data.listings import Reference
 from cnnjax.data.resizes import SIDE, averaged
 from cnnjax.errors import DataError
@@ -116,11 +116,8 @@ def _checked(file: bytes | np.ndarray | Exception) -> tuple[bytes, dict, tuple[n
         digest.update(np.ascontiguousarray(pixels))
         looks = np.frombuffer(digest.digest(), np.uint8), averaged(pixels)
         return content, {**facts, "reason": ""}, looks
-    except images_lib.ImageError as error:
-        reason = str(error)
-    except Exception as error:  # a vanished file, a damaged archive member, a password
-        reason = f"cannot be read ({str(error) or type(error).__name__})"
-    return b"", {**dict.fromkeys(FACTS, ""), "reason": reason}, None
+    except Exception as error:
+        return b"", {**dict.fromkeys(FACTS, ""), "reason": reason_of(error)}, None
 
 
 def _png(pixels: np.ndarray) -> bytes:

@@ -98,7 +98,7 @@ def decode_cropped(data: bytes, size: tuple[int, int], method: str, window: Wind
     """Decodes, cuts a window out of the file's image, and resizes it.
 
     A plain JPEG file is decoded at a half, a quarter or an eighth of its size, by libjpeg-turbo's scaled DCT, where the window still has
-    as many pixels as the result.
+    as many pixels as the result. The window is stretched to the result, also by the method pad: margins would tell nothing.
 
     Args:
         data: an encoded file.
@@ -123,7 +123,8 @@ def decode_cropped(data: bytes, size: tuple[int, int], method: str, window: Wind
         for start, part, own, side in zip(cut[:2], cut[2:], scaled.shape, whole, strict=False)
         for end in (start, start + part)
     )
-    resize(scaled[top : max(bottom, top + 1), left : max(right, left + 1)], size, method, out)
+    cut = scaled[top : max(bottom, top + 1), left : max(right, left + 1)]
+    resize(cut, size, "bilinear" if method == "pad" else method, out)
 
 
 def decode_plain(files: list, method: str, out: np.ndarray) -> list[dict | None]:

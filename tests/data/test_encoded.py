@@ -192,11 +192,12 @@ def jpeg(height, width):
     return out.getvalue()
 
 
+@pytest.mark.parametrize("method", ["bilinear", "pad", "bicubic"])
 @pytest.mark.parametrize("shape", [(64, 96), (640, 960)])
-def test_a_crop_shows_its_window_also_where_the_file_is_decoded_smaller(shape):
+def test_a_crop_shows_its_window_also_where_the_file_is_decoded_smaller(shape, method):
     top, left, height, width = (side * part // 16 for side, part in zip((*shape, *shape), (4, 2, 8, 12), strict=True))
     out = np.empty((24, 24, 3), np.uint8)
-    images_lib.decode_cropped(jpeg(*shape), (24, 24), "bilinear", lambda *size: (top, left, height, width), out)
+    images_lib.decode_cropped(jpeg(*shape), (24, 24), method, lambda *size: (top, left, height, width), out)
     edges = np.array([out[0, :, 0].mean(), out[-1, :, 0].mean(), out[:, 0, 1].mean(), out[:, -1, 1].mean()])
     np.testing.assert_allclose(edges, 255 * np.array([4, 12, 2, 14]) / 16, atol=8)
 
