@@ -236,12 +236,12 @@ class Probe(Section):
 class Optimizer(Section):
     """The optimizer and its learning rate over time."""
 
-    name: str = key("adam", "adam, adamw or sgd", choices="cnnjax.training:OPTIMIZERS")
+    name: str = key("adam", "adam, adamw, sgd or muon: kernels by momentum whose singular values are near 1, the last layer and the rest by adam", choices="cnnjax.training:OPTIMIZERS")
     learning_rate: float = key(1e-3, "per step, at its highest", above=0)
-    beta1: float = key(0.9, "decay of adam's first moment; sgd: Nesterov momentum", least=0, below=1)
+    beta1: float = key(0.9, "decay of adam's first moment; sgd, muon: Nesterov momentum", least=0, below=1)
     beta2: float = key(0.999, "decay of adam's second moment", least=0, below=1)
     epsilon: float = key(1e-7, "added to adam's denominator (Keras' default)", above=0)
-    weight_decay: float = key(0.0, "adamw: per step, times the learning rate; kernels only", least=0)
+    weight_decay: float = key(0.0, "adamw, muon: per step, times the learning rate; kernels only", least=0)
     layer_decay: float = key(1.0, "factor on the learning rate from each layer to the one before; the last has learning_rate; 1: all have it",
                              above=0, most=1)
     clip_norm: float = key(0.0, "largest global gradient norm; 0: no clipping", least=0)

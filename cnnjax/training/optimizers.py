@@ -10,23 +10,38 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax.kernels import PLAIN, Ops
+from cnnjax.training.muon import labels_of, scale_by_muon
 
 
 def _adam(section) -> list[optax.GradientTransformation]:
     return [optax.scale_by_adam(section.beta1, section.beta2, section.epsilon)]
 
 
-def _adamw(section) -> list[optax.GradientTransformation]:
+def _decay(section) -> list[optax.GradientTransformation]:
     kernels = lambda params: jax.tree.map(lambda x: x.ndim > 1, params)  # noqa: E731
-    return [*_adam(section), optax.add_decayed_weights(section.weight_decay, mask=kernels)]
+    return [optax.add_decayed_weights(section.weight_decay, mask=kernels)]
+
+
+def _adamw(section) -> list[optax.GradientTransformation]:
+    return [*_adam(section), *_decay(section)]
 
 
 def _sgd(section) -> list[optax.GradientTransformation]:
     return [optax.trace(section.beta1, nesterov=True)]
 
 
+def _muon(section) -> list[optax.GradientTransformation]:
+    parts = {"muon": scale_by_muon(section.beta1), "adam": optax.chain(*_adam(section))}
+    return [optax.partition(parts, labels_of), *_decay(section)]
+
+
 # Section -> what makes an update of a gradient, before the learning rate.
-OPTIMIZERS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {"adam": _adam, "adamw": _adamw, "sgd": _sgd}
+OPTIMIZERS: dict[str, Callable[..., list[optax.GradientTransformation]]] = {
+    "adam": _adam,
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "muon": _muon,
+}
 
 
 def _constant(section, steps_per_epoch: int, steps: int) -> optax.Schedule:
@@ -60,6 +75,9 @@ def make_schedule(section, steps_per_epoch: int, epochs: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(0.0, section.learning_rate, warmup), base], [warmup])
 
 
+FUSED = ("adam", "adamw")  # the kernels know their update
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """An optimizer of optax, and its update in one pass over the memory of a CPU."""
@@ -88,7 +106,7 @@ class Optimizer:
         of = {factor: scale * factor if factor != 1 else scale for factor in {1.0, *self.factors.values()}}
         factors = jax.tree_util.tree_map_with_path(lambda path, p: self.factors.get(tuple(k.key for k in path), 1.0), params)
         new = jax.tree.map(lambda p, u, factor: p + of[factor] * u, params, updates, factors)
-        if not ops.has_adam or self.section.name == "sgd":
+        if not ops.has_adam or self.section.name not in FUSED:
             return new, after
         place = next(i for i, part in enumerate(after) if isinstance(part, optax.ScaleByAdamState))
         before, moments, section = opt_state[place], after[place], self.section

@@ -85,8 +85,9 @@ def test_nothing_large_is_copied_or_computed_by_xla():
     assert large and not [line for line in large if "copy(" in line or "fusion(" in line]
 
 
-def test_sgd_has_no_kernel():
-    tx, params = made(name="sgd")
+@pytest.mark.parametrize("name", ["sgd", "muon"])
+def test_sgd_and_muon_have_no_kernel(name):
+    tx, params = made(name=name)
     grads = drawn(np.random.default_rng(1))
     found, wanted = (after(tx, params, [grads], ops) for ops in (CpuOps(), PLAIN))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)

@@ -229,7 +229,7 @@ def test_the_rate_falls_from_the_last_layer_to_the_first():
     )
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_an_update_is_multiplied_by_the_factor_of_its_layer(name):
     section = small(optimizer__name=name, optimizer__weight_decay=0.1, optimizer__beta1=0.0).optimizer
     rng = np.random.default_rng(0)

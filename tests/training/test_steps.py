@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from jax import lax
+from optax import contrib
 from training_tools import child, network_of, settings, tiny
 
 from cnnjax import pages, runtime
@@ -55,6 +56,27 @@ def reference_loss(params, batch):
     return -jax.nn.log_softmax(z)[np.arange(len(z)), batch["label"]].mean()
 
 
+def _parts(params):
+    """Kernels of all layers but the last, and the rest."""
+    return {
+        name: jax.tree.map(lambda x, name=name: "matrix" if x.ndim > 1 and name != "outputs" else "rest", layer)
+        for name, layer in params.items()
+    }
+
+
+def _muon():
+    """Muon by optax' iteration on the whole matrix, with updates as large as those of Adam."""
+    dimensions = {2: contrib.MuonDimensionNumbers(0, 1), 4: contrib.MuonDimensionNumbers((0, 1, 2), 3)}
+    masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
+    numbers = lambda tree: jax.tree.map(lambda x: x if masked(x) else dimensions[x.ndim], tree, is_leaf=masked)  # noqa: E731
+    sized = lambda x: x * 0.2 * np.sqrt(max(np.prod(x.shape[:-1]), x.shape[-1]))  # noqa: E731
+    return optax.chain(
+        optax.trace(0.9, nesterov=True),
+        contrib.scale_by_muon(beta=0.0, nesterov=False, weight_dimension_numbers=numbers),
+        optax.stateless(lambda updates, params: jax.tree.map(sized, updates)),
+    )
+
+
 REFERENCES = {
     "adam": ({}, lambda: optax.adam(0.01, eps=1e-3)),
     "adamw": (
@@ -62,12 +84,29 @@ REFERENCES = {
         lambda: optax.adamw(0.01, eps=1e-3, weight_decay=0.1, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
     ),
     "sgd": ({}, lambda: optax.sgd(0.01, momentum=0.9, nesterov=True)),
+    "muon": (
+        {"optimizer__weight_decay": 0.1},
+        lambda: optax.chain(
+            optax.partition({"matrix": _muon(), "rest": optax.scale_by_adam(eps=1e-3)}, _parts),
+            optax.add_decayed_weights(0.1, mask=lambda p: jax.tree.map(lambda x: x.ndim > 1, p)),
+            optax.scale(-0.01),
+        ),
+    ),
 }
 
 
 @pytest.mark.parametrize(
     "name, classes, clip",
-    [("adam", 2, 0.05), ("adam", 3, 0.0), ("adamw", 2, 0.0), ("adamw", 3, 0.05), ("sgd", 2, 0.05), ("sgd", 3, 0.0)],
+    [
+        ("adam", 2, 0.05),
+        ("adam", 3, 0.0),
+        ("adamw", 2, 0.0),
+        ("adamw", 3, 0.05),
+        ("sgd", 2, 0.05),
+        ("sgd", 3, 0.0),
+        ("muon", 2, 0.05),
+        ("muon", 3, 0.0),
+    ],
 )
 def test_updates_equal_a_reference_written_by_hand(name, classes, clip):
     overrides, reference = REFERENCES[name]
