@@ -23,7 +23,7 @@ def test_a_network_a_loss_and_an_augmentation_of_ones_own(example, cell_folder, 
     own = {"model.name": f"{example}:TinyNet", "train.loss": f"{example}:focal", "augment.custom": f"{example}:darken"}
     run = cnnjax.train(cnnjax.load_config("folder", values | own), tmp_path / "run")
     plain = cnnjax.train(cnnjax.load_config("folder", values | {"model.name": own["model.name"]}), tmp_path / "plain")
-    assert run["parameters"] == plain["parameters"] == 3 * 9 * 32 + 32 + 32 + 1
+    assert run["parameters"] == plain["parameters"] == 3 * 9 * 16 + 16 + 16 + 1
     assert run["train"]["loss"] != plain["train"]["loss"]
     result = cnnjax.evaluate(tmp_path / "run", "test")
     assert result["images"] > 0

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 # Large enough that a kernel of each kind is divided, with all that has parameters or statistics of its own.
 LARGE = {"model__channels": (16, 32), "model__dense": (64,), "model__norm": "batch", "train__ema_decay": 0.9,
-         "optimizer__name": "adam", "optimizer__learning_rate": 1e-3, "train__epochs": 2, "data__batch_size": 16}  # fmt: skip
+         "optimizer__name": "muon", "optimizer__learning_rate": 1e-3, "train__epochs": 2, "data__batch_size": 16}  # fmt: skip
 
 DIVIDED = """
 import json, sys
