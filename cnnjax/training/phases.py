@@ -6,6 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from cnnjax.errors import ConfigError
 from cnnjax.models import Network
@@ -52,6 +53,7 @@ def resized(images: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Returns [b, h, w, 3] in [0, 255] at another height and width, antialiased, float32; the images as they are where it is theirs."""
     if images.shape[1:3] == shape:
         return images
+    images = lax.optimization_barrier(images)  # without it XLA computes the images again for each row and column that it weighs
     return jax.image.resize(images.astype(jnp.float32), (images.shape[0], *shape, 3), "linear")
 
 
