@@ -29,7 +29,9 @@ SPLITS = ("train", "val", "test")
 def link_images(data: Path, splits: Path, into: Path) -> dict[str, int]:
     """Links the images of a split file as into/SPLIT/CLASS/NAME; returns how many each split has. Raises OSError where one is not there."""
     counts = dict.fromkeys(SPLITS, 0)
-    for row in csv.DictReader(splits.open(newline="")):
+    with open(splits, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
         source = (data / row["id"]).resolve(strict=True)
         target = into / row["split"] / row["label"] / row["id"].replace("/", "_")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -202,3 +202,16 @@ def test_loaders_are_timed_and_a_missing_one_is_named(tmp_path):
     assert any(re.fullmatch(r"ours +[\d,]+ images/s   waits \d+\.\d% of the time", line) for line in said)
     named = {line.split()[0] for line in said}
     assert {"torchvision", "timm", "tf_data", "tf_data_antialiased"} <= named, "measured, or left out and named"
+
+
+def test_other_trainers_get_the_images_of_a_runs_split_or_say_what_is_wrong(tmp_path):
+    scratch = importlib.import_module("benchmarks.scratch")
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "a" / "1.jpg").write_bytes(b"one")
+    splits = tmp_path / "splits.csv"
+    splits.write_text("id,label,group,split\na/1.jpg,a,,val\n")
+    assert scratch.link_images(tmp_path / "photos", splits, tmp_path / "into") == {"train": 0, "val": 1, "test": 0}
+    assert (tmp_path / "into" / "val" / "a" / "a_1.jpg").read_bytes() == b"one"
+    done = child(["-m", "benchmarks.scratch", "--trainer=timm", f"--run={tmp_path}", f"--data={tmp_path / 'photos' / 'a'}"])
+    assert done.returncode == 2
+    assert re.fullmatch(r"\S+/a/a: No such file or directory; --data is the folder of the run's images\n", done.stderr)
