@@ -53,7 +53,9 @@ def resized(images: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Returns [b, h, w, 3] in [0, 255] at another height and width, antialiased, float32; the images as they are where it is theirs."""
     if images.shape[1:3] == shape:
         return images
-    images = lax.optimization_barrier(images)  # without it XLA computes the images again for each row and column that it weighs
+    images = lax.optimization_barrier(
+        images
+    )  # without it XLA computes the images again for each row and column that it weighs
     return jax.image.resize(images.astype(jnp.float32), (images.shape[0], *shape, 3), "linear")
 
 
