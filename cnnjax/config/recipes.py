@@ -61,6 +61,14 @@ _PHOTOS: dict[str, Any] = {
 RECIPES: dict[str, dict[str, Any]] = {
     "cells_3min": {**_ALL, **_CELLS, "train.shown": 83_000},
     "photos_10min": {**_ALL, **_PHOTOS, "train.shown": 140_000},
+    "photos_60min": {
+        **_ALL,
+        **_PHOTOS,
+        "model.name": "resnet18_half",
+        "image.size": 160,
+        "train.scales": (0.4, 0.6, 0.8),
+        "train.shown": 250_000,
+    },
 }
 
 

@@ -26,7 +26,7 @@ def find_problems(config: Config, given: Collection[str] = ()) -> list[str]:
     found = [*_published(config.model.name), *((name, key.problem(values[name])) for name, key in KEYS.items())]
     if not any(problem for name, problem in found if name == "model.name"):
         found += _network(config.model, given)
-    found += [*_data(config.data), *_split(config.split, config.data), *_training(config), *_augmentation(config),
+    found += [*_data(config.data), *_split(config.split, config.data), *_training(config, given), *_augmentation(config),
               *_evidence(config.evidence), *methods.find_problems(config, given)]  # fmt: skip
     said: dict[str, str] = {}  # the first problem of each key
     for name, problem in found:
@@ -144,12 +144,12 @@ def _split(split: Split, data: Data) -> Problems:
         yield "data.group", "split.method=grouped needs it, such as '^C[0-9]+'"
 
 
-def _training(config: Config) -> Problems:
+def _training(config: Config, given: Collection[str]) -> Problems:
     train, batch_size = config.train, config.data.batch_size
     if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     yield "train.freeze", _pattern_problem(train.freeze)
-    if train.epochs != keys.AUTO and len(train.scales) > train.epochs:
+    if "train.scales" in given and train.epochs != keys.AUTO and len(train.scales) > train.epochs:
         yield "train.scales", f"are more than train.epochs={train.epochs}"
     if train.unfreeze_epoch and not train.freeze:
         yield (

@@ -52,7 +52,9 @@ def test_a_network_of_a_collection_is_refused_with_the_place_of_weights(name, we
 
 
 def test_describe_marks_what_has_no_effect(cell_folder, tmp_path):
-    config = config_lib.load_config(CONFIGS / "digits.py", {"model.name": "resnet18", "data.path": str(cell_folder)})
+    config = config_lib.load_config(
+        CONFIGS / "digits.py", {"model.name": "resnet18", "image.size": 96, "data.path": str(cell_folder)}
+    )
     lines = describe(config, tmp_path).splitlines()
     assert lines[0] == "config (* differs from the default, - has no effect with resnet18 and train.method=gradient)"
     assert "  - model.channels = (32, 64)" in lines and "  * model.name = 'resnet18'" in lines

@@ -107,14 +107,25 @@ def test_a_run_stopped_in_a_later_phase_continues_bit_for_bit(averaging, make, t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"train__scales": (0.5, 2.0)}, "train.scales=(0.5, 2.0): must hold numbers of above 0 and at most 1"),
-        ({"train__scales": (0.3, 0.6, 1.0), "train__epochs": 2}, "train.scales=(0.3, 0.6, 1.0): are more than train.epochs=2"),
+        ({"train.scales": (0.5, 2.0)}, "train.scales=(0.5, 2.0): must hold numbers of above 0 and at most 1"),
+        ({"train.scales": (0.3, 0.6, 1.0), "train.epochs": 2}, "train.scales=(0.3, 0.6, 1.0): are more than train.epochs=2"),
     ],
 )  # fmt: skip
 def test_wrong_scales(options, said):
     with pytest.raises(ConfigError) as caught:
-        settings(image__size=32, **options)
+        load_config("configs/digits.py", options)
     assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shapes"), [(1, [(48, 48)]), (2, [(32, 32), (56, 56)]), (5, [(32, 32), (48, 48), (56, 56)])]
+)
+def test_scales_of_a_recipe_share_even_one_epoch(epochs, shapes):
+    config = load_config("configs/folder.py", {"data.path": "x", "image.size": 64, "train.epochs": epochs})
+    found = make_plan(config, runtime.mesh(), 3, 100)
+    parts = phases.find_phases(config, found.tx, found.steps_per_epoch)
+    seen = [next(p.shape for p in parts if step < p.end) for step in range(epochs * found.steps_per_epoch)]
+    assert list(dict.fromkeys(seen)) == shapes
 
 
 def test_a_network_for_one_size_is_refused_in_one_line():
