@@ -89,6 +89,7 @@ def train_timm(folder: Path, options) -> dict:
     import torch
     from timm.data import Mixup, create_loader, create_transform
     from timm.loss import SoftTargetCrossEntropy
+    from timm.optim import create_optimizer_v2
     from torchvision.datasets import ImageFolder
 
     torch.manual_seed(options.seed)
@@ -107,7 +108,7 @@ def train_timm(folder: Path, options) -> dict:
     )
     mix = Mixup(mixup_alpha=0.1, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=classes)
     model = timm.create_model("resnet18", num_classes=classes).to(memory_format=torch.channels_last)
-    optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
+    optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
     loss_of = SoftTargetCrossEntropy()
 
     def accuracy(name: str) -> float:
@@ -136,6 +137,8 @@ def train_timm(folder: Path, options) -> dict:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            if done >= 1:
+                break
         epochs, found = epochs + 1, accuracy("val")
         print(f"epoch {epochs}: {found:.4f}", file=sys.stderr, flush=True)
         if found > best:
