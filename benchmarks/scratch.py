@@ -189,7 +189,7 @@ def main() -> int:
             found = TRAINERS[options.trainer](folder, options)
         except OSError as error:
             print(
-                f"{error.filename or options.run}: {error.strerror or error}; --data is the folder of the run's images",
+                f"{error.filename or options.run}: {error.strerror or error}; --run is a run of cnnjax, --data the folder of its images",
                 file=sys.stderr,
             )
             return 2

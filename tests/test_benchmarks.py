@@ -214,4 +214,6 @@ def test_other_trainers_get_the_images_of_a_runs_split_or_say_what_is_wrong(tmp_
     assert (tmp_path / "into" / "val" / "a" / "a_1.jpg").read_bytes() == b"one"
     done = child(["-m", "benchmarks.scratch", "--trainer=timm", f"--run={tmp_path}", f"--data={tmp_path / 'photos' / 'a'}"])
     assert done.returncode == 2
-    assert re.fullmatch(r"\S+/a/a: No such file or directory; --data is the folder of the run's images\n", done.stderr)
+    assert re.fullmatch(
+        r"\S+/a/a: No such file or directory; --run is a run of cnnjax, --data the folder of its images\n", done.stderr
+    )

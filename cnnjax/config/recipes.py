@@ -57,7 +57,7 @@ _PHOTOS: dict[str, Any] = {
     "augment.cutmix": 1.0,
 }
 
-# Minutes are those of 2,560 photos and 7,438 cells on two cores; docs/results.md has the scores.
+# Minutes are about those of training on 2,560 photos and 7,438 cells; docs/results.md has what was measured.
 RECIPES: dict[str, dict[str, Any]] = {
     "cells_3min": {**_ALL, **_CELLS, "train.shown": 83_000},
     "photos_10min": {**_ALL, **_PHOTOS, "train.shown": 140_000},

@@ -150,7 +150,10 @@ def _training(config: Config, given: Collection[str]) -> Problems:
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     yield "train.freeze", _pattern_problem(train.freeze)
     if "train.scales" in given and train.epochs != keys.AUTO and len(train.scales) > train.epochs:
-        yield "train.scales", f"are more than train.epochs={train.epochs}"
+        yield (
+            "train.scales",
+            f"are more than train.epochs={train.epochs}; use --config.train.epochs={len(train.scales)}, or fewer scales",
+        )
     if train.unfreeze_epoch and not train.freeze:
         yield (
             "train.unfreeze_epoch",
