@@ -185,14 +185,15 @@ def main() -> int:
         folder = Path(made)
         try:
             counts = link_images(options.data.resolve(), options.run / "splits.csv", folder)
-            start = time.perf_counter()
-            found = TRAINERS[options.trainer](folder, options)
         except OSError as error:
             print(
                 f"{error.filename or options.run}: {error.strerror or error}; --run is a run of cnnjax, --data the folder of its images",
                 file=sys.stderr,
             )
             return 2
+        start = time.perf_counter()
+        try:
+            found = TRAINERS[options.trainer](folder, options)
         except ImportError as error:
             print(f"--trainer={options.trainer}: {error}; install it beside this Python, as `pip install tensorflow`, `torch timm` or `ultralytics`",
                   file=sys.stderr)  # fmt: skip
