@@ -81,31 +81,35 @@ def train_keras(folder: Path, options) -> dict:
     return {"epochs": len(history.epoch), "val": accuracy[0], "test": accuracy[1]}
 
 
+def timm_loaders(folder: Path, side: int) -> dict:
+    """Loaders of the three splits in batches of 32 squares of `side` pixels; those of training are augmented."""
+    from timm.data import create_loader, create_transform
+    from torchvision.datasets import ImageFolder
+
+    options = {"use_prefetcher": False, "num_workers": 0, "pin_memory": False}
+    loaders = {
+        name: create_loader(ImageFolder(folder / name), (3, side, side), 32, is_training=name == "train", **options) for name in SPLITS
+    }  # fmt: skip
+    loaders["train"].dataset.transform = create_transform(
+        (3, side, side), is_training=True, auto_augment="rand-m6-mstd0.5-inc1", interpolation="bicubic"
+    )
+    return loaders
+
+
 def train_timm(folder: Path, options) -> dict:
     """A loop of PyTorch around timm's parts, which ends with its schedule; the same values."""
     import copy
 
     import timm
     import torch
-    from timm.data import Mixup, create_loader, create_transform
+    from timm.data import Mixup
     from timm.loss import SoftTargetCrossEntropy
     from timm.optim import create_optimizer_v2
-    from torchvision.datasets import ImageFolder
 
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    side = options.size or 128
-    sets = {name: ImageFolder(folder / name) for name in SPLITS}
-    classes = len(sets["train"].classes)
-    loaders = {
-        name: create_loader(
-            images, (3, side, side), 32, is_training=name == "train", use_prefetcher=False, num_workers=0, pin_memory=False
-        )
-        for name, images in sets.items()
-    }
-    sets["train"].transform = create_transform(
-        (3, side, side), is_training=True, auto_augment="rand-m6-mstd0.5-inc1", interpolation="bicubic"
-    )
+    loaders = timm_loaders(folder, options.size or 128)
+    classes = len(loaders["train"].dataset.classes)
     mix = Mixup(mixup_alpha=0.1, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=classes)
     model = timm.create_model("resnet18", num_classes=classes).to(memory_format=torch.channels_last)
     optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
@@ -118,7 +122,7 @@ def train_timm(folder: Path, options) -> dict:
                 (model(x.contiguous(memory_format=torch.channels_last)).argmax(1) == y).sum().item()
                 for x, y in loaders[name]
             )
-        return right / len(sets[name])
+        return right / len(loaders[name].dataset)
 
     start, done, epochs, best, weights = time.perf_counter(), 0.0, 0, -1.0, None
     while done < 1:
