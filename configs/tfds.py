@@ -1,6 +1,7 @@
 """Any image classification set of TensorFlow Datasets, by its name; TensorFlow itself is not needed.
 
     python launch.py --config=configs/tfds.py:cifar10
+    python launch.py --config=configs/tfds.py:mnist
     python launch.py --config=configs/tfds.py:malaria --config.data.path=cell_images.zip   a local copy of its archive
 
 The set's own train, validation and test parts are kept; what it lacks is cut from its training part. TFDS drops file
@@ -10,8 +11,12 @@ cifar10: 162 MB are downloaded; 50,000 images of 32x32 pixels, a network of 551,
 the whole set are not measured yet.
 """
 
+import re
+
 from cnnjax.config import default
 from cnnjax.errors import ConfigError
+
+WRITTEN = ("mnist", "emnist", "kmnist", "mnist_corrupted", "omniglot", "svhn_cropped")  # letters and digits, which are not mirrored
 
 
 def get_config(arg=""):
@@ -30,7 +35,7 @@ def get_config(arg=""):
     config.model.dropout_features = 0.3
     config.model.dense = (128,)
     config.model.dropout_dense = 0.2
-    config.augment.flip_horizontal = True
+    config.augment.flip_horizontal = re.split("[/:]", arg)[0] not in WRITTEN
     config.augment.shift = 0.1
     config.train.epochs = 30
     config.train.patience = 0

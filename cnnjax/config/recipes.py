@@ -26,6 +26,7 @@ _ALL: dict[str, Any] = {
     "model.name": "resnet10_half",
     "optimizer.schedule": "cosine",
     "train.epochs": AUTO,
+    "train.evaluate_every": AUTO,
     "train.patience": 0,
     "train.label_smoothing": 0.1,
     "train.ema_decay": 0.995,

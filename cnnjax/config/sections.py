@@ -194,6 +194,8 @@ class Train(Section):
     shown: int = key(100_000, "training images that train.epochs=auto shows in all, each of them augmented anew", least=1)
     scales: tuple[float, ...] = key((), "of training images to image.size, the first of these in the first epochs and so on, each in as many, such as "
                                     "0.5,0.75,0.9; evaluation and prediction see image.size; (): 1", above=0, most=1, element=float)
+    evaluate_every: int = key(1, "epochs from one evaluation on validation to the next, each of which is saved and may be the best; the last epoch is "
+                                 "always evaluated; auto: so many that there are 50 evaluations at most", least=1, words={"auto": AUTO})
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
                        "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")

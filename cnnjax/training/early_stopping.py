@@ -69,11 +69,11 @@ class EarlyStopping:
     wait: int = 0
     drop_wait: int = 0
 
-    def update(self, step: int, score: float) -> None:
-        """Takes in the evaluation of an epoch."""
+    def update(self, step: int, score: float, epochs: int = 1) -> None:
+        """Takes in the evaluation of an epoch, so many after the last one."""
         self.evaluated = step
-        self.wait += 1
-        self.drop_wait += 1
+        self.wait += epochs
+        self.drop_wait += epochs
         if score < self.best_score:
             self.best_score, self.best_step, self.wait, self.drop_wait = score, step, 0, 0
 

@@ -1,15 +1,27 @@
-"""The number of epochs that `train.epochs=auto` stands for."""
+"""The numbers that `train.epochs=auto` and `train.evaluate_every=auto` stand for."""
 
 import dataclasses
+import math
 
 from cnnjax import runs
+from cnnjax.config import AUTO
 
 FEWEST, MOST = 5, 300  # of a very large set each image a few times; of a very small one no more than it learns from
+EVALUATIONS = 50  # enough to choose the best of; the time of more is better spent on training
 
 
 def epochs_for(shown: int, images: int) -> int:
     """Returns the epochs of `images` training images that show `shown` images in all, within bounds."""
     return min(max(round(shown / max(images, 1)), FEWEST), MOST)
+
+
+def epochs_between(train) -> int:
+    """Returns the epochs from one evaluation to the next.
+
+    Args:
+        train: the section of a config whose number of epochs is known.
+    """
+    return math.ceil(train.epochs / EVALUATIONS) if train.evaluate_every == AUTO else train.evaluate_every
 
 
 def with_epochs(config, images: int):

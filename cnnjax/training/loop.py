@@ -16,6 +16,7 @@ from cnnjax import runs, runtime
 from cnnjax.errors import Stopped
 from cnnjax.progress import Progress
 from cnnjax.training.early_stopping import best_text, epochs_of, score_of
+from cnnjax.training.epochs import epochs_between
 from cnnjax.training.feeds import Feed
 from cnnjax.training.observer import Observer
 from cnnjax.training.plan import Plan
@@ -59,6 +60,7 @@ class Loop:
         self._rates = jax.jit(jax.vmap(plan.rate))
         self._optimizer, self._train = config.optimizer, config.train
         self._end = config.train.epochs * plan.steps_per_epoch
+        self._every = epochs_between(config.train)
         self._patience = epochs_of(config.train.patience, plan.steps_per_epoch)
         self._plateau = epochs_of(config.optimizer.plateau_patience, plan.steps_per_epoch)
         self._validation, self._saver, self._history = validation, saver, history
@@ -94,14 +96,17 @@ class Loop:
                     self.log(dispatched)
 
     def evaluate(self) -> None:
-        """Evaluates an epoch that has ended, writes it to the history, and saves it."""
-        if self.done % self._plan.steps_per_epoch or self.done <= self.stopping.evaluated:
+        """Evaluates an epoch that has ended, where it is its turn, writes it to the history, and saves it."""
+        epoch, rest = divmod(self.done, self._plan.steps_per_epoch)
+        its_turn = epoch % self._every == 0 or self.done == self._end
+        if rest or not its_turn or self.done <= self.stopping.evaluated:
             return
+        epochs = epoch - self.stopping.evaluated // self._plan.steps_per_epoch
         with self.stopwatch.clock("evaluation"):
             numbers = self._validation.measure(self._state)
             raw = self._validation.measure_raw(self._state) if self._state.ema else None
         score = score_of(self._train.monitor, numbers)
-        self.stopping.update(self.done, score)
+        self.stopping.update(self.done, score, epochs)
         self._record(numbers, raw)
         self._drop_rate()
         fresh = jax.device_put({"sums": no_sums(), "scale": np.float32(self._scale)}, self._whole)

@@ -32,15 +32,17 @@ def orthogonal(x: jax.Array) -> jax.Array:
         return orthogonal(x.T).T
     x = x / (jnp.linalg.norm(x) + 1e-7)
     gram = x.T @ x
-    eye = jnp.eye(len(gram), dtype=x.dtype)
-    product = eye
-    for turn in range(TURNS):
-        square = gram @ gram
-        factor = A * eye + B * gram + C * square
-        product = product @ factor if turn else factor
-        if turn < TURNS - 1:
-            gram = factor @ gram @ factor
+    factor = product = _factor(gram)
+    for _ in range(TURNS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        product = product @ factor
     return x @ product
+
+
+def _factor(gram: jax.Array) -> jax.Array:
+    """What a turn of the iteration multiplies the matrix of a Gram matrix with."""
+    return A * jnp.eye(len(gram), dtype=gram.dtype) + B * gram + C * (gram @ gram)
 
 
 def labels_of(params: dict) -> dict:
@@ -62,9 +64,11 @@ def scale_by_muon(momentum: float) -> optax.GradientTransformation:
 
     def update(grads, state, params=None):
         del params
-        mu = jax.tree.map(lambda m, g: momentum * m + (1 - momentum) * g, state.mu, grads)
-        ahead = jax.tree.map(lambda m, g: momentum * m + (1 - momentum) * g, mu, grads)
-        return jax.tree.map(_scaled, ahead), MuonState(mu)
+        mu = averaged(state.mu, grads)
+        return jax.tree.map(_scaled, averaged(mu, grads)), MuonState(mu)
+
+    def averaged(mu, grads):
+        return jax.tree.map(lambda m, g: momentum * m + (1 - momentum) * g, mu, grads)
 
     return optax.GradientTransformation(lambda params: MuonState(jax.tree.map(jnp.zeros_like, params)), update)
 

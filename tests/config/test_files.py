@@ -19,7 +19,9 @@ EVERY_CONFIG = (
     ("folder.py", {"data.path": "some/folder"}),
     ("folder.py:probe", {"data.path": "some/folder"}),
     ("digits.py", {}),
+    ("digits.py:best", {}),
     ("tfds.py:cifar10", {}),
+    ("tfds.py:mnist", {}),
     ("tfds.py:cifar10:3.0.2", {}),
 )
 

@@ -3,8 +3,10 @@
 import pytest
 
 from cnnjax import metrics
+from cnnjax.config import AUTO, Train
 from cnnjax.errors import ConfigError, TrainingError
 from cnnjax.training.early_stopping import MONITORS, EarlyStopping, best_text, check_monitor, score_of
+from cnnjax.training.epochs import epochs_between
 
 
 def after(val_losses, **options):
@@ -31,6 +33,18 @@ def test_the_rate_drops_after_more_than_its_patience_and_then_waits_anew():
         dropped.append(stopping.drop(1))
     assert dropped == [False, False, True, False, False, True, False]
     assert stopping.wait == 3
+
+
+def test_evaluations_some_epochs_apart_count_these():
+    stopping = EarlyStopping()
+    stopping.update(16, 0.5, 2)
+    stopping.update(32, 0.6, 2)
+    assert not stopping.is_spent(3) and stopping.is_spent(2) and stopping.drop(1)
+
+
+@pytest.mark.parametrize(("epochs", "every", "between"), [(30, 1, 1), (30, 4, 4), (50, AUTO, 1), (78, AUTO, 2), (300, AUTO, 6)])
+def test_auto_evaluates_fifty_times_at_most(epochs, every, between):
+    assert epochs_between(Train(epochs=epochs, evaluate_every=every)) == between
 
 
 def test_a_monitor_is_any_number_of_an_epoch_with_its_direction():

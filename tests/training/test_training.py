@@ -303,6 +303,29 @@ def test_patience_stops_and_the_best_checkpoint_is_the_one_that_counts(make, tmp
     assert not same(weights(tmp_path / "run", make(), "best"), weights(tmp_path / "run", make(), "latest"))
 
 
+def test_epochs_between_two_evaluations_are_neither_evaluated_nor_saved(make, undisturbed, tmp_path):
+    config = make(**EVERYTHING, train__epochs=5, train__evaluate_every=2)
+    whole = train(config, tmp_path / "whole")
+    rows = read_rows(tmp_path / "whole" / "history.csv")
+    assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(2, 12), (4, 24), (5, 30)]
+    steps = [row["loss"] for row in log(tmp_path / "whole") if "learning_rate" in row]
+    for begin, row in zip((0, 12, 24), rows, strict=True):
+        assert float(row["loss"]) == pytest.approx(np.mean(steps[begin : int(row["step"])]), rel=1e-5)
+    kept = {int(p.name) for p in (tmp_path / "whole" / "checkpoints").iterdir() if p.name.isdigit()}
+    assert kept == {24, 30, whole["best_step"]}
+    with pytest.raises(Stopped, match="stopped at step 6"):  # after an epoch that is not evaluated
+        train(config, tmp_path / "stopped", stop=after_lines(tmp_path / "stopped", 6))
+    assert train(config, tmp_path / "stopped")["val"] == whole["val"]
+    assert log(tmp_path / "stopped") == log(tmp_path / "whole")
+    assert same(weights(tmp_path / "stopped", config), weights(tmp_path / "whole", config))
+
+
+def test_patience_counts_the_epochs_that_were_not_evaluated(make, tmp_path, monkeypatch):
+    scripted(monkeypatch, [0.5, 0.6, 0.7])
+    summary = train(make(train__epochs=9, train__patience=3, train__evaluate_every=2), tmp_path / "run")
+    assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("early", 6, 16)
+
+
 def test_a_drop_on_a_plateau_acts_on_the_logged_rate_and_the_weights(make, tmp_path, monkeypatch):
     moved = {}
     for factor in (1.0, 1e-6):
