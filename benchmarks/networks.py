@@ -63,7 +63,7 @@ def own(name: str, size: int, batch: int) -> tuple[Work, dict]:
     engine = inference.Engine(inference.compile_logits(plan.network, mesh), model, mesh)
 
     def step() -> None:
-        kept["state"], _ = plan.steps.at(0)(kept["state"], dict(fed), None)
+        kept["state"], _ = plan.steps.at(0)[1](kept["state"], dict(fed), None)
         jax.block_until_ready(kept["state"].step)
 
     rows = models.table(plan.network.model)

@@ -15,7 +15,7 @@ from cnnjax import data as data_lib
 from cnnjax.errors import DataError, Stopped
 from cnnjax.progress import Progress, counted
 
-PICTURES = 10  # seconds for which curves of a run under way may be old
+PICTURES = 30  # seconds for which curves of a run under way may be old
 SLOW = ("sklearn.metrics", "matplotlib.figure", "matplotlib.backends.backend_agg")  # to import: two seconds
 
 

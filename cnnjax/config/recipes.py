@@ -61,6 +61,14 @@ _PHOTOS: dict[str, Any] = {
 # Minutes are about those of training on 2,560 photos and 7,438 cells; docs/results.md has what was measured.
 RECIPES: dict[str, dict[str, Any]] = {
     "cells_3min": {**_ALL, **_CELLS, "train.shown": 83_000},
+    "photos_2min": {
+        **_ALL,
+        **_PHOTOS,
+        "image.size": 80,
+        "train.scales": (0.8,),
+        "train.shown": 36_000,
+        "optimizer.warmup_epochs": 1.0,
+    },
     "photos_10min": {**_ALL, **_PHOTOS, "train.shown": 140_000},
     "photos_60min": {
         **_ALL,

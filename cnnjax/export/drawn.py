@@ -1,5 +1,7 @@
 """Drawn images, on which a file is compared where nobody has any."""
 
+import io
+
 import numpy as np
 from PIL import Image
 
@@ -10,6 +12,13 @@ SIDE = 4  # pixels that are drawn
 def coarse_images() -> np.ndarray:
     """Returns what the images are made of, uint8 [16, 4, 4, 3], always the same."""
     return np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 3), np.uint8)
+
+
+def jpeg_picture() -> tuple[bytes, np.ndarray]:
+    """Returns a JPEG file as cameras write them, with half as many colours along either side, and its pixels, uint8 [48, 64, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(coarse_images()[0]).resize((64, 48), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90, subsampling="4:2:0")
+    return file.getvalue(), np.asarray(Image.open(file))
 
 
 def drawn_images(shape: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """One HTML page that classifies pictures in a browser, without a server and without a network: the ONNX file and its runtime inside."""
 
+import base64
 import gzip
 import json
 import re
@@ -13,7 +14,7 @@ import numpy as np
 
 from cnnjax.errors import ConfigError
 from cnnjax.export.card import Card
-from cnnjax.export.drawn import coarse_images
+from cnnjax.export.drawn import coarse_images, jpeg_picture
 from cnnjax.inside import inside
 
 VERSION = "1.30.0"  # of onnxruntime-web that is fetched
@@ -76,10 +77,11 @@ def wrap(path: Path, card: Card, runtime: Path, p: np.ndarray) -> None:
         path: of the ONNX file.
         card: the facts, which the page shows.
         runtime: folder of ONNX Runtime Web.
-        p: float [n, classes], probabilities of `drawn_images`, by which the page checks itself.
+        p: float [n, classes], probabilities of `drawn_images`, by which the page checks itself; a JPEG file tells it how its browser decodes.
     """
+    jpeg, pixels = (base64.b64encode(part).decode() for part in jpeg_picture())
     told = {"card": card.to_dict(), "letters": LETTERS.decode(), "drawn": coarse_images().reshape(len(p), -1).tolist(),
-            "expected": np.asarray(p, np.float64).tolist()}  # fmt: skip
+            "expected": np.asarray(p, np.float64).tolist(), "jpeg": jpeg, "pixels": pixels}  # fmt: skip
     parts = {
         "FACTS": _escaped(json.dumps(told, allow_nan=False)),
         "LIBRARY": _packed((runtime / LIBRARY).read_bytes()),

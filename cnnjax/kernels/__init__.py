@@ -1,4 +1,4 @@
-"""Operations in plain JAX, and the same by kernels for CPUs: convolutions, norms, pools, dense layers, sampling and Adam."""
+"""Operations in plain JAX, and the same by kernels for CPUs: convolutions, norms, pools, dense layers, sampling, Adam and Muon."""
 
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps

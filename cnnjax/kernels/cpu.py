@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from cnnjax.kernels import adam, blocks, convs, library, normed, positions, sampling
+from cnnjax.kernels import adam, blocks, convs, library, normed, orthogonal, positions, sampling
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.ops import ACTIVATIONS, Ops, Padding, sides
 
+NONE = ((0, 0), (0, 0))  # padding
 WIDE = 1024  # inputs from which on a dense layer is left to the kernels
 
 
@@ -79,6 +80,11 @@ class CpuOps(Ops):
         return super().max_pool(x, window, stride, padding)
 
     def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype) -> jax.Array:
+        if x.ndim > 2 and x.dtype == dtype == jnp.float32:
+            places = x.reshape(x.shape[0], -1, 1, x.shape[-1])
+            if convs.supports_conv(places.shape, (1, 1, *w.shape), 1, NONE):
+                y = convs.conv(places, w[None, None], stride=1, padding=NONE)
+                return y.reshape(*x.shape[:-1], w.shape[1]) + b.reshape((1,) * (x.ndim - 1) + (-1,))
         if w.shape[0] < WIDE or not blocks.supports_dense(x.shape, w.shape):
             return super().dense(x, w, b, dtype=dtype)
         half = dtype == jnp.bfloat16
@@ -89,6 +95,11 @@ class CpuOps(Ops):
         if not sampling.supports(images.shape):
             return super().sample(images, factors, fraction=fraction, interpolation=interpolation, fill=fill)
         return _sample(images, factors, fraction, interpolation, fill)
+
+    def orthogonal(self, x: jax.Array) -> jax.Array:
+        if x.shape[0] < x.shape[1]:
+            return self.orthogonal(x.T).T
+        return orthogonal.orthogonal(x) if orthogonal.supports(x.shape) else super().orthogonal(x)
 
     def adam_update(self, factors: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array, *, beta1: float,
                     beta2: float, epsilon: float, decay: float) -> tuple[jax.Array, jax.Array, jax.Array] | None:  # fmt: skip

@@ -6,6 +6,7 @@
 #include "calls.h"
 #include "conv.h"
 #include "dense.h"
+#include "orthogonal.h"
 #include "sample.h"
 
 namespace cnnjax {
@@ -195,6 +196,13 @@ ffi::Error AdamStep(ffi::ThreadPool threads, F32 factors, F32 g, F32 p, F32 m, F
   });
 }
 
+ffi::Error Orthogonal(ffi::ThreadPool threads, F32 x, ffi::Result<F32> y) {
+  const Dims d = x.dimensions();
+  if (d.size() != 2 || !sane(d) || d[0] < d[1] || d[1] % 16) return wrong("columns are a multiple of 16, and no more than the rows");
+  if (!equal(y->dimensions(), {d[0], d[1]})) return wrong("matrix and result do not fit");
+  return run(threads, [&](const Pool& pool) { orthogonal(pool, {d[0], d[1]}, x.typed_data(), y->typed_data()); });
+}
+
 }  // namespace
 }  // namespace cnnjax
 
@@ -204,6 +212,7 @@ EXPORTED XLA_FFI_Error* CnnjaxConvForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxConvBackward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseForward(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxDenseBackward(XLA_FFI_CallFrame*);
+EXPORTED XLA_FFI_Error* CnnjaxOrthogonal(XLA_FFI_CallFrame*);
 EXPORTED XLA_FFI_Error* CnnjaxSample(XLA_FFI_CallFrame*);
 EXPORTED const char* CnnjaxCpu();
 EXPORTED void CnnjaxLimitThreads(int64_t);
@@ -226,6 +235,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSample, cnnjax::Sample,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxAdam, cnnjax::AdamStep,
                               THREADS ARG ARG ARG ARG ARG RET RET RET.Attr<float>("beta1").Attr<float>("beta2")
                                   .Attr<float>("epsilon").Attr<float>("decay"));
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxOrthogonal, cnnjax::Orthogonal, THREADS ARG RET);
 
 // From now on no call uses more threads.
 void CnnjaxLimitThreads(int64_t threads) { cnnjax::most_threads = std::max<int64_t>(1, threads); }

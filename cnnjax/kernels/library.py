@@ -16,6 +16,7 @@ HANDLERS = {
     "conv_backward": "CnnjaxConvBackward",
     "dense_forward": "CnnjaxDenseForward",
     "dense_backward": "CnnjaxDenseBackward",
+    "orthogonal": "CnnjaxOrthogonal",
     "sample": "CnnjaxSample",
     "plain_forward": "CnnjaxPlainForward",
     "plain_backward": "CnnjaxPlainBackward",

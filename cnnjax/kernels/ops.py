@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.kernels import positions
+from cnnjax.kernels import orthogonal, positions
 from cnnjax.kernels.blocks import Block
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -184,13 +184,17 @@ class Ops:
         return x
 
     def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype) -> jax.Array:
-        """Returns x @ w + b: [n, k], float32 [k, units] and [units] -> [n, units] in `dtype`, or float32 where a kernel sums."""
+        """Returns x @ w + b: [n, ..., k], float32 [k, units] and [units] -> [n, ..., units] in `dtype`, or float32 where a kernel sums."""
         x, w, b = (a.astype(dtype) for a in (x, w, b))
         return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ()))) + b.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def sample(self, images: jax.Array, factors: jax.Array, *, fraction: int, interpolation: str, fill: str) -> jax.Array:
         """Samples each image at the positions of its matrix in whole numbers; see `positions.sampled`."""
         return positions.sampled(images, factors, fraction, interpolation, fill)
+
+    def orthogonal(self, x: jax.Array) -> jax.Array:
+        """Returns a matrix with the singular vectors of x, float32 [m, n], and singular values near 1; see `orthogonal.plain`."""
+        return orthogonal.plain(x.T).T if x.shape[0] < x.shape[1] else orthogonal.plain(x)
 
     def adam_update(self, factors: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array, *, beta1: float,
                     beta2: float, epsilon: float, decay: float) -> tuple[jax.Array, jax.Array, jax.Array] | None:  # fmt: skip

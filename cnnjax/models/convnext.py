@@ -11,7 +11,7 @@ from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import OPTIONS, Patches
+from cnnjax.models.patches import OPTIONS, Dense, Patches
 from cnnjax.models.references import References
 
 KERNEL = 7  # pixels, of the depthwise convolutions
@@ -70,15 +70,15 @@ class Block(nnx.Module):
     Args:
         channels: of the input.
         dtype: of the computation.
-        ops: what computes the depthwise convolution.
+        ops: what computes the convolution and the dense layers.
         rngs: initial weights.
     """
 
     def __init__(self, channels: int, dtype, ops: Ops, rngs: nnx.Rngs):
         self.conv = Depthwise(channels, dtype, ops, rngs)
         self.norm = LayerNorm(channels, dtype=dtype, rngs=rngs)
-        self.dense1 = nnx.Linear(channels, 4 * channels, dtype=dtype, rngs=rngs, **OPTIONS)
-        self.dense2 = nnx.Linear(4 * channels, channels, dtype=dtype, rngs=rngs, **OPTIONS)
+        self.dense1 = Dense(channels, 4 * channels, dtype, ops, rngs)
+        self.dense2 = Dense(4 * channels, channels, dtype, ops, rngs)
         self.gamma = nnx.Param(jnp.full(channels, 1e-6, jnp.float32))
         self.dtype = dtype
 
@@ -95,9 +95,9 @@ class Block(nnx.Module):
 class Downsample(nnx.Module):
     """Norm, then a 2x2 convolution of stride 2: [b, h, w, channels] -> [b, h // 2, w // 2, out]."""
 
-    def __init__(self, channels: int, out: int, dtype, rngs: nnx.Rngs):
+    def __init__(self, channels: int, out: int, dtype, ops: Ops, rngs: nnx.Rngs):
         self.norm = LayerNorm(channels, dtype=dtype, rngs=rngs)
-        self.conv = Patches(channels, out, 2, dtype, rngs)
+        self.conv = Patches(channels, out, 2, dtype, ops, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(self.norm(x))
@@ -120,7 +120,7 @@ class ConvNeXt(Layered):
         depths: blocks in each stage.
         widths: channels in each stage.
         dtype: of the computation; parameters are float32, and so are norms.
-        ops: what computes the depthwise convolutions.
+        ops: what computes convolutions and dense layers.
         rngs: initial weights.
 
     Raises:
@@ -136,13 +136,13 @@ class ConvNeXt(Layered):
         if min(preprocessing.shape) < (least := 2 ** (len(depths) + 1)):
             raise ValueError(f"a place of its last map is {least} x {least} pixels")
         layers, channels = list(self.layers), widths[0]
-        self.conv1 = Patches(3, channels, 4, dtype, rngs)
+        self.conv1 = Patches(3, channels, 4, dtype, ops, rngs)
         self.norm1 = LayerNorm(channels, dtype=dtype, rngs=rngs)
         layers += [Layer("conv1", "conv", "conv1"), Layer("norm1", "norm", "norm1")]
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True), 1):
             made = {f"block{stage}_{i + 1}": Block(width, dtype, ops, rngs) for i in range(depth)}
             if stage > 1:
-                made = {f"halving{stage}": Downsample(channels, width, dtype, rngs), **made}
+                made = {f"halving{stage}": Downsample(channels, width, dtype, ops, rngs), **made}
             for name, module in made.items():
                 setattr(self, name, module)
                 layers.append(Layer(name, "block", name))

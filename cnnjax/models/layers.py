@@ -213,8 +213,7 @@ class Layered(nnx.Module):
 
     def features(self, images: jax.Array) -> jax.Array:
         """Computes the map after the first `seen` layers: images as in `__call__` -> [b, h, w, channels]."""
-        layers = list(self.layers[: self.seen])
-        return self._through(self._entered(images, layers), layers)
+        return self._up_to(self.seen, images)
 
     def head(self, features: jax.Array) -> jax.Array:
         """Computes the logits of a map from `features`: float32 [b, outputs]."""
@@ -222,12 +221,16 @@ class Layered(nnx.Module):
 
     def before_last(self, images: jax.Array) -> jax.Array:
         """Computes the input of the last layer: images as in `__call__` -> [b, numbers]."""
-        layers = list(self.layers[:-1])
-        return self._through(self._entered(images, layers), layers)
+        return self._up_to(len(self.layers) - 1, images)
 
     def last(self, features: jax.Array) -> jax.Array:
         """Computes the logits of numbers from `before_last`: float32 [b, outputs]."""
         return self._through(features.astype(self.dtype), [self.layers[-1]]).astype(jnp.float32)
+
+    def _up_to(self, count: int, images: jax.Array) -> jax.Array:
+        """Applies the first layers, so many of them."""
+        layers = list(self.layers[:count])
+        return self._through(self._entered(images, layers), layers)
 
     def _entered(self, images: jax.Array, layers: list[Layer]) -> jax.Array:
         """Scales images; takes the convolutions that scale them themselves off the front of `layers`, and applies these."""

@@ -13,7 +13,7 @@ from cnnjax.errors import ConfigError
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import DRAWN, OPTIONS, Patches
+from cnnjax.models.patches import DRAWN, OPTIONS, Dense, Patches
 from cnnjax.models.references import Expected, References, Rules
 
 NAMES: Rules = (
@@ -64,16 +64,17 @@ class Block(nnx.Module):
         heads: of attention; they divide the width.
         scale: initial factor of what is added; 0: it is added as it is, without a `LayerScale`.
         dtype: of the computation.
+        ops: what computes the dense layers.
         rngs: initial weights.
     """
 
-    def __init__(self, width: int, heads: int, scale: float, dtype, rngs: nnx.Rngs):
-        options = OPTIONS | {"dtype": dtype, "rngs": rngs}
+    def __init__(self, width: int, heads: int, scale: float, dtype, ops: Ops, rngs: nnx.Rngs):
+        options = {"dtype": dtype, "ops": ops, "rngs": rngs}
         self.norm1, self.norm2 = (LayerNorm(width, dtype=dtype, rngs=rngs) for _ in range(2))
-        self.qkv = nnx.Linear(width, 3 * width, **options)
-        self.proj = nnx.Linear(width, width, **options)
-        self.fc1 = nnx.Linear(width, 4 * width, **options)
-        self.fc2 = nnx.Linear(4 * width, width, **options)
+        self.qkv = Dense(width, 3 * width, **options)
+        self.proj = Dense(width, width, **options)
+        self.fc1 = Dense(width, 4 * width, **options)
+        self.fc2 = Dense(4 * width, width, **options)
         self.heads, self.scaled = heads, bool(scale)
         if scale:
             self.ls1, self.ls2 = (LayerScale(width, scale, dtype) for _ in range(2))
@@ -117,7 +118,7 @@ class ViT(Layered):
         depth: blocks.
         scale: initial factor of what a block adds; 0: none.
         dtype: of the computation; parameters are float32.
-        ops: what computes the last layer.
+        ops: what computes the dense layers.
         rngs: initial weights.
 
     Raises:
@@ -133,11 +134,11 @@ class ViT(Layered):
         _check(section.name, preprocessing.shape, patch)
         super().__init__(preprocessing, dtype, ops)
         self.grid = tuple(side // patch for side in preprocessing.shape)
-        self.patches = Patches(3, width, patch, dtype, rngs)
+        self.patches = Patches(3, width, patch, dtype, ops, rngs)
         self.embed = Embed(self.grid, width, dtype, rngs)
         layers = [*self.layers, Layer("patches", "conv", "patches"), Layer("embed", "embed", "embed")]
         for i in range(depth):
-            setattr(self, name := f"block{i + 1}", Block(width, heads, scale, dtype, rngs))
+            setattr(self, name := f"block{i + 1}", Block(width, heads, scale, dtype, ops, rngs))
             layers.append(Layer(name, "block", name))
         self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
         layers += [Layer("norm", "norm", "norm"), Layer("token", "token")]
@@ -164,8 +165,7 @@ class ViT(Layered):
         The first half of the channels are the patches after the block's first norm. Before that norm the product of a patch and
         its gradient is zero, for its length has no effect. The second half is the class token, the same at all places.
         """
-        layers = list(self.layers[: self.seen - 1])
-        x = self._through(self._entered(images, layers), layers)
+        x = self._up_to(self.seen - 1, images)
         block = getattr(self, self.layers[self.seen - 1].module)
         patches = block.norm1(x[:, 1:]).reshape(x.shape[0], *self.grid, x.shape[2])
         return jnp.concatenate([patches, jnp.broadcast_to(x[:, :1, None], patches.shape)], -1)

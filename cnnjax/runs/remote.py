@@ -37,7 +37,7 @@ def _open(url: str):
     try:
         return fsspec.core.url_to_fs(url)
     except ImportError as error:
-        how = f"pip install -e '.[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
+        how = f"pip install 'cnnjax[{EXTRAS[protocol]}]'" if protocol in EXTRAS else str(error)
         raise ConfigError(f"{url} needs a library that is not installed: {how}") from None
     except ValueError as error:
         raise ConfigError(f"{url}: {error}; addresses begin with gs://, s3:// or another protocol of fsspec") from None

@@ -144,7 +144,7 @@ class Loop:
         """Dispatches `count` updates."""
         with self.stopwatch.clock(self._kind()):
             request = self._requests.send()
-            program = self._plan.steps.at(self.done)
+            _, program = self._plan.steps.at(self.done)
             self._state, values = program(self._state, batch, self._feed.resident)
             self.done += count
             return Dispatched(count, self.done, values, request)
@@ -207,7 +207,7 @@ class Loop:
     def _begin_phase(self) -> None:
         """Goes on with another program: for images of another size, or one that trains all parameters, with all of the patience."""
         self._is_compiled = False
-        before, after = (self._plan.steps.phase_at(step) for step in (self.done - 1, self.done))
+        (before, _), (after, _) = (self._plan.steps.at(step) for step in (self.done - 1, self.done))
         if before.shape != after.shape:
             self._progress.message(f"  images of {'x'.join(map(str, after.shape))} pixels from here (train.scales)")
         if self.done == self._plan.steps.until:

@@ -86,7 +86,7 @@ class Optimizer:
     until: ClassVar[int] = 0
     section: object  # the `optimizer` section
     rate: optax.Schedule
-    transformation: optax.GradientTransformation
+    transformation: optax.GradientTransformationExtraArgs
     factors: Mapping[tuple, float]  # path of a parameter -> factor on its learning rate; of others it is 1
 
     def init(self, params: dict) -> optax.OptState:
@@ -102,7 +102,7 @@ class Optimizer:
             scale: factor on the learning rate.
             ops: what updates large parameters, where it can; kernels for one device only.
         """
-        updates, after = self.transformation.update(grads, opt_state, params)
+        updates, after = self.transformation.update(grads, opt_state, params, ops=ops)
         of = {factor: scale * factor if factor != 1 else scale for factor in {1.0, *self.factors.values()}}
         factors = jax.tree_util.tree_map_with_path(lambda path, p: self.factors.get(tuple(k.key for k in path), 1.0), params)
         new = jax.tree.map(lambda p, u, factor: p + of[factor] * u, params, updates, factors)
@@ -135,11 +135,11 @@ class Optimizer:
 
 def no_optimizer(section, rate: optax.Schedule) -> Optimizer:
     """Returns the optimizer of a network whose weights no gradient changes: without a state."""
-    return Optimizer(section, rate, optax.identity(), {})
+    return Optimizer(section, rate, optax.with_extra_args_support(optax.identity()), {})
 
 
 def make_optimizer(section, rate: optax.Schedule, factors: Mapping[tuple, float] = types.MappingProxyType({})) -> Optimizer:
     """Returns the optimizer of the `optimizer` section with a learning rate schedule, and factors on it as in `Optimizer`."""
     clip = [optax.clip_by_global_norm(section.clip_norm)] if section.clip_norm else []
     chain = optax.chain(*clip, *OPTIMIZERS[section.name](section), optax.scale_by_learning_rate(rate))
-    return Optimizer(section, rate, chain, factors)
+    return Optimizer(section, rate, optax.with_extra_args_support(chain), factors)

@@ -143,5 +143,5 @@ def _compiled(config, mesh: jax.sharding.Mesh, classes: int, images: int) -> Pla
         return made
     batch, resident = pipeline.shapes(mesh, made.batch_size, config.image.shape, images if made.resident else 0,
                                        weighted=bool(config.train.class_weights))  # fmt: skip
-    made.steps.at(0).lower(made.steps.abstract, batch, resident).compile()
+    made.steps.at(0)[1].lower(made.steps.abstract, batch, resident).compile()
     return made

@@ -204,13 +204,9 @@ class Steps:
     ]  # the last one's is `train`
     until: int  # updates that leave parameters as they are which those after train, too
 
-    def at(self, step: int) -> Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]:
-        """Returns the program for the updates after `step` updates."""
-        return next(program for phase, program in self.phases if step < phase.end)
-
-    def phase_at(self, step: int) -> Phase:
-        """Returns the phase of the update after `step` updates."""
-        return next(phase for phase, _ in self.phases if step < phase.end)
+    def at(self, step: int) -> tuple[Phase, Callable[[TrainState, dict, dict | None], tuple[TrainState, dict]]]:
+        """Returns the phase of the update after `step` updates, and its program."""
+        return next((phase, program) for phase, program in self.phases if step < phase.end)
 
 
 def compile_augmentation(config, ops: Ops) -> Callable[[jax.Array, dict], tuple[jax.Array, Targets]]:

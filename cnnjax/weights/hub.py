@@ -5,7 +5,7 @@ from pathlib import Path
 from cnnjax.config import Origin
 from cnnjax.errors import ConfigError
 
-INSTALL = "pip install huggingface_hub"
+INSTALL = "pip install 'cnnjax[hub]'"
 REACH_SECONDS = 10.0  # for a first answer
 
 

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 from safetensors import safe_open
-from training_tools import ROOT, child, one_line
+from training_tools import ROOT, Said, child, one_line
 
 import cnnjax
 from cnnjax import inference, weights
@@ -172,6 +172,15 @@ def test_a_missing_package_is_one_line(plain, tmp_path, monkeypatch, kind, extra
     with pytest.raises(ConfigError, match=rf"--format={kind} takes \w+ and \w+: pip install 'cnnjax\[{extra}\]'") as error:
         exported(plain, tmp_path / f"a{FORMATS[kind].ending}")
     one_line(error)
+
+
+def test_the_file_of_a_run_under_way_is_said_to_be_that(plain, tmp_path, monkeypatch):
+    said = {ended: Said() for ended in (True, False)}
+    for ended, progress in said.items():
+        monkeypatch.setattr(RunDirectory, "has_ended", lambda self, ended=ended: ended)
+        exported(plain, tmp_path / f"{ended}.safetensors", step="latest", progress=progress)
+    line = f"{RunDirectory(plain.workdir)} has not come to its end; the file is of its latest checkpoint so far"
+    assert line in said[False].lines and line not in said[True].lines
 
 
 def test_a_file_with_other_numbers_is_not_left(cells, tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from cnnjax import data
 from cnnjax.config import Preprocessing
 from cnnjax.errors import ConfigError
 from cnnjax.export import Card, find_runtime, web
+from cnnjax.export.drawn import jpeg_picture
 from cnnjax.runs import RunDirectory
 
 
@@ -77,6 +78,30 @@ def test_pictures_have_predicts_probabilities(opened, plain, tmp_path):
     page.set_input_files("#files", {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
     page.wait_for_selector("article[data-error]")
     assert "no.png cannot be read" in page.inner_text("article[data-error]")
+    assert not page.query_selector_all("article[data-error] img")
+
+
+@pytest.mark.slow
+def test_the_page_says_how_its_browser_decodes_jpeg_files(opened):
+    page, *_ = opened
+    file, pixels = jpeg_picture()
+    found = page.evaluate("async bytes => Array.from((await decoded(new Blob([Uint8Array.from(bytes)])))[0])", list(file))
+    levels = np.abs(np.array(found) - pixels.reshape(-1).astype(int))
+    said = page.inner_text("#jpeg")
+    assert page.get_attribute("#jpeg", "data-most") == str(levels.max()) and levels.mean() < 1
+    assert (f"{levels.max()} of 255 levels at most, by {levels.mean():.2f} on average" in said) == bool(levels.max())
+
+
+@pytest.mark.slow
+def test_a_picture_of_the_camera_is_classified_and_the_camera_stops(opened):
+    page, cells, _, errors = opened
+    page.click("#camera")
+    page.wait_for_selector("#shoot", state="visible")
+    page.click("#shoot")
+    page.wait_for_selector("article[data-probabilities] small:has-text('camera')")
+    assert page.inner_text("article >> nth=0").startswith(cells.classes)
+    page.click("#camera")
+    assert not page.is_visible("#video") and page.evaluate("document.getElementById('video').srcObject") is None and errors == []
 
 
 @pytest.mark.slow

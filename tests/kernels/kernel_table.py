@@ -72,6 +72,12 @@ def draw_moments(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
     return [np.array([0.01, *corrections, 0.5], np.float32), *arrays[:3], np.abs(arrays[3])]
 
 
+def draw_matrix(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
+    """A matrix without singular values next to 0, of which float32 says as little as the Gram matrix does."""
+    left, _, right = np.linalg.svd(rng.standard_normal(case.shapes[0]), full_matrices=False)
+    return [((left * rng.uniform(0.2, 1, len(right))) @ right).astype(np.float32)]
+
+
 def draw_bytes(rng: np.random.Generator, case: Case) -> list[np.ndarray]:
     images, *weights = draw_normal(rng, case)
     return [rng.integers(0, 256, images.shape, np.uint8), *weights]
@@ -178,6 +184,10 @@ def pool(ops, x):
 
 def sample(ops, images, factors, **options):
     return (ops.sample(images, factors, **options),)
+
+
+def orthogonal(ops, x):
+    return (ops.orthogonal(x),)
 
 
 def adam(ops, factors, g, p, m, v, *, beta1, beta2, epsilon, decay):
@@ -331,6 +341,10 @@ KERNELS = {
                                    (("bilinear", "reflect"), ("nearest", "wrap"), ("bilinear", "constant"))),
         many=sample_case((16, 20, 13, 3), "bilinear", "reflect"), draw=draw_samples, batch=(0, 1), grads=(0,),
         is_exact=False, tolerance=4e-7,
+    ),
+    "orthogonal": Kernel(
+        orthogonal, ("orthogonal",), tuple(Case((shape,), {}) for shape in ((16, 16), (16, 75), (51, 48), (300, 64), (96, 256))),
+        many=Case(((1152, 128),), {}), other=Case(((49, 24),), {}), draw=draw_matrix, batch=(), grads=(), is_exact=False, tolerance=5e-4,
     ),
     "adam": Kernel(
         adam, ("adam",), (adam_case(256, 257), adam_case(2**16 + 5, decay=0.1)), many=adam_case(400, 401), other=adam_case(8, 9),

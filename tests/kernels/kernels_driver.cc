@@ -14,6 +14,7 @@
 #include "dense.h"
 #include "depthwise.h"
 #include "norm.h"
+#include "orthogonal.h"
 #include "plain.h"
 #include "pointwise.h"
 #include "pool.h"
@@ -147,6 +148,9 @@ int fuzz(int rounds) {
     const int64_t numbers = draw(1, 70000);
     auto gp = array<float>(numbers), pp = array<float>(numbers), mp = array<float>(numbers), vp = array<float>(numbers);
     adam(pool, {0.9f, 0.999f, 1e-7f, 0.1f, 0.01f, 2.f, 3.f, 0.5f}, numbers, gp.get(), pp.get(), mp.get(), vp.get());
+    const int64_t across = 16 * draw(1, 6), down = across + draw(0, 70);
+    auto matrix = array<float>(down * across), turned = array<float>(down * across);
+    orthogonal(pool, {down, across}, matrix.get(), turned.get());
 
     Sampling t{draw(1, 4), draw(1, 70), draw(1, 70), draw(0, 1) ? 3 : draw(1, 5), draw(1, 24), draw(0, 1) == 0, draw(0, 1) == 0,
                static_cast<Fill>(draw(0, 3))};
@@ -278,6 +282,30 @@ void dense(const Pool& pool, int64_t m, int64_t k, int64_t n) {
   dense_backward(pool, s, x.data(), w.data(), g.data(), found_dx.data(), found_dw.data());
   same("dense", found, y), same("dx of dense", found_dx, dx), same("dw of dense", found_dw, dw);
 }
+// c = a b of [rows][inner] and [inner][columns].
+Sums multiplied(const Sums& a, const Sums& b, int64_t inner, int64_t columns) {
+  Sums c(a.size() / inner * columns);
+  for (size_t r = 0; r < a.size() / inner; ++r)
+    for (int64_t i = 0; i < inner; ++i)
+      for (int64_t k = 0; k < columns; ++k) c[r * columns + k] += a[r * inner + i] * b[i * columns + k];
+  return c;
+}
+void near_one(const Pool& pool, const Matrix& m) {
+  const Numbers x = normal(m.rows * m.columns);
+  Sums y(x.begin(), x.end());
+  double squares = 0;
+  for (double value : y) squares += value * value;
+  for (double& value : y) value /= std::sqrt(squares);
+  for (int turn = 0; turn < 5; ++turn) {
+    Sums turned(y.size()), next(y.size());
+    for (size_t i = 0; i < y.size(); ++i) turned[i % m.columns * m.rows + i / m.columns] = y[i];
+    const Sums gram = multiplied(turned, y, m.rows, m.columns), once = multiplied(y, gram, m.columns, m.columns), twice = multiplied(once, gram, m.columns, m.columns);
+    for (size_t i = 0; i < y.size(); ++i) y[i] = 3.4445 * y[i] - 4.775 * once[i] + 2.0315 * twice[i];
+  }
+  Numbers found(y.size());
+  orthogonal(pool, m, x.data(), found.data());
+  same("orthogonal", found, y);
+}
 int compare() {
   const Pool pool{2};
   for (int64_t ci : {3, 16, 32})
@@ -290,6 +318,7 @@ int compare() {
     for (int64_t stride : {1, 2}) depthwise(pool, {2, 10, 13, 37, kernel, stride, kernel / 2, kernel / 2, 9 / stride + 1, 12 / stride + 1});
   plain(pool, {3, 9, 6, 24, 40, 1, 1});
   for (int64_t k : {16, 2048}) dense(pool, 5, k, 48);
+  for (int64_t columns : {16, 48}) near_one(pool, {2 * columns + 5, columns});
   std::printf("%d right, %d wrong\n", right, wrong);
   return wrong != 0;
 }

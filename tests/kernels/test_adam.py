@@ -85,9 +85,18 @@ def test_nothing_large_is_copied_or_computed_by_xla():
     assert large and not [line for line in large if "copy(" in line or "fusion(" in line]
 
 
-@pytest.mark.parametrize("name", ["sgd", "muon"])
-def test_sgd_and_muon_have_no_kernel(name):
-    tx, params = made(name=name)
+def test_sgd_has_no_kernel():
+    tx, params = made(name="sgd")
     grads = drawn(np.random.default_rng(1))
     found, wanted = (after(tx, params, [grads], ops) for ops in (CpuOps(), PLAIN))
     jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_muon_has_its_matrices_from_the_kernel_behind_any_clip():
+    tx, _ = made(name="muon", clip_norm=0.5)
+    rng = np.random.default_rng(0)
+    params, grads = ({"conv": {"kernel": rng.standard_normal((3, 3, 16, 32)).astype(np.float32)}} for _ in range(2))
+    (found, _), (wanted, _) = (after(tx, params, [grads, grads], ops) for ops in (CpuOps(), PLAIN))
+    moved = [np.asarray(tree["conv"]["kernel"] - params["conv"]["kernel"]) for tree in (found, wanted)]
+    np.testing.assert_allclose(*moved, rtol=0, atol=1e-4 * np.abs(moved[1]).max())
+    assert np.abs(moved[0] - moved[1]).max() > 0  # another order of additions

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.kernels import adam, available, convs, library, normed, sampling, why_not
+from cnnjax.kernels import adam, available, convs, library, normed, orthogonal, sampling, why_not
 from cnnjax.kernels import blocks as kernels
 
 if not available():
@@ -95,6 +95,12 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
         "bits": ((BYTES, FACTORS), BITS | {"bits": 28}, "bits=28; give at least 1"),
         "fill": ((BYTES, FACTORS), BITS | {"fill": "mirror"}, "fill=mirror; give one of reflect, nearest"),
         "interpolation": ((BYTES, FACTORS), BITS | {"interpolation": "cubic"}, "give one of bilinear, nearest"),
+    },
+    orthogonal.orthogonal: {
+        "rank": (((3, 3, 16),), {}, r"x is \[3, 3, 16\]; give \[rows, columns\]"),
+        "wide": (((16, 32),), {}, "no more than the rows"),
+        "columns": (((40, 24),), {}, "columns a multiple of 16"),
+        "type": ((array(32, 16, dtype="bfloat16"),), {}, "x is bfloat16; give float32"),
     },
     adam.update: {
         "shape": (((4,), (5,), (9,), (9,), (9,)), ADAM, "give four that are equal"),
@@ -200,6 +206,12 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
         "factors": ((X,), (X, array(3, 2, 3, dtype="int32")), SAMPLE),
         "output": (((2, 8, 8, 4),), (X, FACTORS), SAMPLE),
         "rank": ((X,), ((2, 8, 8), FACTORS), SAMPLE),
+    },
+    "orthogonal": {
+        "wide": (((16, 32),), ((16, 32),), {}),
+        "columns": (((40, 24),), ((40, 24),), {}),
+        "rank": (((2, 32, 16),), ((2, 32, 16),), {}),
+        "result": (((48, 16),), ((32, 16),), {}),
     },
     "adam": {
         "factors": (((9,),) * 3, ((3,), *((9,),) * 4), UPDATE),

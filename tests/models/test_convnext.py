@@ -12,6 +12,7 @@ from training_tools import network_of, on_devices, settings
 
 from cnnjax import inference, models
 from cnnjax.errors import DataError
+from cnnjax.kernels import PLAIN
 from cnnjax.models import convnext
 
 SMALL = {"depths": (1, 2, 1, 1), "widths": (8, 12, 16, 24)}
@@ -57,7 +58,7 @@ def test_an_image_below_32_pixels_is_refused_with_the_size_of_a_place():
 
 def test_patches_are_a_convolution_with_its_gradients():
     side, sides = 2, (5, 8)
-    graphdef, state = nnx.split(convnext.Patches(3, 5, side, jnp.float32, nnx.Rngs(0)))
+    graphdef, state = nnx.split(convnext.Patches(3, 5, side, jnp.float32, PLAIN, nnx.Rngs(0)))
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((2, *sides, 3)), jnp.float32)
 

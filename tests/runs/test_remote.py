@@ -54,7 +54,7 @@ def test_training_reads_an_archive_at_an_address(far, cell_folder, tmp_path):
 
 @pytest.mark.parametrize(
     "url, line",
-    [("nowhere://x/y", "nowhere://x/y: .*addresses begin with gs://, s3://"), ("s3://b/x", r"pip install -e '\.\[s3\]'"),
+    [("nowhere://x/y", "nowhere://x/y: .*addresses begin with gs://, s3://"), ("s3://b/x", r"pip install 'cnnjax\[s3\]'"),
      ("memory://nothing", "nothing at memory://nothing")],
 )  # fmt: skip
 def test_addresses_that_lead_nowhere_are_one_line(far, tmp_path, url, line):

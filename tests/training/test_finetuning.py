@@ -73,7 +73,7 @@ def trained(config, count, steps_per_epoch=2, first=lambda state: state):
     states, values = [first(began)], []
     for step in range(count):
         current = jax.device_put(jax.tree.map(np.array, states[-1]), models.shardings(began, mesh))
-        after, found = program(run.at(step))(current, shown, None)
+        after, found = program(run.at(step)[1])(current, shown, None)
         states.append(on_host(after))
         values.append(float(found["loss"]))
     return states, values

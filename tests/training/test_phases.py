@@ -78,7 +78,7 @@ def test_a_step_of_each_phase_sees_images_of_its_size(averaging, make, monkeypat
     )
     batch = {"image": np.zeros((plan.batch_size, 16, 16, 3), np.uint8), "label": np.zeros(plan.batch_size, np.int32)}
     for epoch in range(3):
-        plan.steps.at(epoch * plan.steps_per_epoch).lower(plan.steps.abstract, batch, None)
+        plan.steps.at(epoch * plan.steps_per_epoch)[1].lower(plan.steps.abstract, batch, None)
     assert shapes == [(8, 8), (12, 12), (16, 16)]
 
 

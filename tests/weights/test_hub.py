@@ -136,7 +136,7 @@ def test_without_the_library_it_says_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(models.MODELS, "tiny", TINY)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(
-        ConfigError, match=r"takes huggingface_hub: pip install huggingface_hub; or get model.safetensors"
+        ConfigError, match=r"takes huggingface_hub: pip install 'cnnjax\[hub\]'; or get model.safetensors"
     ) as error:
         resolved(chosen("hf:owner/net"), tmp_path)
     one_line(error)
