@@ -69,7 +69,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "train.shown": 36_000,
         "optimizer.warmup_epochs": 1.0,
     },
-    "photos_10min": {**_ALL, **_PHOTOS, "train.shown": 140_000},
+    "photos_10min": {**_ALL, **_PHOTOS, "train.shown": 128_000},
     "photos_60min": {
         **_ALL,
         **_PHOTOS,
