@@ -7,6 +7,7 @@
 
 Measured on two cores of an AMD EPYC (Zen 4), float32, 2,200 images/s:
     0:24, 32 epochs; test accuracy 0.985
+    best, 7:42 on one core with AVX2; test accuracy 0.996
 """
 
 from cnnjax.config import default, set_recipe, unknown_variant

@@ -99,7 +99,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        camera = [f"--use-fake-{kind}-for-media-stream" for kind in ("device", "ui")]  # a drawn picture, which nobody has to allow
+        camera = [
+            f"--use-fake-{kind}-for-media-stream" for kind in ("device", "ui")
+        ]  # a drawn picture, which nobody has to allow
         running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", *camera])
         yield running
         running.close()

@@ -17,7 +17,9 @@ def coarse_images() -> np.ndarray:
 def jpeg_picture() -> tuple[bytes, np.ndarray]:
     """Returns a JPEG file as cameras write them, with half as many colours along either side, and its pixels, uint8 [48, 64, 3]."""
     file = io.BytesIO()
-    Image.fromarray(coarse_images()[0]).resize((64, 48), Image.Resampling.BICUBIC).save(file, "JPEG", quality=90, subsampling="4:2:0")
+    Image.fromarray(coarse_images()[0]).resize((64, 48), Image.Resampling.BICUBIC).save(
+        file, "JPEG", quality=90, subsampling="4:2:0"
+    )
     return file.getvalue(), np.asarray(Image.open(file))
 
 

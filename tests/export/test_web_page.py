@@ -101,7 +101,11 @@ def test_a_picture_of_the_camera_is_classified_and_the_camera_stops(opened):
     page.wait_for_selector("article[data-probabilities] small:has-text('camera')")
     assert page.inner_text("article >> nth=0").startswith(cells.classes)
     page.click("#camera")
-    assert not page.is_visible("#video") and page.evaluate("document.getElementById('video').srcObject") is None and errors == []
+    assert (
+        not page.is_visible("#video")
+        and page.evaluate("document.getElementById('video').srcObject") is None
+        and errors == []
+    )
 
 
 @pytest.mark.slow

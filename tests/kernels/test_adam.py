@@ -89,7 +89,9 @@ def test_numbers_next_to_zero_are_zero_on_every_thread():
     tiny, count = np.full(2**20, 1e-39, np.float32), 2**20
     factors = jnp.array([0.01, 1, 1, 1], jnp.float32)
     for _ in range(5):
-        _, first, _ = adam.update(factors, tiny, np.ones(count, np.float32), tiny, tiny, beta1=0.9, beta2=0.999, epsilon=1e-7)
+        _, first, _ = adam.update(
+            factors, tiny, np.ones(count, np.float32), tiny, tiny, beta1=0.9, beta2=0.999, epsilon=1e-7
+        )
         np.testing.assert_array_equal(first, 0)
 
 

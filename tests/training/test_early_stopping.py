@@ -42,7 +42,9 @@ def test_evaluations_some_epochs_apart_count_these():
     assert not stopping.is_spent(3) and stopping.is_spent(2) and stopping.drop(1)
 
 
-@pytest.mark.parametrize(("epochs", "every", "between"), [(30, 1, 1), (30, 4, 4), (50, AUTO, 1), (78, AUTO, 2), (300, AUTO, 6)])
+@pytest.mark.parametrize(
+    ("epochs", "every", "between"), [(30, 1, 1), (30, 4, 4), (50, AUTO, 1), (78, AUTO, 2), (300, AUTO, 6)]
+)
 def test_auto_evaluates_fifty_times_at_most(epochs, every, between):
     assert epochs_between(Train(epochs=epochs, evaluate_every=every)) == between
 
