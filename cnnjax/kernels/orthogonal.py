@@ -30,7 +30,7 @@ def plain(x: jax.Array) -> jax.Array:
 
 
 def _factor(gram: jax.Array) -> jax.Array:
-    """What a turn of the iteration multiplies the matrix of a Gram matrix with."""
+    """Returns what a turn of the iteration multiplies the matrix of a Gram matrix with."""
     return A * jnp.eye(len(gram), dtype=gram.dtype) + B * gram + C * (gram @ gram)
 
 

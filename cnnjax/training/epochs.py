@@ -35,12 +35,14 @@ def with_epochs(config, images: int):
 
 
 def with_kept(config, run: runs.RunDirectory):
-    """Returns the config with what a run that has begun keeps: its number for `train.epochs=auto`, and how an older version averaged weights."""
+    """Returns the config with what a run that has begun keeps: its numbers for auto, and how an older version averaged weights."""
     if not run.is_run():
         return config
     held = run.read_config()
     if config.train.auto_epochs:
         config = _with(config, epochs=held["train"]["epochs"])
+    if config.train.evaluate_every == AUTO:  # of an older version each epoch
+        config = _with(config, evaluate_every=held["train"]["evaluate_every"])
     if not held["train"]["ema_statistics"]:
         config = _with(config, ema_statistics=False)
     return config

@@ -17,6 +17,7 @@ import cnnjax
 from cnnjax import checkpoints, runtime
 from cnnjax.commands.evaluate import evaluate
 from cnnjax.commands.train import train
+from cnnjax.config import AUTO
 from cnnjax.errors import CheckpointError, DataError, Stopped
 from cnnjax.runs import RunDirectory
 from cnnjax.training.validation import Validation
@@ -274,6 +275,13 @@ def test_another_config_in_a_used_directory_is_refused_with_the_difference(make,
 
 def test_what_changes_no_number_may_differ(make, plain):
     assert train(make(log__every=7, runtime__workers=2), plain.workdir) == plain.summary
+
+
+def test_a_run_that_evaluates_each_epoch_goes_on_so_where_that_is_decided_for_it(make, tmp_path):
+    with pytest.raises(Stopped):
+        train(make(train__evaluate_every=1), tmp_path / "run", stop=after_lines(tmp_path / "run", 4))
+    train(make(train__evaluate_every=AUTO), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["train"]["evaluate_every"] == 1
 
 
 def test_a_stopped_run_that_was_moved_goes_on(make, undisturbed, tmp_path):
