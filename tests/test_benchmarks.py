@@ -102,6 +102,7 @@ def test_the_tables_are_those_of_the_results_files():
     assert tables.main(["--check"]) == 0, "python -m benchmarks.tables writes them"
 
 
+@pytest.mark.slow
 def test_sides_that_compute_different_losses_are_refused(monkeypatch, capfd):
     def make_sides(flags, classes, scratch):
         settings = [tasks.Settings("malaria", flags.size, flags.batch, classes, seed=seed) for seed in (0, 1)]

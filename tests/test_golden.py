@@ -85,6 +85,7 @@ def _processor() -> str:
     return hashlib.sha256("".join(line for line in lines if line.startswith(("model", "flags"))).encode()).hexdigest()[:12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_gives_its_golden_numbers(name, tmp_path):

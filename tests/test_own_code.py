@@ -17,6 +17,7 @@ def example(repository, tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_a_network_a_loss_and_an_augmentation_of_ones_own(example, cell_folder, tmp_path, without_pictures, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # its cache notes what a run of this user has used
     values = {"data.path": str(cell_folder), "data.cache_dir": str(tmp_path / "cache"), "image.size": 16, "train.epochs": 1}

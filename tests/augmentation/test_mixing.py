@@ -185,6 +185,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, classes", [("nothing", 2), ("augmented", 3), ("mixed", 3)])
 def test_a_step_trains_on_exactly_what_training_images_shows(name, classes):
     config = settings(image__size=8, model__channels=(3,), model__dense=(4,), **SETTINGS[name])

@@ -49,6 +49,7 @@ def test_a_finished_run_evaluates_to_its_numbers(name, cache, tmp_path):
     assert cnnjax.write_report(workdir).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_stopped_run_continues_to_the_result_of_the_finished_one(name, cache, tmp_path):
     workdir = shutil.copytree(FIXTURES / name / "stopped", tmp_path / "run")

@@ -101,6 +101,7 @@ def test_predict_writes_a_row_for_each_file_and_refuses_to_overwrite(trained, ce
     assert "exists; replace it with --overwrite" in refused(launch(*arguments))
 
 
+@pytest.mark.slow
 def test_describe_shows_config_network_and_data_and_trains_nothing(cache, tmp_path):
     workdir = tmp_path / "described"
     done = launch("--mode=describe", "--config=configs/malaria.py:demo", "--config.data.demo_cells=120",
@@ -161,6 +162,7 @@ def test_a_workdir_that_is_no_run_is_one_line(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_is_one_line(cache, tmp_path):
     values = ("data.demo_cells=200", "optimizer.name=sgd", "optimizer.learning_rate=1e30")
     line = refused(launch(*flags(cache, *values), f"--workdir={tmp_path / 'run'}"))
@@ -211,6 +213,7 @@ def interrupt(arguments, workdir, number):
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_a_run_that_is_signalled_and_killed_finishes_as_if_nothing_had_been(cache, undisturbed, tmp_path):
     workdir, arguments = tmp_path / "run", flags(cache, *LONG)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -259,6 +262,7 @@ def test_ctrl_c_in_a_prediction_is_one_line(trained, cell_folder, tmp_path):
         assert process.returncode == 75 and len(error.splitlines()) <= 1, error
 
 
+@pytest.mark.slow
 def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
     (tmp_path / "report.html").write_text("mine")
     assert "holds report.html but no run" in refused(launch(*flags(cache), f"--workdir={tmp_path}"))

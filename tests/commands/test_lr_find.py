@@ -8,6 +8,7 @@ from cnnjax.errors import ConfigError, Stopped
 from cnnjax.training import RANGE_STEPS, RangeTest
 
 
+@pytest.mark.slow
 def test_it_draws_a_picture_and_names_a_rate_that_learns(make, tmp_path):
     picture, rate = cnnjax.lr_find(make(), tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["lr_find.png"] and picture.name == "lr_find.png"

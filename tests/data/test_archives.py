@@ -213,6 +213,7 @@ def claims(kind):
 
 
 # In a process of its own, because the most memory that a process ever had is not forgotten.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["longname", "pax", "map", "names", "member"])
 def test_memory_of_a_bomb_stays_below_the_limit(tmp_path, kind):
     begin, more = claims(kind)

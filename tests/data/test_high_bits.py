@@ -93,6 +93,7 @@ def scanned(scans, cache, **options):
                        "model__dense": (16,), "train__epochs": 30, "optimizer__learning_rate": 0.003, "data__batch_size": 8, **options})  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_finds_the_range_says_it_keeps_it_and_predicts_with_it(scans, cache, without_pictures, tmp_path):
     said = Said()
     run = train(scanned(scans, cache), tmp_path / "run", progress=said)

@@ -268,6 +268,7 @@ def test_member_with_a_password_is_named_as_the_reason(tmp_path):
     assert facts[0]["reason"] == "cannot be read (File 'a/1.png' is encrypted, password required for extraction)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_listing_holds_a_few_bytes_of_each_file(tmp_path, kind):
     def held(count):

@@ -150,6 +150,7 @@ def measured(folder, files):
     return {name: (int(peak), said, need) for (name, _), (peak, said, need) in zip(files, lines, strict=True)}
 
 
+@pytest.mark.slow
 def test_decoding_takes_no_more_than_is_checked_beforehand(tmp_path):
     for name, (peak, said, need) in measured(tmp_path, [(name, 2048) for name in KINDS]).items():
         assert said == "decoded", name

@@ -257,6 +257,7 @@ def test_facts_of_a_bfloat16_run_are_of_float32(plain, tmp_path):
     assert inference.Classifier(restored).export(tmp_path / "a.onnx") < 1e-5
 
 
+@pytest.mark.slow
 def test_the_program_says_how_far_the_file_is_from_the_run(plain, tmp_path):
     place, options = f"--workdir={plain.workdir}", f"--config.data.cache_dir={plain.config.data.cache_dir}"
     done = child(["launch.py", "--mode=export", place, options, f"--output={tmp_path}/a.onnx"])

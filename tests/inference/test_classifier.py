@@ -95,6 +95,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Preprocessing)])
 def test_each_field_of_a_checkpoints_preprocessing_is_read_in_evaluation_and_prediction(
     plain, path, tmp_path, monkeypatch, name

@@ -152,6 +152,7 @@ HUGE_VALUES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUGE_VALUES)
 def test_huge_sizes_in_a_checkpoint_are_refused_before_memory_is_taken(run, own, name):
     edit_metadata(run, HUGE_VALUES[name])
@@ -159,6 +160,7 @@ def test_huge_sizes_in_a_checkpoint_are_refused_before_memory_is_taken(run, own,
     assert page == "" and network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, change", [
     ("network.json", lambda tree: tree[0].update(shape=[HUGE, HUGE, HUGE])),
     ("network.json", lambda tree: tree[0].update(parameters=10**400)),

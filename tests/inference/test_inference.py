@@ -176,6 +176,7 @@ def test_no_predictions_of_no_files(plain):
     assert cnnjax.load(plain.workdir).predict([]) == []
 
 
+@pytest.mark.slow
 def test_more_than_two_classes_from_training_to_prediction(make_folder, tmp_path):
     folder = make_folder(tmp_path / "flowers", ("a", "b", "c", "d", "e", "f"), 12)
     config = tiny(folder, tmp_path / "cache", data__positive="", data__group="", split__method="stratified", train__epochs=2)

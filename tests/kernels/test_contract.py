@@ -95,6 +95,7 @@ def test_every_handler_of_the_library_is_called_by_a_row():
     assert {handler for kernel in KERNELS.values() for handler in kernel.handlers} == set(library.HANDLERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in KERNELS if KERNELS[name].batch])
 def test_vmap_takes_one_batch_after_the_other(name):
     kernel, case = KERNELS[name], KERNELS[name].cases[0]
@@ -145,6 +146,7 @@ def test_forward_mode_says_that_it_is_not_there(name):
         jax.jvp(functools.partial(kernel.call, CpuOps(), **case.options), tuple(arrays), tuple(arrays))
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_threads():
     found = []
     for threads in ("1", "7", "70"):
@@ -155,6 +157,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     assert found[0] == found[1] == found[2]
 
 
+@pytest.mark.slow
 def test_one_two_and_eight_devices_give_the_same():
     found = on_devices(8, PROCESS.format("print_devices"))
     rows = KERNELS | COMPOSITIONS

@@ -112,6 +112,7 @@ def test_what_is_wanted_is_what_jax_gives_at_ties_too(case):
         np.testing.assert_array_equal(a, c)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_blocks_of_whole_numbers_give_exactly_what_is_wanted(case):
     (x, w, b, g), wanted = whole_case(*case)
@@ -153,6 +154,7 @@ def decided(z: np.ndarray, pool_stride: int, shape: tuple[int, ...], least: floa
     return (four[3] - np.maximum(four[2], 0) > least) | (four[3] < -least)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES[:: 4 if len(SETS) > 1 else 1], ids=str)
 def test_blocks_of_random_numbers_are_as_close_to_float64_as_float32_allows(each_set, case):
     shape, co, padding, pool_stride = case

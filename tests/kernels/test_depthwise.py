@@ -31,6 +31,7 @@ def arrays(x, w, y=None):
 PAIRS = [("depthwise", "hard_swish"), ("stride", "relu6"), ("product", "relu6"), ("product", "gelu"), ("stem", "relu"), ("tiles", "relu6")]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "activation"), PAIRS)
 def test_a_convolution_and_its_norm_are_those_of_plain_jax_with_gradients_too(name, activation):
     x, w, stride = CONVS[name]

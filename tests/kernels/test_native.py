@@ -44,6 +44,7 @@ def results(network, images, labels):
     return jax.jit(lambda p: (nnx.merge(network.eval_def, p, stats)(images), *jax.value_and_grad(loss)(p)))(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype, name", [
     *(("uint8", name) for name in NETWORKS if name != "resnet18"),
     ("float32", "malaria"),
@@ -114,6 +115,7 @@ def losses(workdir):
     return [json.loads(line).get("loss") for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 def test_a_stopped_run_continues_bit_for_bit_and_another_kind_may_take_over(cell_folder, cache, tmp_path):
     def run(name, kind, stop_at=0):

@@ -21,6 +21,7 @@ def with_gradient(pool, x, *options):
     return jax.jit(lambda x: (pool(x, *options), jax.grad(lambda x: (pool(x, *options) * weight).sum())(x)))(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "options"),
     [(size, (2, stride)) for size in ((4, 4), (5, 7), (6, 3), (2, 2), (9, 10)) for stride in (1, 2)]
@@ -60,6 +61,7 @@ def test_convolution_of_images_of_any_shape_is_that_of_xla(size, stride):
     assert np.array_equal(PLAIN.conv(x, w, stride=stride, dtype=jnp.float32), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize(("size", "kernel"), [((6, 9), 3), ((8, 7), 5), ((3, 4), 7)])
 def test_padding_of_tensorflow_is_the_same_of_xla(size, kernel, stride):

@@ -105,6 +105,7 @@ def test_bfloat16_gives_float32_logits_near_those_of_float32(monkeypatch):
     assert 0 < np.abs(logits[0] - logits[1]).max() < 0.05 * np.abs(logits[0]).max()
 
 
+@pytest.mark.slow
 def test_weights_begin_as_documented(monkeypatch):
     network = small(monkeypatch, shape={"depths": (1, 1), "widths": (16, 32)}, classes=100)
     params, stats = jax.jit(network.make)()

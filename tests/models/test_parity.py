@@ -17,6 +17,7 @@ def cases(*modes):
     return [pytest.param(*case, marks=[pytest.mark.slow] if re.match(SLOW, " ".join(case)) else []) for case in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "mode"), cases(*LIMITS))
 def test_logits_are_those_of_pytorch(side, mode):
     assert parity.difference(side, mode) < LIMITS[mode]

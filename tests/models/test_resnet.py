@@ -215,6 +215,7 @@ def test_blocks_begin_as_the_identity_and_weights_as_documented(monkeypatch):
 # Training
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_updates_the_statistics_part_by_part():
     config = settings(image__size=8, model__channels=(4,), model__dense=(), model__norm="batch", data__batch_size=16,
                       train__accumulate=2)  # fmt: skip

@@ -36,6 +36,7 @@ def test_views_are_all_ways_to_lay_a_square():
             np.testing.assert_array_equal(models.view(jnp.asarray(IMAGES), *how), expected)
 
 
+@pytest.mark.slow
 def test_a_run_with_views_answers_the_same_for_an_image_and_its_mirror(make, tmp_path, without_pictures):
     run = train(make(image__views="turned", train__epochs=1), tmp_path / "run", progress=Said())
     loaded = cnnjax.load(tmp_path / "run")

@@ -37,6 +37,7 @@ def images(expected: models.Expected) -> str:
     return " / ".join(f"{numbers[0]:.3f}".rstrip("0") for numbers in (expected.mean, expected.deviation))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in models.MODELS])
 def test_the_page_and_the_names_of_arrays_are_those_of_the_network(name):
     network = network_of(settings(model__name=name, image__size=224), 1000)

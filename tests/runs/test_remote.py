@@ -65,6 +65,7 @@ def test_addresses_that_lead_nowhere_are_one_line(far, tmp_path, url, line):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_its_address_on_another_machine(far, make_folder, tmp_path):
     folder = make_folder(tmp_path / "cells", per_class=24)
 

@@ -36,6 +36,7 @@ def test_a_cpu_is_divided_for_small_images():
     assert devices(data__batch_size=2**20, image__size=32) == 1 << (CORES.bit_length() - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

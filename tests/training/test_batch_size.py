@@ -27,6 +27,7 @@ def test_auto_is_a_word_for_the_batch_size_alone():
         load_config("configs/digits.py", {"train.patience": "auto"})
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_the_last_that_fits():
     mesh, config = runtime.mesh(), small()
     need = {size: batch_size.step_bytes(batch_size._sized(config, size), mesh) for size in (8, 16, 32)}

@@ -82,6 +82,7 @@ def test_patience_that_was_not_spent_goes_on(make, tmp_path):
     assert len(read_rows(tmp_path / "run" / "history.csv")) == 4, "as of a run that was longer from the start"
 
 
+@pytest.mark.slow
 def test_a_schedule_that_reaches_to_the_end_says_where_it_goes_on(make, tmp_path):
     train(make(train__epochs=2, optimizer__schedule="cosine"), tmp_path / "run")
     said = Said()
@@ -91,6 +92,7 @@ def test_a_schedule_that_reaches_to_the_end_says_where_it_goes_on(make, tmp_path
                     "had come to 0")  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_training_begins_with_the_best_weights_of_another_run(short, make, tmp_path, ema):
     said = Said()
@@ -128,6 +130,7 @@ def test_validation_images_that_the_other_run_was_trained_on_are_told(short, mak
     assert any("of val and test have the name of a training image of" in line for line in said.lines)
 
 
+@pytest.mark.slow
 def test_a_network_that_fits_nowhere_or_is_not_there_is_one_line(short, make, tmp_path):
     with pytest.raises(ConfigError) as error:
         train(make(model__weights=f"run:{short}", model__name="resnet18", image__size=32, train__epochs=1), tmp_path / "a")
@@ -158,6 +161,7 @@ def test_the_best_epoch_is_that_of_the_monitor(make, tmp_path, monitor):
         assert checkpoints.best() == best
 
 
+@pytest.mark.slow
 def test_whitening_is_that_of_the_own_images(short, make, tmp_path):
     train(make(train__epochs=1, model__weights=f"run:{short}", image__zca=True), tmp_path / "run")
     matrix = weights(tmp_path / "run")["stats"]["whiten"]["matrix"]

@@ -47,6 +47,7 @@ def agree(result, expected):
             assert result[split][key] == pytest.approx(value, rel=1e-5, abs=1e-6), (split, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])  # and on eight at the end of training
 def test_a_checkpoint_of_eight_devices_evaluates_on_any_number(on_eight, devices):
     splits = ("train", "val", "test")
@@ -73,6 +74,7 @@ def test_one_and_eight_devices_train_alike_and_take_over_from_each_other(on_eigh
     np.testing.assert_allclose(np.array(losses(tmp_path / "both"), float), expected, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_run_of_one_device_evaluates_on_eight(plain, tmp_path):
     copy = shutil.copytree(plain.workdir, tmp_path / "copy")  # its numbers, of other last digits, are written there
     result = on_devices(8, EVALUATE, copy)

@@ -17,6 +17,7 @@ from cnnjax.runs import RunDirectory
 pytestmark = pytest.mark.usefixtures("without_pictures")  # but for the runs that several tests share
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_a_loss_that_is_not_a_number_ends_the_run_in_one_line(make, tmp_path, batch_size):
     config = make(optimizer__name="sgd", optimizer__learning_rate=1e30, data__batch_size=batch_size)
@@ -124,6 +125,7 @@ def cut_off(make, tmp_path_factory):
     return config, workdir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [damage_metadata, damage_arrays, damage_model_missing])
 def test_a_damaged_checkpoint_is_one_line_and_an_earlier_one_works(cut_off, tmp_path, damage):
     config, workdir = cut_off[0], shutil.copytree(cut_off[1], tmp_path / "run")

@@ -48,6 +48,7 @@ def test_what_is_no_weight_is_refused_before_any_data(entry):
         settings(train__class_weights=(entry,))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"augment__mixup": 0.4}, {"train__loss": "focal"}, {"train__accumulate": 2}])
 def test_an_image_with_twice_the_weight_has_twice_the_part_in_the_loss(options):
     config = settings(image__size=8, model__channels=(3,), model__dense=(5,), **options)

@@ -60,6 +60,7 @@ def test_pictures_are_resized_to_height_and_width(method):
         np.testing.assert_array_equal(out, np.asarray(expected))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -97,6 +98,7 @@ def test_the_table_has_both_sides():
     assert rows[0].mflops == pytest.approx(2 * 20 * 28 * 27 * 4 / 1e6)
 
 
+@pytest.mark.slow
 def test_a_run_trains_is_explored_predicts_and_continues(make, cell_folder, tmp_path):
     config = make(**OBLONG, image__zca=True, augment__rotation=10.0)
     explore(config, tmp_path / "look")

@@ -82,6 +82,7 @@ def test_a_step_of_each_phase_sees_images_of_its_size(averaging, make, monkeypat
     assert shapes == [(8, 8), (12, 12), (16, 16)]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_a_later_phase_continues_bit_for_bit(averaging, make, tmp_path, without_pictures):
     config = make(model__name=averaging, train__scales=(0.5, 1.0), train__epochs=4, train__patience=0, image__size=16)
     said = Said()

@@ -57,6 +57,7 @@ def history(workdir):
     return [[row[k] for k in NUMBERS] for row in read_rows(workdir / "history.csv")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("most", [1, 4])
 def test_the_placement_changes_no_number(run, from_host, four_at_once, most):
     workdir = four_at_once if most == 4 else run("one", "device")
@@ -64,6 +65,7 @@ def test_the_placement_changes_no_number(run, from_host, four_at_once, most):
         assert row == pytest.approx(expected, rel=2e-3, abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [1, 6, 9])
 def test_a_run_with_several_updates_at_once_continues_bit_for_bit(run, four_at_once, stop_at):
     name = f"stopped{stop_at}"

@@ -30,6 +30,7 @@ def config(**overrides):
                     model__dropout_dense=0.5, **overrides)  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["host", "device"])
 @pytest.mark.parametrize("most", [1, 3])
 def test_what_was_compiled_ahead_is_not_compiled_again(compilations, monkeypatch, placement, most):

@@ -51,6 +51,7 @@ def lowered(*platforms: str, **options) -> str:
     return traced.lower(lowering_platforms=platforms).as_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_step_of_each_network_lowers_for_accelerators_without_kernels_of_the_cpu(name, precision):
     text = lowered("cuda", "tpu", model__name=name, train__precision=precision, image__size=SIZES.get(name, 32))
@@ -81,6 +82,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_step_on_8_devices_sums_gradients_and_gathers_only_what_is_divided():
     found = on_devices(8, COLLECTIVES)
     network = models.network(settings(image__size=32, model__norm="batch", model__dense=(64,)), 2, PLAIN)

@@ -175,6 +175,7 @@ def after_steps(parts: int, **options) -> dict:
     return out if jax.device_count() > 1 else {**out, "params": params, "averages": averages}
 
 
+@pytest.mark.slow
 def test_a_batch_in_four_parts_gives_the_update_of_the_whole():
     whole, parts = after_steps(1), after_steps(4)
     assert parts["losses"] == pytest.approx(whole["losses"], rel=1e-5)
@@ -197,6 +198,7 @@ def test_a_batch_in_parts_on_eight_devices_gives_the_update_of_one():
 # Averaged weights
 
 
+@pytest.mark.slow
 def test_the_average_is_that_of_a_plain_recomputation():
     run = after_steps(1, train__ema_decay=0.3)
     expected = run["params"][0]

@@ -30,6 +30,7 @@ def small(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("images", "batch_size"),
     [

@@ -95,6 +95,7 @@ REFERENCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, classes, clip",
     [
@@ -133,6 +134,7 @@ def test_updates_equal_a_reference_written_by_hand(name, classes, clip):
     assert int(current.step) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, 4])
 def test_steps_lower_the_loss_and_add_up_the_epoch(classes):
     run, current, mesh = compiled(tiny_net(optimizer__learning_rate=0.01), classes)
@@ -159,6 +161,7 @@ def test_scale_is_a_factor_on_the_update():
                  quarter.params)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_randomness_is_a_function_of_seed_and_step():
     weights = jax.device_get(network_of(tiny_net(), 2).make()[0])
 
@@ -190,6 +193,7 @@ GOLDEN_NUMBERS = {
 }
 
 
+@pytest.mark.slow
 def test_two_steps_on_fixed_images_give_the_golden_numbers():
     """A difference means that runs of users train to other numbers, and no longer continue as they began.
 
@@ -219,6 +223,7 @@ def test_two_steps_on_fixed_images_give_the_golden_numbers():
     assert found == pytest.approx(GOLDEN_NUMBERS, rel=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_pictures")
 def test_a_run_compiles_its_step_once(cell_folder, isolated_cache, tmp_path, monkeypatch):
     made = []
@@ -289,6 +294,7 @@ print(json.dumps(len(hits)))
 """
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_kept_for_the_next_process(tmp_path):
     def hits(place, **environment):
         done = child(["-c", KEPT, str(place)], **{"JAX_COMPILATION_CACHE_DIR": "", **environment})

@@ -187,6 +187,7 @@ def test_the_same_seed_twice_gives_the_same_numbers_bit_for_bit(make, undisturbe
     assert same(weights(tmp_path / "again", undisturbed.config), weights(undisturbed.workdir, undisturbed.config))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers_on_the_same_split(make, undisturbed, tmp_path):
     train(make(**EVERYTHING, seed=1, train__epochs=1), tmp_path / "other")
     assert losses(tmp_path / "other")[0] != losses(undisturbed.workdir)[0]
@@ -334,6 +335,7 @@ def test_patience_counts_the_epochs_that_were_not_evaluated(make, tmp_path, monk
     assert (summary["stopped"], summary["epochs"], summary["best_step"]) == ("early", 6, 16)
 
 
+@pytest.mark.slow
 def test_a_drop_on_a_plateau_acts_on_the_logged_rate_and_the_weights(make, tmp_path, monkeypatch):
     moved = {}
     for factor in (1.0, 1e-6):
@@ -350,6 +352,7 @@ def test_a_drop_on_a_plateau_acts_on_the_logged_rate_and_the_weights(make, tmp_p
     assert moved[1.0] > 1e-3 > 1e-5 > moved[1e-6]
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_near_float32(make, plain, tmp_path):
     summary = train(make(train__precision="bfloat16"), tmp_path / "run")
     first, other = losses(plain.workdir), losses(tmp_path / "run")

@@ -27,6 +27,7 @@ def config(make, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_a_run_keeps_the_facts_and_needs_the_file_once(config, tmp_path):
     said, asked = Said(), iter(range(100))
     with pytest.raises(Stopped):
