@@ -313,9 +313,9 @@ class _Pictures(training.Observer):
             self._progress.message(pages.history_header("penalty"))
             return
         steps = f"{counted(plan.steps_per_epoch, 'step')} of {counted(plan.batch_size, 'image')} per epoch"
-        self._progress.message(
-            f"  {parameters:,} parameters, {steps}, at most {counted(self._config.train.epochs, 'epoch')}"
-        )
+        train, every = self._config.train, training.epochs_between(self._config.train)
+        each = f"; each {every}. and the last are evaluated and saved" if every > 1 else ""
+        self._progress.message(f"  {parameters:,} parameters, {steps}, at most {counted(train.epochs, 'epoch')}{each}")
         self._progress.message(pages.history_header())
 
     def compiled(self):

@@ -3,7 +3,7 @@
 from cnnjax.training.ahead import Compiled, collectives, compile_ahead
 from cnnjax.training.batch_size import check_fits, with_batch_size
 from cnnjax.training.early_stopping import MONITORS, check_monitor, epochs_of
-from cnnjax.training.epochs import with_epochs, with_kept
+from cnnjax.training.epochs import epochs_between, with_epochs, with_kept
 from cnnjax.training.feeds import DeviceFeed, HostFeed, TrainBatches, batches_of
 from cnnjax.training.finetuning import frozen_paths, trained_of, tuned_optimizer, tuning_lines
 from cnnjax.training.imbalance import supposed_share
@@ -27,7 +27,7 @@ from cnnjax.training.validation import Validation, open_validation
 # fmt: off
 __all__ = ["LOSSES", "MONITORS", "OPTIMIZERS", "RANGE_STEPS", "SCHEDULES", "Ahead", "Compiled", "DeviceFeed", "HostFeed", "Loop", "NoFeed", "Observer", "Plan",
            "Probe", "RangeTest", "Saver", "Showcase", "Start", "Steps", "TrainBatches", "TrainState", "Validation", "batches_of", "bytes_per_device",
-           "check_fits", "check_monitor", "check_probe", "check_start", "choose_batch_size", "collectives", "compile_ahead", "compile_augmentation", "compile_steps", "epochs_of", "find_start",
+           "check_fits", "check_monitor", "check_probe", "check_start", "choose_batch_size", "collectives", "compile_ahead", "compile_augmentation", "compile_steps", "epochs_between", "epochs_of", "find_start",
            "frozen_paths", "make_optimizer", "make_plan", "make_schedule", "open_feed", "open_validation", "range_test", "stored_images", "summarize", "supposed_share", "trained_of",
            "tuned_optimizer", "tuning_lines", "with_batch_size", "with_epochs", "with_kept", "with_weights"]
 # fmt: on

@@ -314,7 +314,9 @@ def test_patience_stops_and_the_best_checkpoint_is_the_one_that_counts(make, tmp
 
 def test_epochs_between_two_evaluations_are_neither_evaluated_nor_saved(make, undisturbed, tmp_path):
     config = make(**EVERYTHING, train__epochs=5, train__evaluate_every=2)
-    whole = train(config, tmp_path / "whole")
+    said = Said()
+    whole = train(config, tmp_path / "whole", progress=said)
+    assert any(line.endswith("at most 5 epochs; each 2. and the last are evaluated and saved") for line in said.lines)
     rows = read_rows(tmp_path / "whole" / "history.csv")
     assert [(int(row["epoch"]), int(row["step"])) for row in rows] == [(2, 12), (4, 24), (5, 30)]
     steps = [row["loss"] for row in log(tmp_path / "whole") if "learning_rate" in row]
