@@ -16,14 +16,8 @@ import re
 from cnnjax.config import default
 from cnnjax.errors import ConfigError
 
-WRITTEN = (
-    "mnist",
-    "emnist",
-    "kmnist",
-    "mnist_corrupted",
-    "omniglot",
-    "svhn_cropped",
-)  # letters and digits, which are not mirrored
+# Letters and digits, which are not mirrored.
+WRITTEN = ("mnist", "emnist", "kmnist", "mnist_corrupted", "omniglot", "svhn_cropped")
 
 
 def get_config(arg=""):

@@ -96,10 +96,8 @@ class CpuOps(Ops):
             return super().sample(images, factors, fraction=fraction, interpolation=interpolation, fill=fill)
         return _sample(images, factors, fraction, interpolation, fill)
 
-    def orthogonal(self, x: jax.Array) -> jax.Array:
-        if x.shape[0] < x.shape[1]:
-            return self.orthogonal(x.T).T
-        return orthogonal.orthogonal(x) if orthogonal.supports(x.shape) else super().orthogonal(x)
+    def tall_orthogonal(self, x: jax.Array) -> jax.Array:
+        return orthogonal.orthogonal(x) if orthogonal.supports(x.shape) else super().tall_orthogonal(x)
 
     def adam_update(self, factors: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array, *, beta1: float,
                     beta2: float, epsilon: float, decay: float) -> tuple[jax.Array, jax.Array, jax.Array] | None:  # fmt: skip

@@ -194,7 +194,11 @@ class Ops:
 
     def orthogonal(self, x: jax.Array) -> jax.Array:
         """Returns a matrix with the singular vectors of x, float32 [m, n], and singular values near 1; see `orthogonal.plain`."""
-        return orthogonal.plain(x.T).T if x.shape[0] < x.shape[1] else orthogonal.plain(x)
+        return self.tall_orthogonal(x.T).T if x.shape[0] < x.shape[1] else self.tall_orthogonal(x)
+
+    def tall_orthogonal(self, x: jax.Array) -> jax.Array:
+        """Returns `orthogonal` of a matrix with no more columns than rows."""
+        return orthogonal.plain(x)
 
     def adam_update(self, factors: jax.Array, g: jax.Array, p: jax.Array, m: jax.Array, v: jax.Array, *, beta1: float,
                     beta2: float, epsilon: float, decay: float) -> tuple[jax.Array, jax.Array, jax.Array] | None:  # fmt: skip

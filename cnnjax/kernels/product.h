@@ -70,20 +70,10 @@ constexpr int64_t kChain = 128;  // short chains of additions round less
 
 // The same for columns that are a multiple of 16.
 inline void transposed_product(const float* a, int64_t a_step, int64_t rows, int64_t columns, const float* b, float* c) {
+  constexpr int kColumns = kTileTaps < kBlock ? 4 : kBlock;
   for (int64_t r = 0; r < rows; r += kChain)
-    for (int64_t i = 0; i < columns; i += kBlock) {
-      const auto tile = [&](auto size, int64_t first) {
-        transposed_tile<decltype(size)::value>(a + r * a_step + i + first, a_step, std::min(kChain, rows - r), b + r * kBlock,
-                                               c + (i + first) * kBlock);
-      };
-      if constexpr (kTileTaps >= kBlock) {
-        tile(std::integral_constant<int, kBlock>(), 0);
-      } else if constexpr (kTileTaps == 6) {  // 16 columns in as few tiles as there are registers for
-        tile(std::integral_constant<int, 6>(), 0), tile(std::integral_constant<int, 6>(), 6), tile(std::integral_constant<int, 4>(), 12);
-      } else {
-        for (int64_t first = 0; first < kBlock; first += 4) tile(std::integral_constant<int, 4>(), first);
-      }
-    }
+    for (int64_t i = 0; i < columns; i += kColumns)
+      transposed_tile<kColumns>(a + r * a_step + i, a_step, std::min(kChain, rows - r), b + r * kBlock, c + i * kBlock);
 }
 
 #if defined(__clang__)

@@ -12,9 +12,6 @@
 #include <thread>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
 #if defined(__linux__)
 #include <sched.h>
 #include <unistd.h>
@@ -44,18 +41,6 @@ inline void wait_a_turn(int64_t turn) {
   if (turn >= kTurns) std::this_thread::sleep_for(std::chrono::microseconds(50));
   else if (turn % 32) pause();
   else std::this_thread::yield();
-}
-
-// Numbers too small for a float of full precision are 0 from now on, as in XLA's own threads: what is computed must not depend on
-// the thread, and CPUs take a hundred times as long for them.
-inline void flush_denormals() {
-#if defined(__x86_64__)
-  _mm_setcsr(_mm_getcsr() | 0x8040);
-#elif defined(__aarch64__)
-  uint64_t control;
-  asm volatile("mrs %0, fpcr" : "=r"(control));
-  asm volatile("msr fpcr, %0" ::"r"(control | uint64_t(1) << 24));
-#endif
 }
 
 // The core that this thread runs on, -1 where the system does not say.
@@ -97,7 +82,6 @@ class Helper {
   }
 
   void serve() {
-    flush_denormals();
 #if defined(__linux__)
     thread_.store(gettid());
 #endif
