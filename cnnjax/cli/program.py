@@ -84,6 +84,8 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
         if FLAGS.mode == "audit":
             modes.audit(None, workdir, overrides, console)
             return
+        if FLAGS.mode != "evidence":  # which asks no network
+            modes.keep_memory(overrides)
         chosen = {
             "eval": modes.evaluate,
             "evidence": modes.evidence,

@@ -2,7 +2,7 @@
 
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
-from cnnjax.kernels.library import available, instruction_set, why_not
+from cnnjax.kernels.library import available, instruction_set, limit_threads, why_not
 from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding, sides
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
@@ -17,6 +17,7 @@ __all__ = [
     "Padding",
     "available",
     "instruction_set",
+    "limit_threads",
     "same_padding",
     "sides",
     "why_not",

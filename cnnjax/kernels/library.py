@@ -76,6 +76,12 @@ def register(name: str) -> None:
         jax.ffi.register_ffi_target(f"cnnjax_{name}_{handler}", jax.ffi.pycapsule(getattr(library, symbol)), platform="cpu")
 
 
+def limit_threads(most: int | None = None) -> None:
+    """Lets each call of a kernel use at most so many threads from now on, in the whole process; None: one for each processor."""
+    if name := _load()[0]:
+        ctypes.CDLL(str(_path(name))).CnnjaxLimitThreads(ctypes.c_int64(most or usable_cpus()))
+
+
 def _path(name: str) -> Path:
     return Path(__file__).with_name(f"{name}.so")
 

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 import json
 import re
 from typing import Any
@@ -76,7 +77,9 @@ def _of_json(tree: Any) -> list[tuple[str, File]]:
 
 
 def _base64(text: Any) -> bytes:
-    """Returns the bytes of base64, also of a data URL and of the alphabet for addresses."""
+    """Returns the bytes of base64, also of a data URL, of the alphabet for addresses, of several lines, and without its padding."""
+    with contextlib.suppress(TypeError, ValueError):  # nearly always
+        return base64.b64decode(text, validate=True)
     try:
         plain = text.rpartition(";base64,")[2] if text.startswith("data:") else text
         letters = re.sub(r"\s+", "", plain).rstrip("=").replace("-", "+").replace("_", "/")

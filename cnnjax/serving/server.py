@@ -11,6 +11,7 @@ import uvicorn
 import uvloop
 
 from cnnjax import data as data_lib
+from cnnjax import kernels
 from cnnjax.cpus import usable_cpus
 from cnnjax.errors import DataError, Stopped, UserError
 from cnnjax.progress import Progress
@@ -98,6 +99,7 @@ class Service:
             await serving
             state.batches.close()
             state.drawing.shutdown(wait=False, cancel_futures=True)
+            kernels.limit_threads()
         if failed is not None:
             raise failed
         if state.served is None:

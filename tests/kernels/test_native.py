@@ -1,17 +1,19 @@
 """Networks whose layers the CPU's own kernels take over: the same numbers, the same run."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from training_tools import network_of, read_rows, settings, tiny
+from training_tools import network_of, on_devices, read_rows, settings, tiny
 
 import cnnjax
 from cnnjax import config as config_lib
 from cnnjax import inference, models, runtime
+from cnnjax.cpus import usable_cpus
 from cnnjax.errors import ConfigError, Stopped
 from cnnjax.kernels import PLAIN
 from cnnjax.kernels import blocks as kernels
@@ -144,3 +146,36 @@ def test_native_where_there_is_none_is_one_line(monkeypatch):
         ConfigError, match=r"^runtime.kernels=native: the kernels are not compiled; use --config.runtime.kernels=auto$"
     ):
         runtime.ops(config_lib.override(auto, {"runtime.kernels": "native"}).runtime, "cpu")
+
+
+HELPERS = """
+import json, os
+from cnnjax import inference, kernels, models, runtime
+from training_tools import network_of, settings
+import jax, numpy as np
+
+network = network_of(settings(image__size=64, model__channels=(16,)), 5)
+params, stats = jax.jit(network.make)()
+images = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), np.uint8)
+run = inference.compile_logits(network, runtime.mesh())
+names = lambda: len(os.listdir("/proc/self/task"))
+
+def asked():
+    before = names()
+    found = np.asarray(run({"params": params, "stats": stats}, images))
+    return names() - before, found
+
+jax.block_until_ready(jax.jit(lambda x: x @ x)(np.ones((512, 512), np.float32)))  # XLA's threads are there
+kernels.limit_threads(1)
+compiled, _ = asked()
+one, few = asked()
+kernels.limit_threads()
+more, many = asked()
+print(json.dumps([one, more, bool((few == many).all())]))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists() or usable_cpus() < 2, reason="counts threads; takes two processors")
+def test_a_limit_of_threads_holds_from_then_on():
+    one, more, same = on_devices(1, HELPERS)
+    assert (one, same) == (0, True) and more >= 1

@@ -100,6 +100,25 @@ def test_freed_memory_is_kept_where_that_is_wanted(wanted):
     assert json.loads(done.stdout) == [wanted] * 4
 
 
+USED = """
+import sys
+from cnnjax.cli import program
+from cnnjax.runtime import memory
+assert program.run(sys.argv) == 0
+print(bool(memory.kept["text"]))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the memory of glibc")
+def test_modes_that_ask_a_trained_network_keep_freed_memory_too(plain, cell_folder, tmp_path):
+    run = f"--workdir={plain.workdir}"
+    given = ["--mode=predict", run, f"--input={next(cell_folder.rglob('*.png'))}", f"--output={tmp_path / 'p.csv'}"]
+    for arguments, kept in ((given, "True"), (["--mode=eval", run, "--config.runtime.keep_memory=false"], "False")):
+        done = child(["-c", USED, *arguments])
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == kept
+
+
 ENDS = """
 import os, signal, threading
 from cnnjax import runtime

@@ -2,13 +2,14 @@
 
 import base64
 import json
+import time
 
 import numpy as np
 import pytest
 from serving_tools import CLASSES, ask, bright, form, png, serving, told
 
 import cnnjax
-from cnnjax import inference
+from cnnjax import inference, kernels
 from cnnjax.serving import of_classifier, of_exported
 
 
@@ -55,6 +56,22 @@ def test_an_exported_file_answers_as_its_run_does(plain, pictures, tmp_path):
         assert one.version.startswith(f"{made.step}-") and one.seen is None
 
 
+@pytest.mark.parametrize(("seconds", "threads"), [(0, 1), (0.001, None)])
+def test_a_tiny_network_leaves_the_processors_to_the_requests(seconds, threads, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(kernels, "limit_threads", lambda most=None: chosen.append(most))
+
+    answers = bright().answers
+
+    def slow(inputs):
+        time.sleep(seconds)
+        return answers(inputs)
+
+    with serving(lambda: bright(answers=slow)):
+        assert chosen[-1] == threads and 1 in chosen
+    assert chosen[-1] is None  # the process may train next
+
+
 def test_raw_bytes_forms_and_json_give_the_same(server):
     status, raw = told(server, "/predict", png(200))
     assert status == 200 and raw["predictions"] == [
@@ -71,6 +88,7 @@ def test_raw_bytes_forms_and_json_give_the_same(server):
         {"image": text},
         {"image": f"data:image/png;base64,{text}"},
         {"image": text.replace("+", "-").rstrip("=")},
+        {"image": f"{text[:20]}\r\n{text[20:]}\n"},
     ):
         assert told(server, "/predict", body) == (200, raw)
     body, kind = form(("a.png", png(200)), ("b.png", png(10)))
