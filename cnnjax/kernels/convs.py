@@ -14,7 +14,7 @@ from jax import lax
 from cnnjax.kernels import blocks as kernels
 from cnnjax.kernels.blocks import BLOCK
 
-ACTIVATIONS = ("none", "relu", "relu6", "hard_swish")  # as finish.h numbers them
+ACTIVATIONS = ("none", "relu", "relu6", "hard_swish", "silu", "gelu")  # as finish.h numbers them
 DEPTHWISE, STRIDES = (3, 5, 7), (1, 2)  # kernels of depthwise convolutions, and their strides
 
 Sides = tuple[tuple[int, int], tuple[int, int]]  # zeros, (top, bottom), (left, right)

@@ -79,17 +79,19 @@ class CpuOps(Ops):
             return normed.max_pool(x)
         return super().max_pool(x, window, stride, padding)
 
-    def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype) -> jax.Array:
+    def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype, activation: str = "none") -> jax.Array:
         if x.ndim > 2 and x.dtype == dtype == jnp.float32:
-            places = x.reshape(x.shape[0], -1, 1, x.shape[-1])
-            if convs.supports_conv(places.shape, (1, 1, *w.shape), 1, NONE):
-                y = convs.conv(places, w[None, None], stride=1, padding=NONE)
-                return y.reshape(*x.shape[:-1], w.shape[1]) + b.reshape((1,) * (x.ndim - 1) + (-1,))
+            places, kernel = x.reshape(x.shape[0], -1, 1, x.shape[-1]), w[None, None]
+            if convs.supports_conv(places.shape, kernel.shape, 1, NONE):
+                inside = activation if activation in convs.ACTIVATIONS else "none"
+                options = {"stride": 1, "padding": NONE, "activation": inside}
+                y = _finished(tuple(options.items()), places, kernel, b, None).reshape(*x.shape[:-1], w.shape[1])
+                return y if inside == activation else ACTIVATIONS[activation](y)
         if w.shape[0] < WIDE or not blocks.supports_dense(x.shape, w.shape):
-            return super().dense(x, w, b, dtype=dtype)
+            return super().dense(x, w, b, dtype=dtype, activation=activation)
         half = dtype == jnp.bfloat16
         x = x if blocks.rounds(half, self.name) else x.astype(jnp.float32)
-        return blocks.dense(x, w, bfloat16=half) + b[None]
+        return ACTIVATIONS[activation](blocks.dense(x, w, bfloat16=half) + b[None])
 
     def sample(self, images: jax.Array, factors: jax.Array, *, fraction: int, interpolation: str, fill: str) -> jax.Array:
         if not sampling.supports(images.shape):

@@ -183,10 +183,14 @@ class Ops:
             x = functools.reduce(_larger, parts)
         return x
 
-    def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype) -> jax.Array:
-        """Returns x @ w + b: [n, ..., k], float32 [k, units] and [units] -> [n, ..., units] in `dtype`, or float32 where a kernel sums."""
+    def dense(self, x: jax.Array, w: jax.Array, b: jax.Array, *, dtype, activation: str = "none") -> jax.Array:
+        """Returns activation(x @ w + b), the activation one of `ACTIVATIONS`.
+
+        [n, ..., k], float32 [k, units] and [units] -> [n, ..., units] in `dtype`, or float32 where a kernel sums.
+        """
         x, w, b = (a.astype(dtype) for a in (x, w, b))
-        return lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ()))) + b.reshape((1,) * (x.ndim - 1) + (-1,))
+        y = lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ()))) + b.reshape((1,) * (x.ndim - 1) + (-1,))
+        return ACTIVATIONS[activation](y)
 
     def sample(self, images: jax.Array, factors: jax.Array, *, fraction: int, interpolation: str, fill: str) -> jax.Array:
         """Samples each image at the positions of its matrix in whole numbers; see `positions.sampled`."""

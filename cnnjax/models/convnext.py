@@ -83,7 +83,7 @@ class Block(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nnx.gelu(self.dense1(self.norm(self.conv(x))), approximate=False)
+        y = self.dense1(self.norm(self.conv(x)), "gelu")
         return x + self.gamma[...].astype(self.dtype).reshape(1, 1, 1, -1) * self.dense2(y)
 
     def operations(self, sides: tuple[int, int]) -> int:

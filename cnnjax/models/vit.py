@@ -86,7 +86,7 @@ class Block(nnx.Module):
         """Computes the output of an input and of the same input after the first norm."""
         y = self._attended(normed)
         x = x + (self.ls1(y) if self.scaled else y)
-        y = self.fc2(nnx.gelu(self.fc1(self.norm2(x)), approximate=False))
+        y = self.fc2(self.fc1(self.norm2(x), "gelu"))
         return x + (self.ls2(y) if self.scaled else y)
 
     def _attended(self, x: jax.Array) -> jax.Array:

@@ -1,11 +1,13 @@
 """Convolutions with a kernel for each channel, and those that a norm follows in one pass: beside the contract of kernels."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 
 from cnnjax.kernels import PLAIN, CpuOps, available, same_padding, why_not
 
@@ -28,7 +30,7 @@ def arrays(x, w, y=None):
     return [draw(*x), draw(*w), mean, draw(w[3]) ** 2, scale, bias, *([draw(*y)] if y else [])]
 
 
-PAIRS = [("depthwise", "hard_swish"), ("stride", "relu6"), ("product", "relu6"), ("product", "gelu"), ("stem", "relu"), ("tiles", "relu6")]  # fmt: skip
+PAIRS = [("depthwise", "hard_swish"), ("stride", "relu6"), ("product", "relu6"), ("product", "gelu"), ("product", "sigmoid"), ("depthwise", "silu"), ("stem", "relu"), ("tiles", "relu6")]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -81,3 +83,35 @@ def test_a_norm_of_another_activation_is_followed_by_it():
     found, wanted = (jax.jit(functools.partial(ops.batch_norm, **options))(x, scale, bias) for ops in (CpuOps(), PLAIN))
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["none", "gelu", "sigmoid"])
+@pytest.mark.parametrize("shape", [(2, 5, 24), (3, 4, 7, 16)])
+def test_a_dense_layer_at_each_place_is_that_of_plain_jax_with_gradients_too(shape, activation):
+    rng = np.random.default_rng(0)
+    drawn = [jnp.asarray(rng.standard_normal(sides), jnp.float32) for sides in (shape, (shape[-1], 32), (32,))]
+
+    def results(ops, *drawn):
+        call = functools.partial(ops.dense, dtype=jnp.float32, activation=activation)
+        return call(*drawn), jax.grad(lambda *a: (call(*a) ** 2).sum(), (0, 1, 2))(*drawn)
+
+    ours, plain = (jax.jit(functools.partial(results, ops))(*drawn) for ops in (CpuOps(), PLAIN))
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max()))
+    text = jax.jit(functools.partial(CpuOps().dense, dtype=jnp.float32, activation=activation)).lower(*drawn).as_text()
+    curve = any(name in text for name in ("chlo.erf", "logistic", "exponential"))
+    assert "cnnjax_" in text and curve == (activation == "sigmoid")
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_curves_are_right_everywhere_and_at_their_ends(activation):
+    x = np.concatenate([np.linspace(-120, 120, 100_000), [-3e38, -1e30, -1e-30, 0, 1e-30, 3e38]]).astype(np.float32)
+    values = np.zeros((-(-len(x) // 16) + 1, 16), np.float32)
+    values.reshape(-1)[: len(x)] = x
+    values[-1] = math.nan
+    dense = functools.partial(CpuOps().dense, dtype=jnp.float32, activation=activation)
+    found = np.asarray(dense(jnp.asarray(values[None]), jnp.eye(16), jnp.zeros(16))).reshape(-1).astype(np.float64)
+    exact = x.astype(np.float64)
+    factor = 1 / (1 + np.exp(-np.clip(exact, -700, 700))) if activation == "silu" else scipy.special.ndtr(exact)
+    assert np.isnan(found[-16:]).all()
+    np.testing.assert_allclose(found[: len(x)], exact * factor, rtol=1e-6, atol=2e-6)

@@ -73,7 +73,7 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
     },
     convs.finished: {
         "tiles": ((Y, (3, 3, 16, 16), B), ONE | {"activation": "relu"}, "nothing can follow this convolution, use conv"),
-        "activation": ((Y, DEEP, B), ONE | {"activation": "gelu"}, "activation=gelu; give one of none, relu"),
+        "activation": ((Y, DEEP, B), ONE | {"activation": "sigmoid"}, "activation=sigmoid; give one of none, relu"),
         "type": ((Y, DEEP, array(16, dtype="int32")), ONE | {"activation": "relu"}, "offset is int32; give float32"),
         "offset": ((Y, DEEP, (8,)), ONE | {"activation": "relu"}, r"offset is \[8\]; give \[16\]"),
     },
@@ -169,7 +169,7 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
         "square": ((Y,), (X, (3, 1, 3, 16)), PLAIN),
         "padding": (((2, 9, 8, 16),), (X, W), PLAIN | {"padding": np.int64([0, 3, 1, 1])}),
         "four paddings": ((Y,), (X, W), PLAIN | {"padding": np.int64([1, 1])}),
-        "activation": ((Y,), (X, W), PLAIN | {"activation": np.int64(4)}),
+        "activation": ((Y,), (X, W), PLAIN | {"activation": np.int64(6)}),
         "offset": ((Y,), (X, W, (8,)), PLAIN),
         "tiles": ((Y,), (Y, (3, 3, 16, 16), B), PLAIN),
     },
