@@ -81,7 +81,8 @@ def export(workdir: str | Path, output: str | Path, kind: str = "", step: str | 
     progress, output, run = progress or Progress(), Path(output), RunDirectory(workdir)
     check_single(run)
     if run.is_run() and not run.has_ended():
-        progress.warn(f"{run} has not come to its end; the file is of its {step} checkpoint so far")
+        which = f"{step} checkpoint so far" if step in ("best", "latest") else f"checkpoint {step}"
+        progress.warn(f"{run} has not come to its end; the file is of its {which}")
     if quantize not in ("", "int8"):
         raise ConfigError(f"--quantize={quantize}: use int8, or leave it out")
     kind = export_lib.check_output(output, kind, quantize)

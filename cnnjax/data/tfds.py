@@ -258,7 +258,7 @@ def _extractor(manager, scratch: str):
         target = type(resource.path)(tempfile.mkdtemp(dir=scratch)) / resource.path.name
         # iter_archive leaves out absolute names, names with '..', and links to files outside the archive.
         for name, file in manager.iter_archive(resource):
-            copy = inside(target, str(name))
+            copy = inside(target, str(name)) if name else target  # of a single compressed file, which has no members
             copy.parent.mkdir(parents=True, exist_ok=True)
             with file, copy.open("wb") as stream:
                 shutil.copyfileobj(file, stream)

@@ -1,5 +1,6 @@
 """TFDS sets prepared from tiny local archives, without a network and without TensorFlow."""
 
+import gzip
 import importlib.util
 import io
 import os
@@ -141,6 +142,29 @@ def test_cifar10_from_an_archive(tmp_path):
         ]
         assert sorted(found) == sorted(expected[split])
     assert items[-1][0] == "test/000002"
+
+
+def test_single_compressed_files(tmp_path, monkeypatch):
+    from tensorflow_datasets.image_classification import mnist
+
+    folder, images = tmp_path / "mnist", np.random.default_rng(0).integers(0, 256, (7, 28, 28), np.uint8)
+    folder.mkdir()
+    parts = {"train": (images[:4], [5, 0, 9, 5]), "t10k": (images[4:], [1, 2, 3])}
+    for part, (pixels, labels) in parts.items():
+        files = {"images-idx3": bytes(16) + pixels.tobytes(), "labels-idx1": bytes(8) + bytes(labels)}
+        for name, content in files.items():
+            (folder / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 4)
+    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 3)
+    classes, items, _ = tfds.load("mnist", str(tmp_path / "data"), archive=str(folder))
+    assert classes == tuple("0123456789")
+    for split, (pixels, labels) in zip(("train", "test"), parts.values(), strict=True):
+        found = [
+            (label, np.asarray(Image.open(io.BytesIO(record.read()))).tobytes())
+            for _, label, own, record in items
+            if own == split
+        ]
+        assert sorted(found) == sorted(zip(labels, (image.tobytes() for image in pixels), strict=True))
 
 
 def test_set_of_several_files_from_a_directory(tmp_path):
