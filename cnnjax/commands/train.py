@@ -229,7 +229,7 @@ class _Training:
             self.progress.warn(
                 f"data.batch_size={config.data.batch_size} is more than the {images}: each step takes {plan.batch_size}"
             )
-        patience = config.train.patience
+        patience = config.train.patience if config.train.monitor != config_lib.LAST else 0
         if config.train.method == "gradient" and (longer := training.epochs_of(patience, plan.steps_per_epoch)) > patience:
             steps = counted(plan.steps_per_epoch, "step")
             self.progress.message(f"  an epoch has {steps} only: train.patience={patience} is meant as {longer} epochs")

@@ -12,6 +12,7 @@ from typing import Any
 from cnnjax.config.own import FORM, missing_file, split_own
 
 AUTO = -1  # what the word auto stands for in a whole number
+LAST = "last"  # the value of `train.monitor` by which the last epoch is the best
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from cnnjax.config.keys import LAST
 from cnnjax.config.sections import KEYS, Config
 
 READ = ("train.method", "train.monitor", "train.class_weights", "train.precision")  # by all
@@ -25,6 +26,8 @@ def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str,
             yield name, f"has no effect with train.method={method}{_why(name, probe.views)}; leave it out"
     if method != "probe":
         return
+    if config.train.monitor == LAST:
+        yield "train.monitor", "chooses the penalty of train.method=probe; use a number of validation, as val_loss"
     yield "probe.penalties", "" if probe.penalties else "needs at least one, such as 1000"
     if config.image.views != "plain":
         yield "image.views", "train.method=probe fits the last layer on each image as it is; use plain"

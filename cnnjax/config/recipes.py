@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax.config.keys import AUTO
+from cnnjax.config.keys import AUTO, LAST
 from cnnjax.config.presets import PRESETS
 from cnnjax.config.sections import SECTIONS, Train
 from cnnjax.errors import ConfigError
@@ -48,6 +48,7 @@ _PHOTOS: dict[str, Any] = {
     "optimizer.beta1": 0.95,
     "optimizer.weight_decay": 0.15,
     "optimizer.warmup_epochs": 3.0,
+    "train.monitor": LAST,
     "train.scales": (0.5, 0.75, 0.875),
     "augment.flip_horizontal": True,
     "augment.crop_area": 0.25,
@@ -95,6 +96,8 @@ def set_recipe(config: ConfigDict, name: str) -> ConfigDict:
         config[section].update(SECTIONS[section]())
     config.train.update({key: value for key, value in Train().items() if key not in KEPT})
     config.image.width = 0
+    if config.train.monitor == LAST:  # of the recipe before
+        config.train.monitor = Train().monitor
     for key, value in RECIPES[name].items():
         section, _, leaf = key.partition(".")
         config[section][leaf] = value

@@ -198,7 +198,8 @@ class Train(Section):
                                  "always evaluated; auto: so many that there are 50 evaluations at most", least=1, words={"auto": AUTO})
     patience: int = key(10, "epochs, of 8 steps at least, without a better train.monitor before stopping early; 0: never stop early", least=0)
     monitor: str = key("val_loss", "chooses the best epoch, ends patience, drops the learning rate on a plateau: val_loss, val_accuracy, "
-                       "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity", choices="cnnjax.training:MONITORS")
+                       "val_balanced_accuracy, or of two classes val_auc, val_sensitivity, val_specificity; last: the last epoch is the best, whatever "
+                       "validation says, and nothing stops early", choices="cnnjax.training:MONITORS")
     freeze: str = key("", 'parameters that training leaves as they are: backbone, all but the last layer; or a regular expression of dotted names, '
                       "as 'conv1|block[12]_.*'; \"\": none")
     unfreeze_epoch: int = key(0, "first epoch, from 2 on, that trains the frozen parameters too: with train.freeze=backbone the epochs before warm up "

@@ -158,7 +158,12 @@ def _network(record: Record) -> Iterator[str]:
 
 
 def _judged(record: Record) -> Iterator[str]:
-    yield f"{record.turn.capitalize()} {f'{record.best_row[record.turn]:g}' if record.best_row else '-'} was chosen by {record.monitor}, never by test"
+    chosen = f"{record.turn.capitalize()} {f'{record.best_row[record.turn]:g}' if record.best_row else '-'}"
+    yield (
+        f"{chosen} was chosen by {record.monitor}, never by test"
+        if record.monitor
+        else f"{chosen}, the last one, is kept: nothing chose it"
+    )
     if record.sureness:
         if text := record.sureness.calibration.get("text"):
             yield f"{text[0].upper()}{text[1:]}"

@@ -110,17 +110,18 @@ class Record:
     @property
     def best_step(self) -> int:
         """Step of the best epoch so far; 0 before the first, or before the first stop where the history is without `train.monitor`."""
-        sign = {"val_loss": 1, "val_accuracy": -1}.get(self.config.get("train.monitor", "val_loss"))
-        rows = (
-            [(sign * row[self.config.get("train.monitor", "val_loss")], row["step"]) for row in self.history] if sign else []
+        monitor = self.config.get("train.monitor", "val_loss")
+        name, sign = {"val_loss": ("val_loss", 1), "val_accuracy": ("val_accuracy", -1), config_lib.LAST: ("step", -1)}.get(
+            monitor, ("", 0)
         )
+        rows = [(sign * row[name], row["step"]) for row in self.history] if sign else []
         return (self.summary.best_step if self.summary else 0) or min(rows, default=(0, 0))[1]
 
     @property
     def monitor(self) -> str:
-        """The number that chose the best epoch, in words: "validation loss"."""
+        """The number that chose the best epoch, in words: "validation loss"; "" where none did, and the last one is kept."""
         name = self.config.get("train.monitor", "val_loss").removeprefix("val_")
-        return f"validation {METRICS[name].title if name in METRICS else name}"
+        return "" if name == config_lib.LAST else f"validation {METRICS[name].title if name in METRICS else name}"
 
     @property
     def turn(self) -> str:

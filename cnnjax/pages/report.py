@@ -95,9 +95,9 @@ def _result(record: Record) -> Section:
         value = (
             f"{record.best_row['penalty']:g}"
             if record.turn == "penalty"
-            else f"{record.best_row['epoch']} of {len(record.history)}"
+            else f"{record.best_row['epoch']} of {record.history[-1]['epoch']}"
         )
-        tiles.append((value, f"best {record.turn}, by {record.monitor}"))
+        tiles.append((value, f"best {record.turn}, by {record.monitor}" if record.monitor else "last epoch, which is kept"))
     if summary:
         tiles += [(f"{summary.parameters:,}", "parameters"), (duration(summary.seconds), "training time"),
                   (f"{summary.images_per_second:,.0f}", "images per second in training")]  # fmt: skip

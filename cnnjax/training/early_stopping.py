@@ -4,25 +4,30 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
+from cnnjax.config import LAST
 from cnnjax.errors import ConfigError, TrainingError
 from cnnjax.metrics import METRICS
 
 LONG = 8  # steps
-MONITORS = tuple(
-    f"val_{name}" for name, metric in METRICS.items() if metric.each_epoch and metric.higher_is_better is not None
+MONITORS = (
+    *(f"val_{name}" for name, metric in METRICS.items() if metric.each_epoch and metric.higher_is_better is not None),
+    LAST,
 )
 
 
-def score_of(monitor: str, numbers: Mapping[str, float | None]) -> float:
+def score_of(monitor: str, numbers: Mapping[str, float | None], step: int) -> float:
     """Returns what patience compares, the lower the better: a number of `MONITORS`, with its sign changed where more is better.
 
     Args:
         monitor: one of `MONITORS`.
         numbers: name of a metric -> value on validation.
+        step: of the evaluation.
 
     Raises:
         TrainingError: the number is not defined, as AUC without images of either class.
     """
+    if monitor == LAST:
+        return -float(step)
     name = monitor.removeprefix("val_")
     value = numbers.get(name)
     if value is None:
@@ -41,13 +46,15 @@ def epochs_of(patience: int, steps_per_epoch: int) -> int:
 
 def check_monitor(monitor: str, classes: int) -> None:
     """Raises ConfigError for a monitor that a task of so many classes has not."""
-    if not METRICS[monitor.removeprefix("val_")].needs(classes):
-        fit = ", ".join(name for name in MONITORS if METRICS[name.removeprefix("val_")].needs(classes))
+    if monitor != LAST and not METRICS[monitor.removeprefix("val_")].needs(classes):
+        fit = ", ".join(name for name in MONITORS if name == LAST or METRICS[name.removeprefix("val_")].needs(classes))
         raise ConfigError(f"train.monitor={monitor}: not with {classes} classes; use one of {fit}")
 
 
 def best_text(monitor: str) -> str:
-    """Returns what the best epoch has: "lowest val_loss"."""
+    """Returns what the best epoch has: "lowest val_loss"; "" where that is the last one."""
+    if monitor == LAST:
+        return ""
     return f"{'highest' if METRICS[monitor.removeprefix('val_')].higher_is_better else 'lowest'} {monitor}"
 
 

@@ -105,7 +105,7 @@ class Loop:
         with self.stopwatch.clock("evaluation"):
             numbers = self._validation.measure(self._state)
             raw = self._validation.measure_raw(self._state) if self._state.ema else None
-        score = score_of(self._train.monitor, numbers)
+        score = score_of(self._train.monitor, numbers, self.done)
         self.stopping.update(self.done, score, epochs)
         self._record(numbers, raw)
         self._drop_rate()

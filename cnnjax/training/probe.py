@@ -153,7 +153,7 @@ class Probe:
             seconds, start = time.monotonic() - start, time.monotonic()
             fit.row.update(seconds=round(seconds, 3), images_per_second=round(passes * len(rows) * views / seconds, 1))
             self.done += 1
-            self.stopping.update(self.done, score_of(config.train.monitor, fit.numbers))
+            self.stopping.update(self.done, score_of(config.train.monitor, fit.numbers, self.done))
             falling.update(self.done, fit.numbers["loss"])
             best = fit if self.stopping.best_step == self.done else best
             self._record(fit)

@@ -117,6 +117,10 @@ def test_a_probe_has_no_use_for_keys_of_steps_and_steps_none_for_those_of_a_prob
     assert "there is no augmentation to make views by" in problems({**probe, "probe.views": 2})
     assert "--config.train.class_weights=balanced" in problems({**probe, "data.sampling": "balanced"})
     assert "needs at least one, such as 1000" in problems({**probe, "probe.penalties": ()})
+    last = {"train.monitor": "last"}
+    assert "train.monitor='last': chooses the penalty of train.method=probe" in problems({**probe, **last})
+    assert "there is no plateau of it" in problems({**last, "optimizer.schedule": "plateau"})
+    assert "train.patience=4: has no effect with train.monitor=last" in problems({**last, "train.patience": 4})
     config = config_lib.override(
         config_lib.default(), {**probe, "data.path": "x", "optimizer.name": "sgd", "train.monitor": "val_accuracy"}
     )

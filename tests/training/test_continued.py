@@ -9,8 +9,9 @@ import pytest
 from training_tools import Said, losses, one_line, read_rows
 
 import cnnjax
-from cnnjax import training
+from cnnjax import pages, training
 from cnnjax.checkpoints import Checkpoints
+from cnnjax.commands.report import write_report
 from cnnjax.commands.train import train
 from cnnjax.errors import CheckpointError, ConfigError, Stopped
 from cnnjax.runs import RunDirectory
@@ -159,6 +160,19 @@ def test_the_best_epoch_is_that_of_the_monitor(make, tmp_path, monitor):
     assert summary["best_step"] == best and len(values) == 6
     with Checkpoints(RunDirectory(tmp_path / "run")) as checkpoints:
         assert checkpoints.best() == best
+
+
+def test_the_last_epoch_may_be_the_best_one(make, tmp_path):
+    config = make(
+        train__epochs=5, train__evaluate_every=2, train__monitor="last", optimizer__learning_rate=1e-8
+    )  # it gets no better
+    summary = train(config, tmp_path / "run").summary
+    directory = RunDirectory(tmp_path / "run")
+    with Checkpoints(directory) as checkpoints:
+        assert checkpoints.best() == summary["best_step"] == summary["steps"]
+    page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
+    assert "last epoch, which is kept" in page and "5 of 5" in page
+    assert "Epoch 5, the last one, is kept: nothing chose it" in pages.card_text(pages.read_record(directory))
 
 
 @pytest.mark.slow

@@ -50,18 +50,36 @@ def test_auto_evaluates_fifty_times_at_most(epochs, every, between):
 
 
 def test_a_monitor_is_any_number_of_an_epoch_with_its_direction():
-    assert MONITORS == ("val_loss", "val_balanced_accuracy", "val_accuracy", "val_auc", "val_sensitivity", "val_specificity")
-    assert score_of("val_loss", {"loss": 0.3}) == 0.3 and score_of("val_auc", {"auc": 0.9}) == -0.9
+    assert MONITORS == (
+        "val_loss",
+        "val_balanced_accuracy",
+        "val_accuracy",
+        "val_auc",
+        "val_sensitivity",
+        "val_specificity",
+        "last",
+    )
+    assert score_of("val_loss", {"loss": 0.3}, 8) == 0.3 and score_of("val_auc", {"auc": 0.9}, 8) == -0.9
     assert best_text("val_loss") == "lowest val_loss" and best_text("val_auc") == "highest val_auc"
 
 
 def test_a_monitor_that_is_not_defined_says_which_are():
     with pytest.raises(TrainingError, match="val_auc is not defined .* use one of val_loss, val_accuracy"):
-        score_of("val_auc", {"images": 3, "loss": 0.3, "accuracy": 1.0, "auc": None})
+        score_of("val_auc", {"images": 3, "loss": 0.3, "accuracy": 1.0, "auc": None}, 8)
     check_monitor("val_auc", 2)
-    with pytest.raises(ConfigError, match="not with 3 classes; use one of val_loss, val_balanced_accuracy, val_accuracy$"):
+    with pytest.raises(
+        ConfigError, match="not with 3 classes; use one of val_loss, val_balanced_accuracy, val_accuracy, last$"
+    ):
         check_monitor("val_auc", 3)
 
 
 def test_every_metric_of_an_epoch_can_be_a_monitor():
-    assert all(metrics.METRICS[name.removeprefix("val_")].each_epoch for name in MONITORS)
+    assert all(metrics.METRICS[name.removeprefix("val_")].each_epoch for name in MONITORS[:-1])
+
+
+def test_the_last_epoch_is_the_best_where_that_is_asked_for():
+    stopping = EarlyStopping()
+    for step, loss in ((8, 0.5), (16, 0.7), (24, 0.9)):
+        stopping.update(step, score_of("last", {"loss": loss}, step))
+        assert stopping.best_step == step and not stopping.is_spent(1) and best_text("last") == ""
+    check_monitor("last", 5)
