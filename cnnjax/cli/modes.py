@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cnnjax.cli.distributed import is_distributed, joined_processes
 from cnnjax.cli.flags import FLAGS, command
-from cnnjax.cli.signals import StopFlag
+from cnnjax.cli.signals import CTRL_C, StopFlag
 from cnnjax.cli.workdir import local_workdir
 from cnnjax.errors import ConfigError
 from cnnjax.progress import Console, Progress, counted, duration
@@ -267,7 +267,7 @@ def set_up(config) -> None:
 def _stop_anywhere() -> None:
     """Lets Ctrl-C end a mode that saves nothing. To be called after the imports: an exception in an import could be lost."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, CTRL_C)
 
 
 def leave() -> None:

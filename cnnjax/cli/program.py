@@ -1,14 +1,16 @@
 """The program: flags to a mode, errors to one line and an exit code."""
 
+import contextlib
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 
 from cnnjax import config as config_lib
 from cnnjax.cli import flags, modes, serving, studies
 from cnnjax.cli.distributed import disk_problem, is_distributed
 from cnnjax.cli.flags import FLAGS
-from cnnjax.cli.signals import StopFlag
+from cnnjax.cli.signals import CTRL_C, StopFlag
 from cnnjax.cli.workdir import default_workdir, local_workdir
 from cnnjax.cpus import cpu_quota, usable_cpus
 from cnnjax.errors import ConfigError, PeerError, Stopped, UserError
@@ -100,7 +102,8 @@ def _with_workdir(overrides: dict[str, str], console: Console) -> None:
 def run(argv: list[str]) -> int:
     """Runs the program; returns its exit code, after errors that were printed as one line each."""
     try:
-        main(argv)
+        with _ended_by_ctrl_c():
+            main(argv)
         return 0
     except UserError as error:
         for line in str(error).split("\n"):
@@ -121,6 +124,17 @@ def run(argv: list[str]) -> int:
             raise
         print(f"error: {disk_problem(error)}", file=sys.stderr)
         return 2
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Gives an error that a library has made of Ctrl-C, as Orbax does while it reads a checkpoint, back as what it was."""
+    try:
+        yield
+    except Exception as error:
+        if CTRL_C.came:
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _typed(text: str) -> str:

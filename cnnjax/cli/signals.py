@@ -1,4 +1,4 @@
-"""The request to stop: set by a signal, polled by the work."""
+"""The request to stop: set by a signal, polled by the work; or Ctrl-C, which ends work that saves nothing wherever it is."""
 
 import signal
 from collections.abc import Callable
@@ -34,3 +34,21 @@ class StopFlag:
         if self.requested and number == signal.SIGINT:
             self._at_once()
         self.requested = True
+
+
+class CtrlC:
+    """Raises KeyboardInterrupt as Python does, and remembers it: a library may make another error of it.
+
+    Attributes:
+        came: whether there was one.
+    """
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number, frame) -> None:
+        self.came = True
+        raise KeyboardInterrupt
+
+
+CTRL_C = CtrlC()

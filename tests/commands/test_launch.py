@@ -262,6 +262,32 @@ def test_ctrl_c_in_a_prediction_is_one_line(trained, cell_folder, tmp_path):
         assert process.returncode == 75 and len(error.splitlines()) <= 1, error
 
 
+SWALLOWED = """
+import os, signal, sys
+from cnnjax import checkpoints
+from cnnjax.cli import program
+from cnnjax.errors import CheckpointError
+
+def load(self, *arguments):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:
+            pass
+    except KeyboardInterrupt:
+        raise CheckpointError("checkpoint 2 is damaged") from None
+
+checkpoints.Checkpoints.load = load
+sys.exit(program.run(sys.argv))
+"""
+
+
+def test_ctrl_c_that_a_library_makes_an_error_of_is_ctrl_c(trained):
+    done = child(["-c", SWALLOWED, "--mode=eval", f"--workdir={trained.workdir}"])
+    assert (done.returncode, done.stderr) == (75, "stopped before it was done; the same command starts it again\n"), (
+        done.stderr
+    )
+
+
 @pytest.mark.slow
 def test_files_of_others_are_not_replaced(trained, cache, tmp_path):
     (tmp_path / "report.html").write_text("mine")
