@@ -37,6 +37,7 @@ SETTINGS = {
     "train.epochs": 4,
     "train.scales": "()",
     "train.patience": 3,
+    "train.monitor": "val_loss",
     "train.ema_decay": 0.9,
     "train.checkpoint_every": "3 steps",
     "optimizer.schedule": "plateau",

@@ -149,7 +149,10 @@ def _training(config: Config, given: Collection[str]) -> Problems:
     if batch_size != keys.AUTO and batch_size % max(train.accumulate, 1):
         yield "train.accumulate", f"must divide data.batch_size={batch_size}"
     if train.monitor == keys.LAST and config.optimizer.schedule == "plateau":
-        yield "train.monitor", "there is no plateau of it; use --config.optimizer.schedule=cosine, or val_loss"
+        yield (
+            "train.monitor",
+            "there is no plateau of it; use --config.train.monitor=val_loss, or --config.optimizer.schedule=cosine",
+        )
     if train.monitor == keys.LAST and train.patience and "train.patience" in given:
         yield "train.patience", "has no effect with train.monitor=last; leave it out, or use --config.train.monitor=val_loss"
     yield "train.freeze", _pattern_problem(train.freeze)
