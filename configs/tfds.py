@@ -9,6 +9,8 @@ names, and with them patients: for the malaria cells use configs/malaria.py.
 
 cifar10: 162 MB are downloaded; 50,000 images of 32x32 pixels, a network of 551,018 parameters. Time and score of
 the whole set are not measured yet.
+mnist, with --config.train.epochs=6 on two cores of an AMD EPYC (Zen 5, AVX-512): test accuracy 0.996 (0.994 to 0.997) in 5:30, seed 0.
+Its four files are --config.data.path=DIR where they are there already.
 """
 
 import re
