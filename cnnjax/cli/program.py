@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     if configured or (FLAGS.mode == "audit" and FLAGS.config):
         _with_config(overrides, console)
     elif FLAGS.mode == "serve" and FLAGS.model:
+        modes.keep_memory(overrides)
         serving.serve_file(overrides, console)
     elif FLAGS.mode == "report":
         modes.report(overrides, console)

@@ -27,7 +27,7 @@ def find_problems(config: Config, given: Collection[str]) -> Iterator[tuple[str,
     if method != "probe":
         return
     if config.train.monitor == LAST:
-        yield "train.monitor", "chooses the penalty of train.method=probe; use a number of validation, as val_loss"
+        yield "train.monitor", "chooses the penalty of train.method=probe; use --config.train.monitor=val_loss"
     yield "probe.penalties", "" if probe.penalties else "needs at least one, such as 1000"
     if config.image.views != "plain":
         yield "image.views", "train.method=probe fits the last layer on each image as it is; use plain"
