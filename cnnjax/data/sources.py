@@ -81,7 +81,7 @@ def unfetched(config) -> tuple[str, str]:
         from cnnjax.data import tfds
 
         # A name with ":" is of a community's set, whose code TFDS would fetch and run.
-        here = ":" not in config.tfds and tfds.prepared(config.tfds, str(downloads.parent / "tfds"))
+        here = ":" not in config.tfds and tfds.is_prepared(config.tfds, str(downloads.parent / "tfds"))
         return ("", "") if here else ("data.tfds", config.tfds)
     if config.source != "files":
         return "", ""

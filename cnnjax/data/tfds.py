@@ -98,7 +98,7 @@ def class_names(name: str, data_dir: str) -> tuple[str, ...]:
 
 
 @_quiet()
-def prepared(name: str, data_dir: str) -> bool:
+def is_prepared(name: str, data_dir: str) -> bool:
     """Whether the set is in `data_dir`, ready to read."""
     return _builder(name, data_dir).is_prepared()
 

@@ -98,10 +98,8 @@ class Batches:
         inputs, reasons = request.served.decode([file])
         if reasons[0]:
             return False
-        job = _Job(request, 0, b"", 0.0)
-        job.inputs = [pixels[0] for pixels in inputs]
         start = time.perf_counter()
-        request.answers[0] = self._answered([job])[0][1]
+        request.answers[0] = self._answered([_Job(request, 0, b"", 0.0)], inputs)[0][1]
         self._observe(1, time.perf_counter() - start)
         return True
 
@@ -178,10 +176,12 @@ class Batches:
             count = below
         return [ready.popleft() for _ in range(count)]
 
-    def _answered(self, jobs: list[_Job]) -> list[tuple[_Job, Answer]]:
+    def _answered(self, jobs: list[_Job], inputs: Sequence[np.ndarray] = ()) -> list[tuple[_Job, Answer]]:
         served = jobs[0].request.served
         try:
-            p, called, apart = served.answers([np.stack(of) for of in zip(*(job.inputs for job in jobs), strict=True)])
+            p, called, apart = served.answers(
+                inputs or [np.stack(of) for of in zip(*(job.inputs for job in jobs), strict=True)]
+            )
             rows, whole = p.tolist(), np.isfinite(p).all(1).tolist()
         except Exception as error:  # memory of a device, say: the server lives on
             return [(job, Answer(_one_line("the network has failed", error), True)) for job in jobs]

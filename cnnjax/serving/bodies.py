@@ -1,6 +1,5 @@
 """Images in the body of a request: raw, as a form, as JSON with base64, and as tensors of the Open Inference Protocol."""
 
-import base64
 import binascii
 import contextlib
 import json
@@ -8,6 +7,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pybase64
 
 from cnnjax.serving.served import File
 
@@ -79,11 +79,11 @@ def _of_json(tree: Any) -> list[tuple[str, File]]:
 def _base64(text: Any) -> bytes:
     """Returns the bytes of base64, also of a data URL, of the alphabet for addresses, of several lines, and without its padding."""
     with contextlib.suppress(TypeError, ValueError):  # nearly always
-        return base64.b64decode(text, validate=True)
+        return pybase64.b64decode(text, validate=True)
     try:
         plain = text.rpartition(";base64,")[2] if text.startswith("data:") else text
         letters = re.sub(r"\s+", "", plain).rstrip("=").replace("-", "+").replace("_", "/")
-        return base64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
+        return pybase64.b64decode(letters + "=" * (-len(letters) % 4), validate=True)
     except (AttributeError, TypeError, ValueError, binascii.Error):
         raise Refused(400, "an image is not in base64; write the bytes of its file in base64") from None
 

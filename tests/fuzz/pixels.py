@@ -175,7 +175,11 @@ def _compile(compiler: str, folder: Path, change: tuple[str, str, str] | None, *
     shutil.copytree(Path(pixels_lib.__file__).parent, folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     changes = [change] if change else []
     if plain:
-        changes += [(path.name, WIDEST, "false") for path in folder.glob("*.cc") if WIDEST in path.read_text()]
+        changes += [
+            (path.name, WIDEST, "false")
+            for path in [*folder.glob("*.cc"), *folder.glob("*.h")]
+            if WIDEST in path.read_text()
+        ]
         assert changes, f"{WIDEST} is in no source: nothing is left out"
     for name, old, new in changes:
         text = (folder / name).read_text()

@@ -1,4 +1,4 @@
-"""Plain PNG files and Pillow's bilinear resize, compiled when the package is installed; the same pixels as Pillow's, sooner.
+"""Plain PNG files, Pillow's bilinear resize and statistics of pixels, compiled when the package is installed; Pillow's pixels, sooner.
 
 Where `available` says no, for want of a compiler, and for every other PNG file Pillow does the work. The calls release the
 interpreter, and threads may make them at once.
@@ -42,7 +42,7 @@ def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
 
     Args:
         files: encoded files, or anything else.
-        most: bytes of all pixels and a byte for each row together; what has no room is left out.
+        most: bytes of all pixels and of what is needed beside them; what has no room is left out.
 
     Returns:
         uint8 [height, width, 3] of each, equal to Pillow's; None: another kind, damage or any doubt. This thread's next call
@@ -50,14 +50,14 @@ def decode(files: list, most: int = 2**62) -> list[np.ndarray | None]:
     """
     found: list[np.ndarray | None] = [None] * len(files)
     shapes = [(i, *_shape(file)) for i, file in enumerate(files)] if available() and _inflater() else []
-    ends = list(itertools.accumulate(3 * height * width + height for _, height, width in shapes))
+    ends = list(itertools.accumulate(_needed(height, width) for _, height, width in shapes))
     # A size that deflate cannot give so few bytes is a mere claim.
     chosen = [(*shape, end) for shape, end in zip(shapes, ends, strict=True)
               if shape[1] and end <= most and 3 * shape[1] * shape[2] < 1100 * len(files[shape[0]])]  # fmt: skip
     if not chosen:
         return found
     memory, count = _room.bytes(max(end for *_, end in chosen) + 1), len(chosen)
-    starts_at = [end - height * (3 * width + 1) for _, height, width, end in chosen]
+    starts_at = [end - _needed(height, width) for _, height, width, end in chosen]
     outs = [memory[at : at + 3 * height * width].reshape(height, width, 3)
             for at, (_, height, width, _) in zip(starts_at, chosen, strict=True)]  # fmt: skip
     starts = (ctypes.c_char_p * count)(*(files[i] for i, *_ in chosen))
@@ -76,6 +76,11 @@ def _shape(file: bytes) -> tuple[int, int]:
         return 0, 0
     width, height = struct.unpack(">II", file[16:24])
     return (height, width) if 0 < width * height <= most_pixels() else (0, 0)
+
+
+def _needed(height: int, width: int) -> int:
+    """Returns the bytes for an image's pixels, the filters of its rows, and the three rows that lie between what is read and written."""
+    return height * (3 * width + 1) + 9 * width
 
 
 class Room(threading.local):
@@ -114,6 +119,22 @@ def resize(pixels: np.ndarray, out: np.ndarray) -> None:
         raise MemoryError
 
 
+def statistics(images: np.ndarray) -> np.ndarray:
+    """Returns statistics of pixels, float64 [n, 18], as `cnnjax.inference.unlike` describes them.
+
+    Args:
+        images: uint8 [n, height, width, 3], at least 3 by 3 pixels.
+
+    Raises:
+        MemoryError: no memory.
+    """
+    images, out = np.ascontiguousarray(images), np.empty((len(images), 18))
+    assert images.dtype == np.uint8 and images.shape[3] == 3 and min(images.shape[1:3]) >= 3
+    if _library().cnnjax_statistics(_address(images), *images.shape[:3], _address(out)):
+        raise MemoryError
+    return out
+
+
 def _address(values: np.ndarray) -> int:
     return values.__array_interface__["data"][0]
 
@@ -140,6 +161,7 @@ def _library() -> ctypes.CDLL | None:
             return None
         pointer, number = ctypes.c_void_p, ctypes.c_long
         library.cnnjax_decode.argtypes, library.cnnjax_decode.restype = [number, *[pointer] * 6], None
+        library.cnnjax_statistics.argtypes = [pointer, number, number, number, pointer]
         library.cnnjax_resize.argtypes = [pointer, number, number, number, pointer, number, number, number]
     except (OSError, AttributeError):  # none, or none of ours
         return None

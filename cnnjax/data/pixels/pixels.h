@@ -48,12 +48,25 @@ struct Inflater {
 };
 
 // A PNG file with the header of 8-bit RGB, `height` by `width`, to rows of three bytes a pixel; false where Pillow is not sure to
-// read the same pixels: other chunks, or damage. `out` then holds anything. It has room for `height` bytes and one more behind the
-// pixels.
+// read the same pixels: other chunks, or damage. `out` then holds anything. Behind the pixels it has room for three rows of them,
+// `height` bytes, and one more.
 bool decode_png(const uint8_t* data, long size, const Inflater& inflater, long height, long width, uint8_t* out);
 
 // Pillow's BILINEAR of rows of pixels of three bytes, which are `stride` and `out_stride` bytes apart.
 void resize(const uint8_t* source, long stride, long height, long width, uint8_t* out, long out_stride, long to_height,
             long to_width);
+
+// 18 statistics of an image of at least 3 by 3 pixels, in units of 255 levels: means and standard deviations of the channels; of luma
+// along rows the mean difference of neighbours, its root mean square, and the mean second difference; means of the middle quarter and of
+// the top and bottom three rows; covariances of red and green, red and blue, green and blue.
+void statistics(const uint8_t* image, long height, long width, double* out);
+
+inline bool avx2() {
+#ifdef __x86_64__
+  return __builtin_cpu_supports("avx2");
+#else
+  return false;
+#endif
+}
 
 }  // namespace pixels

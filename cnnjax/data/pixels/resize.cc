@@ -124,14 +124,6 @@ AVX2 void down_avx2(const uint8_t* const* rows, const int32_t* high, const int32
 }
 #endif
 
-bool avx2() {
-#ifdef __x86_64__
-  return __builtin_cpu_supports("avx2");
-#else
-  return false;
-#endif
-}
-
 }  // namespace
 
 void resize(const uint8_t* source, long stride, long height, long width, uint8_t* out, long out_stride, long to_height,
