@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measures import in_turns
+from benchmarks.sides import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 1000
@@ -145,7 +146,7 @@ def compare(options) -> None:
                 f"--threads={options.threads}",
             ]
             sides[side] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                           env={**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)})  # fmt: skip
+                                           env=environment("torch" if side == "peer" else side, options.threads, {"PYTHONPATH": str(ROOT)}))  # fmt: skip
 
     def ask(side: str, line: str) -> dict:
         print(line, file=sides[side].stdin, flush=True)

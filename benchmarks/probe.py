@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measures import in_turns
+from benchmarks.sides import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES, BATCH = 5, 32
@@ -132,7 +133,7 @@ def compare(options) -> None:
             command = [python, __file__, f"--side={side}", f"--weights={folder}/weights.safetensors", f"--size={options.size}",
                        f"--images={options.images}", f"--threads={options.threads}"]  # fmt: skip
             sides[side] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                           env={**os.environ, "OMP_NUM_THREADS": str(options.threads), "PYTHONPATH": str(ROOT)})  # fmt: skip
+                                           env=environment(side, options.threads, {"PYTHONPATH": str(ROOT)}))  # fmt: skip
             first[side] = np.array(json.loads(sides[side].stdout.readline()))
         apart = np.abs(first["torch"] - first["cnnjax"]).max() / np.abs(first["torch"]).max()
         if not apart < 1e-4:

@@ -28,11 +28,16 @@ NEEDS = {  # modules without which a peer is left out, and what brings them
     "torch-compile": (("torch", "torchvision"), "pip install torch torchvision"),
 }
 
-# Of each peer beside what all get: huge pages for large tensors. LOG.md has the numbers; `--env` undoes it.
+# Of each peer beside what all get: huge pages for large tensors, and PyTorch keeps freed memory, as cnnjax does. LOG.md has the numbers;
+# `--env` undoes it.
+TORCH = {
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592",
+}
 ENVIRONMENT: dict[str, dict[str, str]] = {
     "keras-tensorflow": {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
-    "torch": {"THP_MEM_ALLOC_ENABLE": "1"},
-    "torch-compile": {"THP_MEM_ALLOC_ENABLE": "1"},
+    "torch": TORCH,
+    "torch-compile": TORCH,
 }
 
 

@@ -47,15 +47,17 @@ struct Sweep {
   }
 };
 
-// kCount outputs side by side, of one vector of channels, from the rows of taps [from, until). x: under tap (0, 0).
-template <int kTaps, int kStride, int kCount>
-void tile(const Sweep& s, const float* x, const float* w, int64_t from, int64_t until, float* y) {
+// kCount outputs side by side, of one vector of channels, from the rows of taps [from, until). x: under tap (0, 0) of the first, of whose
+// columns those of [left, right) are inside the image; all of them if kInside.
+template <int kTaps, int kStride, bool kInside, int kCount>
+void tile(const Sweep& s, const float* x, const float* w, int64_t from, int64_t until, int64_t left, int64_t right, float* y) {
   Vec sum[kCount] = {};
   for (int64_t i = from; i < until; ++i) {
     const float *line = x + i * s.in_row, *row = w + i * kTaps * s.channels;
     Vec weight[kTaps];
     UNROLL for (int j = 0; j < kTaps; ++j) weight[j] = load(row + j * s.channels);
     UNROLL for (int u = 0; u < (kCount - 1) * kStride + kTaps; ++u) {
+      if (!kInside && (u < left || u >= right)) continue;
       const Vec value = load(line + u * s.channels);
       UNROLL for (int j = 0; j < kTaps; ++j)
         if ((u - j) % kStride == 0 && u >= j && (u - j) / kStride < kCount) sum[(u - j) / kStride] += weight[j] * value;
@@ -64,56 +66,38 @@ void tile(const Sweep& s, const float* x, const float* w, int64_t from, int64_t 
   s.put<kCount>(sum, w, y);
 }
 
-using Tile = void (*)(const Sweep&, const float*, const float*, int64_t, int64_t, float*);
+using Tile = void (*)(const Sweep&, const float*, const float*, int64_t, int64_t, int64_t, int64_t, float*);
+using Tiles = std::array<Tile, kWidth>;  // [t - 1]: of t outputs
 
-template <int kTaps, int kStride, int... kIndex>
-constexpr std::array<Tile, kWidth> tiles(std::integer_sequence<int, kIndex...>) {
-  return {tile<kTaps, kStride, kIndex + 1>...};  // [t - 1]: of t outputs
+template <int kTaps, int kStride, bool kInside, int... kIndex>
+constexpr Tiles tiles(std::integer_sequence<int, kIndex...>) {
+  return {tile<kTaps, kStride, kInside, kIndex + 1>...};
 }
 
-const Tile* tiles_of(int64_t taps, int64_t stride) {
+template <bool kInside>
+const Tiles& tiles_of(int64_t taps, int64_t stride) {
   constexpr auto widths = std::make_integer_sequence<int, kWidth>{};
-  static const std::array<Tile, kWidth> whole[] = {tiles<1, 1>(widths), tiles<2, 1>(widths), tiles<3, 1>(widths), tiles<4, 1>(widths),
-                                                   tiles<5, 1>(widths), {}, tiles<7, 1>(widths)};
-  static const std::array<Tile, kWidth> halved[] = {tiles<3, 2>(widths), tiles<5, 2>(widths), tiles<7, 2>(widths)};
-  return (stride == 1 ? whole[taps - 1] : halved[taps / 2 - 1]).data();
-}
-
-// An output at the edge, of one vector of channels.
-void edge(const Sweep& s, const float* x, const float* w, int64_t from, int64_t until, int64_t left, int64_t right, float* y) {
-  Vec sum{};
-  for (int64_t i = from; i < until; ++i)
-    for (int64_t j = left; j < right; ++j)
-      sum += load(w + (i * s.columns.taps + j) * s.channels) * load(x + i * s.in_row + j * s.channels);
-  s.put<1>(&sum, w, y);
+  static const Tiles whole[] = {tiles<1, 1, kInside>(widths), tiles<2, 1, kInside>(widths), tiles<3, 1, kInside>(widths),
+                                tiles<4, 1, kInside>(widths), tiles<5, 1, kInside>(widths), {}, tiles<7, 1, kInside>(widths)};
+  static const Tiles halved[] = {tiles<3, 2, kInside>(widths), tiles<5, 2, kInside>(widths), tiles<7, 2, kInside>(widths)};
+  return stride == 1 ? whole[taps - 1] : halved[taps / 2 - 1];
 }
 
 // Row p of the outputs, channels of vectors [v0, v1). x and y: the first numbers of an image and of its outputs.
 void sweep_row(const Sweep& s, int64_t p, int64_t v0, int64_t v1, const float* x, float* y) {
   const Channels channels{s.channels};
-  const Tile* wide = tiles_of(s.columns.taps, s.columns.stride);
+  const Tiles &inside = tiles_of<true>(s.columns.taps, s.columns.stride), &edge = tiles_of<false>(s.columns.taps, s.columns.stride);
   const int64_t from = s.rows.from(p), until = s.rows.until(p), begin = s.columns.begin(), end = s.columns.end();
-  auto input = [&](int64_t q) { return x + s.rows.first(p) * s.in_row + s.columns.first(q) * s.channels; };
-  auto output = [&](int64_t q) { return y + p * s.out_row + q * s.out_column; };
-  auto edges = [&](int64_t q0, int64_t q1) {
-    for (int64_t q = q0; q < q1; ++q)
-      for (int64_t v = v0; v < v1; ++v) {
-        const int64_t c = channels.start(v);
-        edge(s, input(q) + c, s.w + c, from, until, s.columns.from(q), s.columns.until(q), output(q) + c);
-      }
-  };
-  edges(0, begin);
-  if (const int64_t count = end - begin) {
-    const Parts parts(count, kWidth);
-    for (int64_t part = 0; part < parts.parts; ++part) {
-      const int64_t q = begin + parts.begin(part), width = parts.end(part) - parts.begin(part);
-      for (int64_t v = v0; v < v1; ++v) {
-        const int64_t c = channels.start(v);
-        wide[width - 1](s, input(q) + c, s.w + c, from, until, output(q) + c);
-      }
+  const Parts parts(s.columns.out, kWidth);
+  for (int64_t part = 0; part < parts.parts; ++part) {
+    const int64_t q0 = parts.begin(part), q1 = parts.end(part), first = s.columns.first(q0);
+    const Tile tile = (begin <= q0 && q1 <= end ? inside : edge)[q1 - q0 - 1];
+    const float* from_x = x + s.rows.first(p) * s.in_row + first * s.channels;
+    for (int64_t v = v0; v < v1; ++v) {
+      const int64_t c = channels.start(v);
+      tile(s, from_x + c, s.w + c, from, until, -first, s.columns.in - first, y + p * s.out_row + q0 * s.out_column + c);
     }
   }
-  edges(end, s.columns.out);
 }
 
 // Rows of an image in bands, channels in groups: work(image, first row, end, first vector, end).
