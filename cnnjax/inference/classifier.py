@@ -61,6 +61,7 @@ class Classifier:
         preprocessing: the steps from a file to the network's input, those of its training.
         step: which checkpoint.
         calibration: how probabilities are made of logits; None where none is stored for the checkpoint.
+        readout: from logits to probabilities and the called class, of this use.
         positive: index of the positive class of two; -1 for more classes.
         threshold: probability of the positive class from which that is called, of two classes.
         params: the weights with their statistics, a plain dict of arrays for `apply`.
@@ -71,10 +72,10 @@ class Classifier:
                  run: RunDirectory | None = None):  # fmt: skip
         self._restored, self._run, self.typical = restored, run, typical
         self._unlike = unlike(typical) if typical else None
-        self._readout = readout or restored.reading.readout
+        self.readout: metrics.Readout = readout or restored.reading.readout
         self.calibration: metrics.Calibration | None = restored.reading.calibration
-        self.threshold: float = self._readout.threshold
-        self.positive: int = self._readout.positive
+        self.threshold: float = self.readout.threshold
+        self.positive: int = self.readout.positive
         self.classes: tuple[str, ...] = restored.classes
         self.preprocessing: Preprocessing = restored.preprocessing
         self.step: int = restored.step
@@ -152,7 +153,7 @@ class Classifier:
     def read(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns calibrated probabilities, float64 [n, classes], and the called classes, int [n], of uint8 [n, height, width, 3]."""
         logits = self._restored.engine.logits(pixels)
-        return self._readout.probabilities(logits), self._readout.called(logits)
+        return self.readout.probabilities(logits), self.readout.called(logits)
 
     def apart(self, pixels: np.ndarray) -> list[float | None]:
         """Returns how unlike the training images each of uint8 [n, height, width, 3] is; None for runs without `typical.json`."""
@@ -288,7 +289,7 @@ class Classifier:
             ConfigError: a name that cannot be used, a package that is missing, or a network that the format cannot hold.
             DataError: images of another type or shape.
         """
-        return write_file(self._restored, self._readout, self._run, Path(path), kind, images)
+        return write_file(self._restored, self.readout, self._run, Path(path), kind, images)
 
 
 def load_one(

@@ -42,7 +42,7 @@ class Served:
 
     Attributes:
         name: in addresses.
-        version: changes with the weights, the calibration and the threshold.
+        version: changes with the weights, the calibration and the threshold; that of a run is also that of its exported file.
         classes: names in the order of the probabilities.
         positive: index of the positive class of two; -1 for more classes.
         threshold: probability from which the positive class is called.
@@ -121,13 +121,12 @@ def of_classifier(classifier: inference.Classifier, name: str, card: Card = Card
         return inference.seen_places(classifier, [data_lib.DataReference(file)], [label])[0]
 
     members = getattr(classifier, "members", (classifier,))
-    digest = hashlib.sha256(repr((classifier.classes, classifier.threshold)).encode())
-    for member in members:
-        digest.update(repr(member.calibration).encode())
-        digest.update(digest_of(member.params).encode())
-    step = f"{classifier.step}-" if len(members) == 1 else ""
+    facts = [
+        (digest_of(of.params), *map(float, (of.readout.scale, of.readout.intercept, of.readout.threshold)), "")
+        for of in members
+    ]
     return Served(
-        name=plain_name(name), version=f"{step}{digest.hexdigest()[:12]}", classes=classifier.classes, positive=classifier.positive,
+        name=plain_name(name), version=_version(classifier.step if len(members) == 1 else None, classifier.classes, facts), classes=classifier.classes, positive=classifier.positive,
         threshold=classifier.threshold, ways=inference.ways(classifier), card=card,
         answers=lambda inputs: inference.answers(classifier, inputs),
         tells_unlike=classifier.typical is not None and classifier.typical.can_tell,
@@ -145,17 +144,23 @@ def of_exported(exported: inference.Exported, name: str) -> Served:
         p = exported.probabilities(np.pad(images, ((0, more), (0, 0), (0, 0), (0, 0))) if more else images)[: len(images)]
         return p, exported.called(p), [None] * len(p)
 
-    facts = hashlib.sha256(repr((card.digest, card.threshold, card.scale, card.intercept, card.quantized)).encode())
+    facts = [(card.digest, card.scale, card.intercept, card.threshold, card.quantized)]
     told = [
         _told(name, value, *card.intervals.get(name) or (None, None))
         for name, value in card.test.items()
         if isinstance(value, float) and name in TOLD
     ]
     return Served(
-        name=plain_name(name), version=f"{card.step}-{facts.hexdigest()[:12]}", classes=exported.classes, positive=exported.positive,
+        name=plain_name(name), version=_version(card.step, exported.classes, facts), classes=exported.classes, positive=exported.positive,
         threshold=exported.threshold, ways=(exported.preprocessing,), answers=answers,
         card=Card((f"On the test images of its run: {', '.join(told)}.",) if told else ()),
     )  # fmt: skip
+
+
+def _version(step: int | None, classes: Sequence[str], facts: list[tuple]) -> str:
+    """Returns the version of networks of which each has facts: digest, scale, intercept, threshold, how it is quantized."""
+    digest = hashlib.sha256(repr((tuple(classes), facts)).encode()).hexdigest()[:12]
+    return digest if step is None else f"{step}-{digest}"
 
 
 def _told(name: str, value: float, low: float | None, high: float | None) -> str:
