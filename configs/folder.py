@@ -24,11 +24,11 @@ Without a choice the recipe photos_10min trains drawn weights: as many epochs as
 --config.recipe=photos_60min takes more time and gets more of them right.
 
 Measured on two cores of an AMD EPYC (Zen 5), float32, on 2,560 photos of five flowers:
-    default     10:11 with AVX2, 8:18 of them training; 4:30 with AVX-512; three seeds: validation accuracy 0.851, test 0.859
-    --config.recipe=photos_2min, 2:06 with AVX2, three seeds: validation accuracy 0.736, test 0.752
+    default     4:25 with AVX-512, 10:11 with AVX2; three seeds: validation accuracy 0.846, test 0.855
+    --config.recipe=photos_2min, 1:01 with AVX-512, 2:06 with AVX2; three seeds: validation accuracy 0.726, test 0.748
     --config.recipe=photos_60min, 12:30 with AVX-512, 80:39 on one core with AVX2; three seeds: validation accuracy 0.867, test 0.887
     probe       0:30 with AVX-512, features at 287 images/s, with EfficientNet-Lite0 of Google: validation accuracy 0.906, test 0.924
-    pretrained  2:55 with AVX-512, the same weights, three seeds: validation accuracy 0.911, test 0.951
+    pretrained  2:55 with AVX-512, the same weights, three seeds: validation accuracy 0.911, test 0.951; cross-validated 0.920
 """
 
 from cnnjax.config import AUTO, default, set_recipe, unknown_variant
