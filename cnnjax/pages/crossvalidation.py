@@ -132,7 +132,7 @@ def _result(found: runs.CrossValidation) -> Section:
 def _folds(found: runs.CrossValidation, evaluations: Mapping[str, runs.Evaluation | None]) -> Section:
     header, rows = _rows(found)
     blocks: list[Block] = [
-        Note("A fold is the test part of its own network; the next fold chooses the best epoch, and the others are trained on. Each is a run of "
+        Note("A fold is the test part of its own network; the next fold is its validation part, and the others are trained on. Each is a run of "
              "its own, with its page in folds/."),
         Table(header, rows, "SD is the standard deviation between folds; T the temperature that divides the logits, - where nothing was calibrated."),
     ]  # fmt: skip

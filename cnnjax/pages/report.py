@@ -110,7 +110,8 @@ def _result(record: Record) -> Section:
             rows.append((name, *(m.text(numbers.get(key)) for key, m in columns.items())))
             if name != "train":  # known images say nothing of new ones
                 rows += interval_row(record.evidence.get(name), columns)
-        caption = f"At the best {record.turn}, which validation has chosen. Training reads test once, at its end."
+        kept = f"best {record.turn}, which validation has chosen" if record.monitor else "last epoch, which is kept"
+        caption = f"At the {kept}. Training reads test once, at its end."
         blocks.append(Table(("split", *(metric.title for metric in columns.values())), rows, caption))
         if record.judged and record.judgement.positive:
             blocks.append(Note(f"Sensitivity, specificity and AUC are those of {record.judgement.positive}; the first two at a "

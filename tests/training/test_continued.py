@@ -171,7 +171,7 @@ def test_the_last_epoch_may_be_the_best_one(make, tmp_path):
     with Checkpoints(directory) as checkpoints:
         assert checkpoints.best() == summary["best_step"] == summary["steps"]
     page = write_report(tmp_path / "run", tmp_path / "page.html").read_text()
-    assert "last epoch, which is kept" in page and "5 of 5" in page
+    assert "last epoch, which is kept" in page and "5 of 5" in page and "which validation has chosen" not in page
     assert "Epoch 5, the last one, is kept: nothing chose it" in pages.card_text(pages.read_record(directory))
 
 
