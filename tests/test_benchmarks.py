@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -13,8 +14,9 @@ from PIL import Image
 from training_tools import ROOT, child
 
 sys.path.insert(0, str(ROOT))  # the comparison is beside the package and is not installed with it
-compare, load, results, sides, tables, tasks = (
-    importlib.import_module(f"benchmarks.{name}") for name in ("compare", "load", "results", "sides", "tables", "tasks")
+compare, depthwise, load, results, sides, tables, tasks = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in ("compare", "depthwise", "load", "results", "sides", "tables", "tasks")
 )
 
 TINY = ("--size=12", "--batch=8", "--seconds=0.02", "--rounds=2")
@@ -218,3 +220,26 @@ def test_other_trainers_get_the_images_of_a_runs_split_or_say_what_is_wrong(tmp_
     assert re.fullmatch(
         r"\S+/a/a: No such file or directory; --run is a run of cnnjax, --data the folder of its images\n", done.stderr
     )
+
+
+def test_a_depthwise_layer_is_the_same_on_both_sides(tmp_path):
+    depthwise.write("9x16x5x2", 2, str(tmp_path))
+    found = {}
+    for side in ("cnnjax", "ort"):
+        command = [
+            sys.executable,
+            str(ROOT / "benchmarks" / "depthwise.py"),
+            f"--side={side}",
+            "--batch=2",
+            f"--folder={tmp_path}",
+        ]
+        done = subprocess.run(command, input="9x16x5x2\n\n", capture_output=True, text=True, timeout=120, check=True, cwd=ROOT,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+        found[side], taken = map(json.loads, done.stdout.splitlines())
+        assert all(milliseconds > 0 for milliseconds in taken.values())
+    np.testing.assert_allclose(found["cnnjax"]["forward"], found["ort"]["forward"], rtol=1e-4, atol=1e-5)
+    images, weights, _ = depthwise.drawn("9x16x5x2", 2)
+    padded = np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    first = sum(padded[0, i, j] * weights[i, j] for i in range(5) for j in range(5))  # the output in the corner
+    np.testing.assert_allclose(found["cnnjax"]["forward"][:16], first, rtol=1e-4, atol=1e-5)
+    assert len(found["cnnjax"]["step"]) == 64
