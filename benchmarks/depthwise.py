@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measures import in_turns
+from benchmarks.measures import answer, in_turns
 from benchmarks.sides import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,17 +125,13 @@ SIDES: dict[str, Callable[[str, int, str], Side]] = {
 
 
 def work(options) -> None:
-    """Is one side: reads a layer, and "" for another round of the last one; writes some of its numbers, or milliseconds."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
-    made: Side = {}
-    for line in sys.stdin:
-        if line.strip():
-            made = SIDES[options.side](line.strip(), options.batch, options.folder)
-            found = {what: function()[:64].tolist() for what, function in made.items()}
-        else:
-            found = {what: _milliseconds(function) for what, function in made.items()}
-        print(json.dumps(found), file=answers, flush=True)
+    """Is one side: writes some of the numbers of a layer, or the milliseconds of a round."""
+
+    def begin(layer: str) -> tuple[Side, dict]:
+        made = SIDES[options.side](layer, options.batch, options.folder)
+        return made, {what: function()[:64].tolist() for what, function in made.items()}
+
+    answer(options.threads, begin, lambda made: {what: _milliseconds(function) for what, function in made.items()})
 
 
 def _milliseconds(function: Callable, seconds: float = 0.15) -> float:
@@ -169,7 +165,11 @@ def compare(options) -> None:
             first = {}
             for side, process in sides.items():
                 print(layer, file=process.stdin, flush=True)
-                first[side] = json.loads(process.stdout.readline())
+                if not (said := process.stdout.readline()):
+                    sys.exit(
+                        f"{side} did not compute {layer}: the lines above say why; --torch=PYTHON has torch and onnxruntime, a layer is as 56x144x5x2"
+                    )
+                first[side] = json.loads(said)
             for side, what in [(side, what) for side, found in first.items() for what in found]:
                 right, given = np.array(first["torch"][what]), np.array(first[side][what])
                 if not np.abs(right - given).max() < 1e-4 * np.abs(right).max():

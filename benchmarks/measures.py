@@ -1,7 +1,9 @@
 """Measures with their units, and the clocks that all sides share."""
 
 import json
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -83,3 +85,22 @@ def in_turns(sides: Mapping[str, subprocess.Popen], rounds: int, line: str) -> d
             print(line, file=sides[side].stdin, flush=True)
             answers[side].append(json.loads(sides[side].stdout.readline()))
     return answers
+
+
+def answer(threads: int, begin: Callable[[str], tuple[Any, Any]], again: Callable[[Any], Any]) -> None:
+    """Is one side of a comparison: reads names, and "" for another round of the last one; writes a line of JSON for each.
+
+    Args:
+        threads: processors that it may use.
+        begin: name -> what it has made of it, and what to write.
+        again: what was made -> what to write of a round.
+    """
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
+    made = None
+    for line in sys.stdin:
+        if line.strip():
+            made, found = begin(line.strip())
+        else:
+            found = again(made)
+        print(json.dumps(found), file=answers, flush=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measures import in_turns
+from benchmarks.measures import answer, in_turns
 from benchmarks.sides import environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,24 +112,24 @@ def drawn(size: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def work(options) -> None:
-    """Is one side: reads names of networks, and "" for another round of the last one; writes what they are, or their seconds."""
-    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: options.threads]))
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print
-    made: Work = {}
-    for line in sys.stdin:
-        if line.strip():
-            made, facts = (own if options.side == "own" else peer)(line.strip(), options.size, options.batch)
-            for function in made.values():
-                function()
-                function()  # what is compiled at the second call is not timed either
-            print(json.dumps(facts), file=answers, flush=True)
-            continue
+    """Is one side: writes what a network is, or the seconds of a round."""
+
+    def begin(name: str) -> tuple[Work, dict]:
+        made, facts = (own if options.side == "own" else peer)(name, options.size, options.batch)
+        for function in made.values():
+            function()
+            function()  # what is compiled at the second call is not timed either
+        return made, facts
+
+    def again(made: Work) -> dict[str, float]:
         seconds = {}
         for what, function in made.items():
             start = time.perf_counter()
             function()
             seconds[what] = time.perf_counter() - start
-        print(json.dumps(seconds), file=answers, flush=True)
+        return seconds
+
+    answer(options.threads, begin, again)
 
 
 def compare(options) -> None:

@@ -126,8 +126,8 @@ def of_classifier(classifier: inference.Classifier, name: str, card: Card = Card
         for of in members
     ]
     return Served(
-        name=plain_name(name), version=_version(classifier.step if len(members) == 1 else None, classifier.classes, facts), classes=classifier.classes, positive=classifier.positive,
-        threshold=classifier.threshold, ways=inference.ways(classifier), card=card,
+        name=plain_name(name), version=_version(classifier.step if len(members) == 1 else None, classifier.classes, facts),
+        classes=classifier.classes, positive=classifier.positive, threshold=classifier.threshold, ways=inference.ways(classifier), card=card,
         answers=lambda inputs: inference.answers(classifier, inputs),
         tells_unlike=classifier.typical is not None and classifier.typical.can_tell,
         seen=None if classifier.unexplained else seen,

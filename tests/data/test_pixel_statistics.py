@@ -34,7 +34,7 @@ def test_the_statistics_are_those_of_their_names(by, shape):
         assert found[row] == pytest.approx(expected, abs=1e-6)
 
 
-def test_black_white_and_wide_images_and_parts_of_larger_ones(by):
+def test_black_and_white_images_and_parts_of_larger_ones(by):
     black, white = (pixel_statistics(np.full((1, 4, 4, 3), level, np.uint8))[0] for level in (0, 255))
     assert black == pytest.approx(np.zeros(18), abs=1e-6)
     assert white == pytest.approx(

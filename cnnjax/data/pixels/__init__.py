@@ -120,7 +120,7 @@ def resize(pixels: np.ndarray, out: np.ndarray) -> None:
 
 
 def statistics(images: np.ndarray) -> np.ndarray:
-    """Returns statistics of pixels, float64 [n, 18], as `cnnjax.inference.unlike` describes them.
+    """Returns statistics of pixels, float64 [n, 18], as `cnnjax.data.pixel_statistics` describes them.
 
     Args:
         images: uint8 [n, height, width, 3], at least 3 by 3 pixels.

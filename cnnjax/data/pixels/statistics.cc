@@ -1,4 +1,4 @@
-// The statistics of pixels by which cnnjax/inference/unlike.py knows images that are unlike others.
+// The statistics of pixels that cnnjax/data/pixel_statistics.py describes and has in NumPy.
 
 #include <cmath>
 
