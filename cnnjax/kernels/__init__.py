@@ -3,6 +3,7 @@
 from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, limit_threads, why_not
+from cnnjax.kernels.linked import Gate, Link
 from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding, sides
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
@@ -13,6 +14,8 @@ __all__ = [
     "PLAIN",
     "Block",
     "CpuOps",
+    "Gate",
+    "Link",
     "Ops",
     "Padding",
     "available",

@@ -24,6 +24,8 @@ bool equal(Dims dims, std::initializer_list<int64_t> wanted) {
   return dims.size() == wanted.size() && std::equal(wanted.begin(), wanted.end(), dims.begin());
 }
 
+bool same(Dims a, Dims b) { return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin()); }
+
 bool sane(Dims dims) {
   int64_t elements = 1;
   for (int64_t d : dims) {

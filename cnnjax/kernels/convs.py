@@ -30,6 +30,12 @@ def supports_depthwise(x_shape: tuple[int, ...], w_shape: tuple[int, ...], strid
     return not _depthwise_problem(x_shape, w_shape, stride, padding)
 
 
+def conv_output(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int, padding: Sides) -> tuple[int, ...]:
+    """The shape of what a convolution gives."""
+    size = ((pixels + sum(side) - w_shape[0]) // stride + 1 for pixels, side in zip(x_shape[1:3], padding, strict=True))
+    return x_shape[0], *size, w_shape[3]
+
+
 def finishes(x_shape: tuple[int, ...], w_shape: tuple[int, ...], stride: int, padding: Sides) -> bool:
     """Whether `finished` takes a convolution of all channels that `conv` takes: not one that is computed in tiles of outputs."""
     return w_shape[0] != 3 or stride != 1 or x_shape[3] % BLOCK > 0 or padding != ((1, 1), (1, 1))
@@ -110,14 +116,14 @@ def finished(x: jax.Array, w: jax.Array, offset: jax.Array, more: jax.Array | No
 def _conv_problem(x: tuple[int, ...], w: tuple[int, ...], stride: int, padding: Sides) -> str:
     if len(x) != 4 or len(w) != 4 or w[0] != w[1] or w[0] % 2 == 0 or x[3] != w[2]:
         return f"x is {list(x)} and w is {list(w)}; give [n, h, w, ci] and [k, k, ci, co] with an odd k"
-    if w[3] % BLOCK and not _is_product(w, stride):
+    if w[3] % BLOCK and not is_product(w, stride):
         return f"{w[3]} output channels; give a multiple of {BLOCK}, or let JAX compute this layer"
     if not 1 <= stride <= kernels.LARGEST:
         return f"stride={stride}; give 1 or more"
     return _padding_problem(x, w, padding) or kernels.size_problem(x, w)
 
 
-def _is_product(w: tuple[int, ...], stride: int) -> bool:
+def is_product(w: tuple[int, ...], stride: int) -> bool:
     """Whether the convolution is one product of matrices, for which channels need not be multiples of 16."""
     return w[0] == stride == 1 and min(w[2:]) >= BLOCK and not any(channels % 4 for channels in w[2:])
 
@@ -158,8 +164,7 @@ class _Conv:
 
     def output(self, x: tuple[int, ...], w: tuple[int, ...]) -> tuple[int, ...]:
         top, bottom, left, right = self.padding
-        size = ((pixels + zeros - w[0]) // self.stride + 1 for pixels, zeros in ((x[1], top + bottom), (x[2], left + right)))
-        return x[0], *size, w[3]
+        return conv_output(x, w, self.stride, ((top, bottom), (left, right)))
 
 
 @functools.cache
@@ -198,7 +203,7 @@ def _conv(options, x, w):
 def _conv_bwd(options, saved, g):
     # One call for both: weights that are read after their gradient is known could not be updated in place.
     x, w = saved
-    if options.kind == "depthwise" or x.shape[3] % BLOCK == 0 or _is_product(w.shape, options.stride):
+    if options.kind == "depthwise" or x.shape[3] % BLOCK == 0 or is_product(w.shape, options.stride):
         dw, dx = _backward(options, input_grad=True)(x, w, g)
         return dx, dw
     top, bottom, left, right = options.padding

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from cnnjax.kernels import adam, blocks, convs, library, normed, orthogonal, positions, sampling
+from cnnjax.kernels import adam, blocks, convs, library, linked, normed, orthogonal, positions, sampling
 from cnnjax.kernels.blocks import Block
+from cnnjax.kernels.linked import Gate, Link
 from cnnjax.kernels.ops import ACTIVATIONS, Ops, Padding, sides
 
 NONE = ((0, 0), (0, 0))  # padding
@@ -64,6 +65,13 @@ class CpuOps(Ops):
                                           conv_dtype=conv_dtype)  # fmt: skip
         factor = jax.lax.rsqrt(var + epsilon) * scale
         return _finished(tuple(options.items()), x, w * factor[None, None, None], bias - mean * factor, more)
+
+    def chain(self, x: jax.Array, links: Sequence[Link], more: jax.Array | None = None, gate: Gate | None = None, *, dtype, out_dtype,
+              conv_dtype) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:  # fmt: skip
+        if (x.dtype == dtype == out_dtype == conv_dtype == jnp.float32 and linked.supports_chain(x.shape, links, gated=gate is not None)
+                and (more is None or links[-1].activation == "none")):  # fmt: skip
+            return linked.chain(x, links, more, gate)
+        return super().chain(x, links, more, gate, dtype=dtype, out_dtype=out_dtype, conv_dtype=conv_dtype)
 
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
                    activation: str, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip

@@ -21,9 +21,6 @@ namespace {
 template <Activation kActivation>
 using Always = std::integral_constant<Activation, kActivation>;
 
-// The smaller; b where one of them is not a number.
-inline Vec smaller(Vec a, Vec b) { return -larger(-a, -b); }
-
 // e^v to 2e-7 of it: 2^n times a polynomial of what is left, at most ln(2) / 2. Below 1e-38 it is that, above 2e38 infinite.
 inline Vec exponential(Vec v) {
   v = smaller(larger(v, Vec{} - 87.3f), Vec{} + 89.f);
@@ -39,6 +36,12 @@ inline Vec exponential(Vec v) {
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.f;
   return p * (Vec)(((IntVec)shifted - (IntVec)magic + 127) << 23);
+}
+
+// 1 / (1 + e^-v), to 4e-7 of it.
+inline Vec sigmoid(Vec v) {
+  const Vec s = reciprocal(exponential(smaller(-v, Vec{} + 87.f)) + 1.f);
+  return pick(less(v, Vec{} - 87.f), Vec{}, s);
 }
 
 // The error function, to 4e-7: a fraction of two polynomials of v^2, 1 from where it is so in float32. The coefficients are XLA's.
@@ -65,7 +68,7 @@ inline Vec activated(Activation kind, Vec v) {
     case Activation::kRelu: return relu(v);
     case Activation::kRelu6: return smaller(Vec{} + 6.f, relu(v));
     case Activation::kHardSwish: return v * smaller(Vec{} + 6.f, relu(v + 3.f)) * (1 / 6.f);
-    case Activation::kSilu: return v / (exponential(-v) + 1.f);
+    case Activation::kSilu: return v * sigmoid(v);
     case Activation::kGelu: return v * 0.5f * (error_function(v * 0.70710678f) + 1.f);
   }
   return v;

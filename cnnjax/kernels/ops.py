@@ -14,6 +14,7 @@ from jax import lax
 
 from cnnjax.kernels import orthogonal, positions
 from cnnjax.kernels.blocks import Block
+from cnnjax.kernels.linked import Gate, Link
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 Padding = int | tuple[tuple[int, int], tuple[int, int]]
@@ -124,6 +125,28 @@ class Ops:
         y = convolve(x, w, stride=stride, padding=padding, dtype=conv_dtype)
         return self.normalize(y, mean, var, scale, bias, more, epsilon=epsilon, activation=activation, dtype=dtype,
                               out_dtype=out_dtype)  # fmt: skip
+
+    def chain(self, x: jax.Array, links: Sequence[Link], more: jax.Array | None = None, gate: Gate | None = None, *, dtype, out_dtype,
+              conv_dtype) -> tuple[jax.Array, list[tuple[jax.Array, jax.Array]]]:  # fmt: skip
+        """Applies convolutions, as `conv` or `depthwise`, each normalised as by `batch_norm`; `more` belongs to the last.
+
+        Types are those of `conv_normalize`. With `gate` the last convolution's input is multiplied by what it makes of the means of each image.
+
+        Returns:
+            The result; and for each link the float32 mean and variance, [channels]. No gradient may be taken through these.
+        """
+        found = []
+        for i, link in enumerate(links, 1):
+            if gate and i == len(links):
+                x = x * gate(x.mean((1, 2))).astype(x.dtype)[:, None, None]
+            convolve = self.depthwise if link.is_depthwise and x.shape[3] > 1 else self.conv
+            y = convolve(x, link.w, stride=link.stride, padding=link.padding, dtype=conv_dtype)
+            x, *statistics = self.batch_norm(
+                y, link.scale, link.bias, more if i == len(links) else None, epsilon=link.epsilon, activation=link.activation,
+                dtype=dtype, out_dtype=out_dtype,
+            )  # fmt: skip
+            found.append(tuple(statistics))
+        return x, found
 
     def batch_norm(self, x: jax.Array, scale: jax.Array, bias: jax.Array, more: jax.Array | None = None, *, epsilon: float,
                    activation: str, dtype, out_dtype) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip

@@ -1,9 +1,4 @@
-#include "pointwise.h"
-
-#include <array>
-
-#include "memory.h"
-#include "product.h"
+#include "pointwise_tiles.h"
 
 namespace cnnjax {
 namespace {
@@ -12,29 +7,11 @@ constexpr int64_t kOwn = 64 * 1024;          // numbers that a thread keeps in i
 constexpr int64_t kSums = 1024 * 1024;       // numbers of partial sums of weights
 constexpr int64_t kColumns = 48, kRows = 64;  // of x, which stay in the first-level cache in the gradient of the weights
 
-// Blocks of 16 channels; where channels are no multiple, the last two overlap. One job computes both, so that no number is
-// written by two.
-struct Blocks {
-  int64_t channels;
-  int64_t whole() const { return channels / kBlock; }
-  int64_t count() const { return ceil_div(channels, kBlock); }
-  int64_t start(int64_t block) const { return std::min(block * kBlock, channels - kBlock); }
-  int64_t end(const Parts& parts, int64_t part) const { return part + 1 == parts.parts ? count() : parts.end(part); }
-};
-
 // y [kHeight][16] = finished x [kHeight][inner] w [inner][16].
 template <int kHeight>
 void tile(const float* x, int64_t inner, const float* w, const Finish& after, int64_t channel, float* y, int64_t i, int64_t step) {
-  constexpr int kDeep = kLanes == 16 ? 4 : 1;  // rows of weights at once, as far as there are registers
   Vec sum[kVecs][kHeight] = {};
-  for (int64_t k = 0; k < inner; k += kDeep, w += kDeep * kBlock) {
-    Vec weight[kDeep][kVecs];
-    UNROLL for (int d = 0; d < kDeep; ++d)
-      UNROLL for (int v = 0; v < kVecs; ++v) weight[d][v] = load(w + d * kBlock + v * kLanes);
-    UNROLL for (int r = 0; r < kHeight; ++r)
-      UNROLL for (int d = 0; d < kDeep; ++d)
-        UNROLL for (int v = 0; v < kVecs; ++v) sum[v][r] += weight[d][v] * x[r * inner + k + d];
-  }
+  multiply<kHeight>(x, inner, inner, w, sum);
   UNROLL for (int v = 0; v < kVecs; ++v) finish<kHeight>(after, sum[v], channel + v * kLanes, y, i + v * kLanes, step);
 }
 
@@ -43,30 +20,6 @@ using Tile = void (*)(const float*, int64_t, const float*, const Finish&, int64_
 template <int... kIndex>
 constexpr std::array<Tile, kTilePixels> tiles(std::integer_sequence<int, kIndex...>) {
   return {tile<kIndex + 1>...};  // [r - 1]: of r rows
-}
-
-using Transposed = void (*)(const float*, int64_t, int64_t, const float*, float*, int64_t);
-
-template <int... kIndex>
-constexpr std::array<Transposed, kTilePixels> transposed_tiles(std::integer_sequence<int, kIndex...>) {
-  return {transposed_tile<kIndex + 1>...};  // [i - 1]: of i columns
-}
-
-// w as [block][inner][16].
-void pack(const Pointwise& s, const float* w, bool turned, int64_t block, float* to) {
-  const int64_t o = Blocks{s.co}.start(block);
-  if (!turned) {
-    for (int64_t k = 0; k < s.ci; ++k) to = std::copy_n(w + k * s.co + o, kBlock, to);
-    return;
-  }
-  for (int64_t c = 0; c < kBlock; c += kLanes)
-    for (int64_t k = 0;; k = std::min(k + kLanes, s.ci - kLanes)) {
-      Vec part[kLanes];
-      for (int lane = 0; lane < kLanes; ++lane) part[lane] = load(w + (o + c + lane) * s.ci + k);
-      transpose(part);
-      for (int lane = 0; lane < kLanes; ++lane) store(to + (k + lane) * kBlock + c, part[lane]);
-      if (k == s.ci - kLanes) break;
-    }
 }
 
 }  // namespace

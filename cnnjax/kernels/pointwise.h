@@ -10,7 +10,9 @@ namespace cnnjax {
 
 // ci and co are 16 at least and multiples of 4.
 struct Pointwise {
-  int64_t rows, ci, co;
+  int64_t rows, ci, co, images = 1;  // rows of all images
+
+  int64_t pixels() const { return rows / images; }
 };
 
 // All throw std::bad_alloc. turned: w is [co][ci], as of the gradient of the input.

@@ -10,6 +10,7 @@
 #include <immintrin.h>
 #endif
 
+#define INLINE inline __attribute__((always_inline))  // what keeps a tile in registers
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -61,6 +62,31 @@ inline Vec larger(Vec a, Vec b) {
   return (Vec)_mm_max_ps((__m128)a, (__m128)b);
 #else
   return a > b ? a : b;
+#endif
+}
+// The smaller; b where one of them is not a number.
+inline Vec smaller(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__x86_64__)
+  return (Vec)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+// 1 / a to 2e-7 of it, for normal numbers: an estimate and a step of Newton's.
+inline Vec reciprocal(Vec a) {
+#if defined(__AVX512F__)
+  const Vec r = (Vec)_mm512_rcp14_ps((__m512)a);
+#elif defined(__FMA__)
+  const Vec r = (Vec)_mm256_rcp_ps((__m256)a);
+#else
+  return 1.f / a;
+#endif
+#if defined(__AVX512F__) || defined(__FMA__)
+  return r + r * (1.f - a * r);
 #endif
 }
 inline Vec relu(Vec a) { return larger(Vec{}, a); }  // NaN stays NaN

@@ -12,7 +12,7 @@ from flax import nnx
 
 from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import ACTIVATIONS, PLAIN, Ops, Padding, same_padding
-from cnnjax.models.layers import Dropout, Layer, Layered, Norm
+from cnnjax.models.layers import Dropout, Layer, Layered, Norm, chained
 from cnnjax.models.references import Rules
 
 LEAST = 32  # pixels; the image is halved five times
@@ -80,9 +80,9 @@ def norm(channels: int, activation: str, style: Style, rngs: nnx.Rngs) -> Norm:
 
 
 class Squeeze(nnx.Module):
-    """Squeeze-and-excitation (Hu et al. 2017, arXiv:1709.01507): scales channels by a function of their means.
+    """Squeeze-and-excitation (Hu et al. 2017, arXiv:1709.01507): the factors of channels, a function of their means over an image.
 
-    [b, h, w, channels] -> the same shape. Its two layers are stored as 1x1 convolutions.
+    [b, channels] -> the same shape. Its two layers are stored as 1x1 convolutions.
     """
 
     def __init__(self, channels: int, squeezed: int, style: Style, rngs: nnx.Rngs):
@@ -92,12 +92,12 @@ class Squeeze(nnx.Module):
         )
         self.style = style
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        y = x.mean((1, 2))
+    def __call__(self, means: jax.Array) -> jax.Array:
+        y = means
         for conv, activation in zip((self.reduce, self.expand), self.style.squeeze, strict=True):
             y = self.style.ops.dense(y, conv.kernel[...][0, 0], conv.bias[...], dtype=self.style.dtype)
             y = ACTIVATIONS[activation](y)
-        return x * y.astype(x.dtype)[:, None, None]
+        return y
 
 
 class Block(nnx.Module):
@@ -125,15 +125,11 @@ class Block(nnx.Module):
             channels = width
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = x
-        for i in range(1, self.count):
-            y = getattr(self, f"norm{i}").after(getattr(self, f"conv{i}"), y)
-        if hasattr(self, "squeeze"):
-            y = self.squeeze(y)
-        conv, norm = getattr(self, f"conv{self.count}"), getattr(self, f"norm{self.count}")
-        if self.count > 1:
-            return norm.after(conv, y, more=x if self.adds else None)
-        return x + norm.after(conv, y) if self.adds else norm.after(conv, y)
+        pairs = [(getattr(self, f"conv{i}"), getattr(self, f"norm{i}")) for i in range(1, self.count + 1)]
+        more = x if self.adds else None
+        if self.count == 1:  # the sum comes after its activation
+            return chained(pairs, x) if more is None else x + chained(pairs, x)
+        return chained(pairs, x, more=more, gate=self.squeeze if hasattr(self, "squeeze") else None)
 
     def operations(self, sides: tuple[int, int]) -> int:
         """Multiplications and additions of the convolutions, for one image of so many pixels, height and width."""

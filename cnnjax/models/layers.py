@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -11,7 +12,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Block, Ops
+from cnnjax.kernels import PLAIN, Block, Gate, Link, Ops, sides
 from cnnjax.models.references import Expected, References
 
 
@@ -80,8 +81,7 @@ class Norm(nnx.BatchNorm):
         if self.use_running_average:
             return self.ops.normalize(x, *self._running(), scale, bias, more, **options)
         y, *found = self.ops.batch_norm(x, scale, bias, more, **options)
-        for kept, new in zip((self.mean, self.var), found, strict=True):
-            kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
+        self._update(*found)
         return y
 
     def after(self, conv: nnx.Conv, x: jax.Array, *, more: jax.Array | None = None, relu: bool = False) -> jax.Array:
@@ -93,11 +93,21 @@ class Norm(nnx.BatchNorm):
             more, relu: as in `__call__`.
         """
         if not self.use_running_average:
-            return self(conv(x), more=more, relu=relu)
+            return chained([(conv, self)], x, more=more, relu=relu)
         return self.ops.conv_normalize(
             x, conv.kernel[...], *self._running(), self.scale[...], self.bias[...], more, stride=conv.strides,
             padding=conv.zeros(x.shape[1:3]), conv_dtype=conv.dtype, **self._options(relu)
         )  # fmt: skip
+
+    def link(self, conv: nnx.Conv, size: tuple[int, int], relu: bool = False) -> Link:
+        """Returns a convolution of images of a height and width, and this norm behind it, as `Ops.chain` takes them."""
+        options = self._options(relu)
+        return Link(conv.kernel[...], self.scale[...], self.bias[...], conv.strides, sides(conv.zeros(size)), options["epsilon"],
+                    options["activation"])  # fmt: skip
+
+    def _update(self, mean: jax.Array, var: jax.Array) -> None:
+        for kept, new in ((self.mean, mean), (self.var, var)):
+            kept[...] = lax.stop_gradient(self.momentum * kept[...] + (1 - self.momentum) * new)
 
     def _options(self, relu: bool) -> dict:
         activation = "relu" if relu else self.activation
@@ -105,6 +115,33 @@ class Norm(nnx.BatchNorm):
 
     def _running(self) -> tuple[jax.Array, jax.Array]:
         return self.mean[...].astype(self.dtype), self.var[...].astype(self.dtype)
+
+
+def chained(pairs: Sequence[tuple[nnx.Conv, Norm]], x: jax.Array, *, more: jax.Array | None = None, gate: Gate | None = None,
+            relu: bool = False) -> jax.Array:  # fmt: skip
+    """Applies convolutions, each with its norm, as `Norm.after` does; in training a kernel applies a norm as the next one reads.
+
+    Args:
+        pairs: of one type and `Ops`.
+        x: [b, h, w, channels of the first].
+        more, relu: of the last norm.
+        gate: makes factors [b, channels] of the means of each image, by which the input of the last convolution is multiplied.
+    """
+    last, norm = len(pairs), pairs[0][1]
+    if any(norm.use_running_average for _, norm in pairs):
+        for i, (conv, norm) in enumerate(pairs, 1):
+            if gate and i == last:
+                x = x * gate(x.mean((1, 2))).astype(x.dtype)[:, None, None]
+            x = norm.after(conv, x, more=more if i == last else None, relu=relu and i == last)
+        return x
+    links, size = [], x.shape[1:3]
+    for i, (conv, own) in enumerate(pairs, 1):
+        links.append(own.link(conv, size, relu and i == last))
+        size = links[-1].output(size)
+    y, found = norm.ops.chain(x, links, more, gate, dtype=norm.dtype, out_dtype=norm.out_dtype, conv_dtype=pairs[0][0].dtype)
+    for (_, own), statistics in zip(pairs, found, strict=True):
+        own._update(*statistics)
+    return y
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import optax
 import pytest
 from jax import lax
 
-from cnnjax.kernels import ACTIVATIONS, Block, Ops, available, convs, library
+from cnnjax.kernels import ACTIVATIONS, Block, Link, Ops, available, convs, library
 from cnnjax.kernels import blocks as kernels
 from cnnjax.kernels.ops import sides
 
@@ -178,6 +179,19 @@ def norm(ops, x, scale, bias, *more, activation):
     return ops.batch_norm(x, scale, bias, *more, epsilon=1e-5, activation=activation, dtype=x.dtype, out_dtype=x.dtype)
 
 
+def chain(ops, x, *arrays, convs, activation, adds=False, squeezed=0):
+    """Convolutions of (kernel, stride, padding), each with its norm; the last is linear where something is added."""
+    links, last = [], "none" if adds else activation
+    for i, (_, stride, padding) in enumerate(convs):
+        own = arrays[3 * i : 3 * i + 3]
+        links.append(Link(*own, stride, sides(padding), 1e-3, last if i + 1 == len(convs) else activation))
+    rest = list(arrays[3 * len(convs) :])
+    more = rest.pop(0) if adds else None
+    gate = (lambda means: jax.nn.sigmoid(jax.nn.relu(means @ rest[0]) @ rest[1])) if squeezed else None
+    y, found = ops.chain(x, links, more, gate, dtype=x.dtype, out_dtype=x.dtype, conv_dtype=x.dtype)
+    return y, *itertools.chain(*found)
+
+
 def pool(ops, x):
     return (ops.max_pool(x, 3, 2, 1),)
 
@@ -241,6 +255,19 @@ def norm_case(x: tuple[int, ...], activation: str, adds: bool) -> Case:
     return Case((x, x[-1:], x[-1:], *((x,) if adds else ())), {"activation": activation})
 
 
+def chain_case(x: tuple[int, ...], *convs, activation: str, adds: bool = False, squeezed: int = 0) -> Case:
+    """Convolutions of (kernel, stride, padding, outputs); a kernel of more than one pixel is for one channel."""
+    shapes, size, channels = [x], x[1:3], x[3]
+    for kernel, stride, padding, outputs in convs:
+        shapes += [weights(kernel, 1 if kernel > 1 else channels, outputs), (outputs,), (outputs,)]
+        size = [(pixels + sum(side) - kernel) // stride + 1 for pixels, side in zip(size, sides(padding), strict=True)]
+        before, channels = channels, outputs
+    shapes += [(x[0], *size, channels)] if adds else []
+    shapes += [(before, squeezed), (squeezed, before)] if squeezed else []
+    return Case(tuple(shapes), {"convs": tuple(conv[:3] for conv in convs), "activation": activation, "adds": adds,
+                                "squeezed": squeezed})  # fmt: skip
+
+
 def dense_case(m: int, k: int, n: int) -> Case:
     return Case(((m, k), (k, n), (n,)), {})
 
@@ -255,6 +282,7 @@ def adam_case(*shape: int, decay: float = 0.0) -> Case:
 
 NORM = {"handlers": ("norm_sums", "norm_forward", "norm_gradient_sums", "norm_backward"), "draw": draw_shifted, "is_exact": False,
         "tolerance": 2e-5, "is_alone": False}  # fmt: skip
+CHAIN = {"draw": draw_shifted, "is_exact": False, "tolerance": 2e-5, "is_alone": False}
 CONV = ("plain_forward", "plain_backward")
 BLOCK = ("conv_forward", "conv_backward")
 
@@ -332,6 +360,29 @@ KERNELS = {
                           for activation in ("none", "relu")),
         many=norm_case((16, 10, 7, 32), "relu", True), other=norm_case((5, 8), "relu", True), batch=(0, 3),
         grads=(0, 1, 2, 3), **NORM,
+    ),
+    "chain": Kernel(
+        chain, ("linked_forward", "linked_backward", "last_norm_forward", "last_norm_backward"),
+        (chain_case((2, 5, 7, 24), (1, 1, 0, 40), (3, 1, 1, 40), (1, 1, 0, 24), activation="relu6"),
+         chain_case((3, 9, 8, 16), (1, 1, 0, 52), (5, 2, ((1, 2), (1, 2)), 52), (1, 1, 0, 20), activation="silu"),
+         chain_case((2, 8, 5, 100), (7, 1, 3, 100), (1, 1, 0, 16), (3, 1, 1, 16), activation="hard_swish"),
+         chain_case((2, 60, 58, 43), (3, 1, 1, 43), (3, 2, 1, 43), (5, 1, 2, 43), activation="gelu"),  # several bands of rows
+         chain_case((2, 31, 30, 20), (1, 1, 0, 16), (1, 1, 0, 36), (1, 1, 0, 16), activation="relu"),
+         chain_case((3, 7, 5, 16), (7, 2, ((6, 0), (2, 5)), 16), (1, 1, 0, 16), (5, 2, 2, 16), activation="relu")),
+        many=chain_case((16, 20, 13, 24), (1, 1, 0, 40), (5, 2, 2, 40), (1, 1, 0, 32), activation="relu6"),
+        other=chain_case((2, 6, 7, 8), *((3, 1, 1, 8),) * 3, activation="relu"), grads=tuple(range(10)), **CHAIN,
+    ),
+    "chain with a sum": Kernel(
+        chain, ("linked_forward", "last_norm_forward"),
+        (chain_case((2, 5, 7, 24), (1, 1, 0, 24), activation="relu", adds=True),),
+        many=chain_case((16, 20, 13, 24), (1, 1, 0, 24), activation="relu", adds=True), batch=(0, 4), grads=tuple(range(5)), **CHAIN,
+    ),
+    "gated chain": Kernel(
+        chain, ("linked_backward", "squeeze", "last_norm_backward"),
+        (chain_case((3, 7, 6, 20), (3, 2, 1, 20), (1, 1, 0, 24), activation="hard_swish", squeezed=4),
+         chain_case((9, 3, 3, 36), (3, 1, 1, 36), (1, 1, 0, 16), activation="relu6", squeezed=4),
+         chain_case((1, 40, 41, 16), (3, 1, 1, 16), (1, 1, 0, 16), activation="silu", squeezed=4)),
+        many=chain_case((16, 20, 13, 24), (3, 1, 1, 24), (1, 1, 0, 16), activation="silu", squeezed=4), grads=tuple(range(9)), **CHAIN,
     ),
     "pool": Kernel(
         pool, ("max_pool_forward", "max_pool_backward"),

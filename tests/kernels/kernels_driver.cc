@@ -13,6 +13,7 @@
 #include "conv.h"
 #include "dense.h"
 #include "depthwise.h"
+#include "linked.h"
 #include "norm.h"
 #include "orthogonal.h"
 #include "plain.h"
@@ -57,6 +58,34 @@ void normed(const Pool& pool) {
   max_pool_forward(pool, window, y.get(), pooled.get(), code.get());
   max_pool_backward(pool, window, code.get(), pooled.get(), z.get());
 }
+// A convolution with a kernel for each channel between two norms; one of one pixel, perhaps behind a gate; the norm at the end.
+void linked_ones(const Pool& pool, const Depthwise& s) {
+  const auto draw_norm = [](const float* vectors, const float* gate = nullptr) {
+    return Normed{vectors, vectors, vectors, static_cast<Activation>(draw(0, kActivations - 1)), gate};
+  };
+  const int64_t nx = s.n * s.h * s.w * s.channels, ny = s.n * s.rows * s.columns * s.channels, nw = s.kernel * s.kernel * s.channels;
+  auto x = array<float>(nx), w = array<float>(nw), y = array<float>(ny), g = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
+  auto a = array<float>(s.channels), b = array<float>(s.channels), c = array<float>(s.channels);
+  const Normed norm = draw(0, 3) ? draw_norm(a.get()) : Normed{};
+  depthwise_linked(pool, s, x.get(), norm, w.get(), y.get(), b.get(), c.get());
+  depthwise_linked_backward(pool, s, x.get(), norm, w.get(), {g.get(), y.get(), b.get(), b.get()}, {dx.get(), dw.get(), b.get(), c.get()});
+  const Images images{s.n, s.rows * s.columns, s.channels};
+  auto gate = array<float>(s.n * s.channels), means = array<float>(s.n * s.channels);
+  const bool gated = draw(0, 1);
+  last_norm(pool, images, y.get(), draw_norm(a.get()), draw(0, 1) ? g.get() : nullptr, g.get());
+  squeeze(pool, images, y.get(), draw_norm(a.get()), means.get());
+  last_norm_backward(pool, images, y.get(), draw_norm(a.get(), gated ? gate.get() : nullptr), g.get(), means.get(),
+                     {g.get(), nullptr, b.get(), c.get()});
+  const int64_t ci = 4 * draw(4, 60), co = 4 * draw(4, 60);
+  const Pointwise p{s.n * s.rows * s.columns, ci, co, s.n};
+  auto px = array<float>(p.rows * ci), py = array<float>(p.rows * co), pw = array<float>(ci * co), in = array<float>(ci), out = array<float>(co);
+  auto pdx = array<float>(p.rows * ci), pdw = array<float>(ci * co), pgate = array<float>(s.n * ci), sums = array<float>(std::max(ci, co));
+  const Normed before = gated || draw(0, 1) ? draw_norm(in.get(), gated ? pgate.get() : nullptr) : Normed{};
+  pointwise_linked(pool, p, px.get(), before, pw.get(), py.get(), sums.get(), out.get());
+  auto dgate = array<float>(s.n * ci), along = array<float>(ci);
+  pointwise_linked_backward(pool, p, px.get(), before, pw.get(), {py.get(), py.get(), out.get(), out.get()},
+                            {pdx.get(), pdw.get(), along.get(), sums.get(), dgate.get()});
+}
 // A convolution with a kernel for each channel, and one of one pixel, of any channels; a norm of its result.
 void separable(const Pool& pool) {
   const int64_t kernel = 3 + 2 * draw(0, 2), stride = draw(1, 2), c = draw(16, 150), n = draw(1, 4), h = draw(1, 20), w = draw(1, 30);
@@ -78,6 +107,7 @@ void separable(const Pool& pool) {
   pointwise_forward(pool, p, px.get(), pw.get(), false, {}, py.get());
   pointwise_forward(pool, {p.rows, p.co, p.ci}, py.get(), pw.get(), true, {}, px.get());
   pointwise_weights(pool, p, px.get(), py.get(), pw.get());
+  linked_ones(pool, s);
 }
 // Up to three blocks, of few images or many: as in inference, then as in training.
 void blocks(const Pool& pool, bool bfloat16) {

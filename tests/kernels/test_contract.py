@@ -120,7 +120,8 @@ def test_vmap_takes_one_batch_after_the_other(name):
     for found, wanted in zip(*both(*double), strict=True):
         for i in range(2):
             for a, b in zip(found, wanted[i], strict=True):
-                np.testing.assert_array_equal(a[i], b)
+                # Statistics of a batch are made by JAX, which rounds them as it compiles them.
+                np.testing.assert_allclose(a[i], b, rtol=0, atol=0 if kernel.is_alone else 2e-6 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("name", DERIVED)

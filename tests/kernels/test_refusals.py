@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.kernels import adam, available, convs, library, normed, orthogonal, sampling, why_not
+from cnnjax.kernels import Link, adam, available, convs, library, linked, normed, orthogonal, sampling, why_not
 from cnnjax.kernels import blocks as kernels
 
 if not available():
@@ -29,6 +29,16 @@ ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-7}
 BITS = {"bits": 20, "interpolation": "nearest", "fill": "wrap"}
 BYTES = array(*X, dtype="uint8")
 FACTORS = array(2, 2, 3, dtype="int32")
+
+
+def links_of(x, *arrays, activation="relu", adds=None, gated=False, **options):
+    """Returns `linked.chain` of one or several convolutions with equal options."""
+    links = [Link(*arrays[i : i + 3], **({"stride": 1, "padding": NONE} | options), epsilon=1e-5, activation=activation)
+             for i in range(0, len(arrays) // 3 * 3, 3)]  # fmt: skip
+    return linked.chain(x, links, arrays[-1] if adds else None, (lambda means: means) if gated else None)
+
+
+POINT = (1, 1, 16, 32)
 REFUSED = {  # what is wrong: arrays, options, what the error says
     kernels.conv_block: {
         "channels": ((X, (3, 3, 3, 24), (24,)), SAME, "24 output channels; give a multiple of 16"),
@@ -77,6 +87,20 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
         "type": ((Y, DEEP, array(16, dtype="int32")), ONE | {"activation": "relu"}, "offset is int32; give float32"),
         "offset": ((Y, DEEP, (8,)), ONE | {"activation": "relu"}, r"offset is \[8\]; give \[16\]"),
     },
+    links_of: {
+        "none": ((Y,), {}, "0 links; give one or more"),
+        "one with a gate": ((Y, POINT, (32,), (32,)), {"gated": True}, "1 links; give one or more, two with a gate"),
+        "gate": ((Y, *(DEEP, B, B) * 2), ONE | {"gated": True}, "behind a gate; give a convolution of all channels"),
+        "channels": ((X, (1, 1, 3, 16), B, B), {}, r"w is \[1, 1, 3, 16\]; give a kernel of one pixel, or one for each channel"),
+        "small": (((2, 2, 8, 16), DEEP, B, B), {}, r"x is \[2, 2, 8, 16\] and w is \[3, 3, 1, 16\]; let JAX compute these layers"),
+        "kernel": ((Y, (3, 3, 16, 16), B, B), ONE, "give a kernel of one pixel, or one for each channel"),
+        "stride": ((Y, POINT, (32,), (32,)), {"stride": 2}, "give a kernel of one pixel, or one for each channel"),
+        "activation": ((Y, POINT, (32,), (32,)), {"activation": "sigmoid"}, "activation=sigmoid; give one of none, relu"),
+        "scale": ((Y, POINT, B, (32,)), {}, r"scale is \[16\] and bias is \[32\]; give \[32\]"),
+        "second": ((Y, POINT, (32,), (32,), array(1, 1, 32, 16, dtype="int32"), B, B), {}, "link 2: w is int32; give float32"),
+        "sum": ((Y, POINT, (32,), (32,), Y), {"activation": "none", "adds": True}, r"more is \[2, 8, 8, 16\]; give \[2, 8, 8, 32\]"),
+        "activated sum": ((Y, POINT, (32,), (32,), (2, 8, 8, 32)), {"adds": True}, "activation=relu of a link that something is added to"),
+    },
     normed.batch_norm: {
         "channels": (((2, 8), (8,), (8,)), NORM, r"x is \[2, 8\]; give \[n, ..., channels\], 16 channels or more"),
         "activation": (((2, 16), B, B), NORM | {"activation": "silu"}, "activation=silu; give one of none, relu, relu6"),
@@ -109,6 +133,9 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
 }  # fmt: skip
 
 
+NAMES = {adam.update: "adam", links_of: "chain"}
+
+
 @pytest.mark.parametrize(
     ("function", "wrong"), [(function, wrong) for function, entries in REFUSED.items() for wrong in entries],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
@@ -116,7 +143,7 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
 def test_arrays_that_do_not_fit_are_refused_when_they_are_traced(function, wrong):
     arrays, options, message = REFUSED[function][wrong]
     arrays = [array(*given) if isinstance(given, tuple) else given for given in arrays]
-    with pytest.raises(ValueError, match=f"^{'adam' if function is adam.update else function.__name__}: .*{message}"):
+    with pytest.raises(ValueError, match=f"^{NAMES.get(function, function.__name__)}: .*{message}"):
         jax.eval_shape(functools.partial(function, **options), *arrays)
 
 
@@ -143,6 +170,7 @@ CONV = {"paddings": np.int64([1]), "pool_strides": np.int64([0]), "scale": np.fl
 PRODUCT, RELU = {"bfloat16": np.bool_(False)}, {"activation": np.int64(1)}
 BACK = {"stride": np.int64(1), "padding": np.int64([1, 1, 1, 1])}
 PLAIN = BACK | {"activation": np.int64(0)}
+PLAIN_POINT = PLAIN | {"padding": np.int64([0, 0, 0, 0])}
 SAMPLE = {"bits": np.int64(20), "nearest": np.bool_(False), "fill": np.int64(0)}
 UPDATE = {name: np.float32(0.5) for name in ("beta1", "beta2", "epsilon", "decay")}
 BATCH = (2, 16)
@@ -186,6 +214,40 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
         "added": ((Y,), (Y, DEEP, B, X), PLAIN),
     },
     "depthwise_backward": {"weights": (((3, 3, 16, 1), Y), (Y, DEEP, Y), BACK), "images": ((DEEP, X), (Y, DEEP, Y), BACK)},
+    "linked_forward": {
+        "output": (((2, 8, 8, 16), (32,), (32,)), (Y, POINT), PLAIN_POINT),
+        "sums": (((2, 8, 8, 32), (32,), (16,)), (Y, POINT), PLAIN_POINT),
+        "kernel": ((Y, B, B), (Y, (3, 3, 16, 16)), PLAIN),
+        "norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B), PLAIN_POINT),
+        "wide norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B, (32,)), PLAIN_POINT),
+        "gate": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B, B, (3, 16)), PLAIN_POINT),
+        "gate of a kernel for each channel": ((Y, B, B), (Y, DEEP, B, B, B, BATCH), PLAIN),
+        "activation": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B, B), PLAIN_POINT | {"activation": np.int64(6)}),
+        "activation without a norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT), PLAIN_POINT | RELU),
+    },
+    "linked_backward": {
+        "gradient": ((Y, DEEP), (Y, DEEP, Y, X, B, B), PLAIN),
+        "slope": ((Y, DEEP), (Y, DEEP, Y, Y, B, (32,)), PLAIN),
+        "weights": ((Y, B), (Y, DEEP, Y, Y, B, B), PLAIN),
+        "norm": ((Y, DEEP, B), (Y, DEEP, Y, Y, B, B, B, B, B), PLAIN),
+        "gradients of the norm": ((Y, DEEP, B, (32,)), (Y, DEEP, Y, Y, B, B, B, B, B), PLAIN),
+        "gate": ((Y, DEEP, BATCH), (Y, DEEP, Y, Y, B, B, B, B, B, BATCH), PLAIN),
+        "gradient of the gate": ((Y, (1, 1, 16, 16), B), (Y, (1, 1, 16, 16), Y, Y, B, B, B, B, B, BATCH), PLAIN_POINT),
+    },
+    "last_norm_forward": {
+        "result": ((X,), (Y, B, B, B), RELU),
+        "bias": ((Y,), (Y, B, B, (32,)), RELU),
+        "added": ((Y,), (Y, B, B, B, X), RELU),
+        "activation": ((Y,), (Y, B, B, B), {"activation": np.int64(-1)}),
+        "channels": (((2, 8),), ((2, 8), *((8,),) * 3), RELU),
+    },
+    "last_norm_backward": {
+        "gradient": ((Y, B, B), (Y, X, B, B, B), RELU),
+        "scale": ((Y, B, (32,)), (Y, Y, B, B, B), RELU),
+        "gate alone": ((Y, B, B), (Y, Y, B, B, B, BATCH), RELU),
+        "gate": ((Y, B, B), (Y, Y, B, B, B, BATCH, (3, 16)), RELU),
+    },
+    "squeeze": {"means": (((3, 16),), (Y, B, B, B), RELU), "mean": ((BATCH,), (Y, (32,), B, B), RELU)},
     "norm_sums": {"sums": ((B, (8,)), (BATCH,), {}), "channels": (((8,), (8,)), ((2, 8),), {})},
     "norm_forward": {
         "bias": ((BATCH,), (BATCH, B, B, (8,)), RELU),
