@@ -101,6 +101,14 @@ class CpuOps(Ops):
         x = x if blocks.rounds(half, self.name) else x.astype(jnp.float32)
         return ACTIVATIONS[activation](blocks.dense(x, w, bfloat16=half) + b[None])
 
+    def mlp(
+        self, x: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array, *, dtype, activation: str
+    ) -> jax.Array:
+        if not (x.dtype == dtype == jnp.float32 and linked.supports_mlp(x.shape, w1.shape, w2.shape)
+                and activation in convs.ACTIVATIONS):  # fmt: skip
+            return super().mlp(x, w1, b1, w2, b2, dtype=dtype, activation=activation)
+        return _mlp(self, activation, x, w1, b1, w2, b2)
+
     def sample(self, images: jax.Array, factors: jax.Array, *, fraction: int, interpolation: str, fill: str) -> jax.Array:
         if not sampling.supports(images.shape):
             return super().sample(images, factors, fraction=fraction, interpolation=interpolation, fill=fill)
@@ -139,6 +147,16 @@ def _finished_fwd(options, *arrays):
 
 
 _finished.defvjp(_finished_fwd, lambda options, pull, g: pull(g))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _mlp(ops, activation, *arrays):
+    """Two dense layers: without a gradient the first stores what comes behind the activation, which is then computed once."""
+    return Ops.mlp(ops, *arrays, dtype=jnp.float32, activation=activation)
+
+
+_mlp.defvjp(lambda ops, activation, *arrays: jax.vjp(functools.partial(linked.mlp, activation=activation), *arrays),
+            lambda ops, activation, pull, g: pull(g))  # fmt: skip
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))

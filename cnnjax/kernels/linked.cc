@@ -24,14 +24,14 @@ const char* describe(Dims x, Dims w, Dims y, int64_t stride, Dims padding, Conv&
   return nullptr;
 }
 
-// Fills in the norm of [n, ..., channels] from mean, scale, bias and perhaps a gate in `rest`; none where `rest` is empty.
-const char* describe(ffi::RemainingArgs rest, Dims x, int64_t activation, Normed& norm) {
+// Fills in the norm of [n, ..., channels] from mean, scale, bias and perhaps a gate, from place `at` of `rest` on; none where it ends there.
+const char* describe(ffi::RemainingArgs rest, size_t at, Dims x, int64_t activation, Normed& norm) {
   if (activation < 0 || activation >= kActivations) return "no such activation";
-  if (!rest.size()) return activation ? "an activation without a norm" : nullptr;
-  if (rest.size() < 3 || rest.size() > 4) return "a norm is mean, scale and bias, and perhaps a gate";
+  if (rest.size() == at) return activation ? "an activation without a norm" : nullptr;
+  if (rest.size() < at + 3 || rest.size() > at + 4) return "a norm is mean, scale and bias, and perhaps a gate";
   const float** const to[] = {&norm.mean, &norm.scale, &norm.bias, &norm.gate};
-  for (size_t i = 0; i < rest.size(); ++i) {
-    const auto buffer = rest.get<F32>(i);
+  for (size_t i = 0; i < rest.size() - at; ++i) {
+    const auto buffer = rest.get<F32>(at + i);
     if (!buffer || !(i < 3 ? equal(buffer->dimensions(), {x.back()}) : equal(buffer->dimensions(), {x[0], x.back()})))
       return "norm or gate are float32, and as wide as their images";
     *to[i] = buffer->typed_data();
@@ -44,32 +44,45 @@ bool are_vectors(int64_t channels, std::initializer_list<F32> arrays) {
   return std::all_of(arrays.begin(), arrays.end(), [&](const F32& array) { return equal(array.dimensions(), {channels}); });
 }
 
-ffi::Error LinkedForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::RemainingArgs norm, ffi::Result<F32> y, ffi::Result<F32> sum,
-                         ffi::Result<F32> squares, int64_t stride, Dims padding, int64_t activation) {
+ffi::Error LinkedForward(ffi::ThreadPool threads, F32 x, F32 w, ffi::RemainingArgs norm, ffi::Result<F32> y, ffi::RemainingRets sums,
+                         int64_t stride, Dims padding, int64_t activation) {
   Conv conv;
   Normed before;
   if (const char* problem = describe(x.dimensions(), w.dimensions(), y->dimensions(), stride, padding, conv)) return wrong(problem);
-  if (const char* problem = describe(norm, x.dimensions(), activation, before)) return wrong(problem);
-  if (conv.is_depthwise && before.gate) return wrong("a gate stands before a convolution of all channels");
-  if (!equal(sum->dimensions(), {w.dimensions()[3]}) || !equal(squares->dimensions(), {w.dimensions()[3]})) return wrong("sums do not fit");
+  if (const char* problem = describe(norm, 0, x.dimensions(), activation, before)) return wrong(problem);
+  if (conv.is_depthwise && (before.gate || !sums.size())) return wrong("a kernel for each channel has sums, and no gate before it");
+  float* to[2] = {};
+  if (sums.size() != 0 && sums.size() != 2) return wrong("sums are those of outputs and of their squares");
+  for (size_t i = 0; i < sums.size(); ++i) {
+    auto buffer = sums.get<F32>(i);
+    if (!buffer || !equal((*buffer)->dimensions(), {w.dimensions()[3]})) return wrong("sums do not fit");
+    to[i] = (*buffer)->typed_data();
+  }
   return run(threads, [&](const Pool& pool) {
     const auto give = [&](auto* forward, const auto& s) {
-      forward(pool, s, x.typed_data(), before, w.typed_data(), y->typed_data(), sum->typed_data(), squares->typed_data());
+      forward(pool, s, x.typed_data(), before, w.typed_data(), y->typed_data(), to[0], to[1]);
     };
     conv.is_depthwise ? give(depthwise_linked, conv.depthwise) : give(pointwise_linked, conv.pointwise);
   });
 }
 
-ffi::Error LinkedBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 y, F32 g, F32 shift, F32 slope, ffi::RemainingArgs norm,
-                          ffi::Result<F32> dx, ffi::Result<F32> dw, ffi::RemainingRets more, int64_t stride, Dims padding, int64_t activation) {
+// `rest`: with `sums` y, shift and slope; then the norm.
+ffi::Error LinkedBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::RemainingArgs rest, ffi::Result<F32> dx, ffi::Result<F32> dw,
+                          ffi::RemainingRets more, int64_t stride, Dims padding, int64_t activation, bool sums) {
   Conv conv;
   Normed before;
-  if (const char* problem = describe(x.dimensions(), w.dimensions(), y.dimensions(), stride, padding, conv)) return wrong(problem);
-  const Dims images = x.dimensions(), outputs = y.dimensions();
-  if (const char* problem = describe(norm, images, activation, before)) return wrong(problem);
-  if (conv.is_depthwise && before.gate) return wrong("a gate stands before a convolution of all channels");
-  if (!same(g.dimensions(), outputs) || !equal(shift.dimensions(), {outputs[3]}) || !equal(slope.dimensions(), {outputs[3]}))
-    return wrong("gradients of outputs do not fit");
+  if (const char* problem = describe(x.dimensions(), w.dimensions(), g.dimensions(), stride, padding, conv)) return wrong(problem);
+  const Dims images = x.dimensions(), outputs = g.dimensions();
+  if (rest.size() < (sums ? 3 : 0)) return wrong("y, shift and slope are missing");
+  if (const char* problem = describe(rest, sums ? 3 : 0, images, activation, before)) return wrong(problem);
+  if (conv.is_depthwise && (before.gate || !sums)) return wrong("a kernel for each channel has sums, and no gate before it");
+  Incoming in{g.typed_data()};
+  for (size_t i = 0; i < (sums ? 3 : 0); ++i) {
+    const auto buffer = rest.get<F32>(i);
+    if (!buffer || !(i ? equal(buffer->dimensions(), {outputs[3]}) : same(buffer->dimensions(), outputs)))
+      return wrong("gradients of outputs do not fit");
+    (i == 0 ? in.y : i == 1 ? in.shift : in.slope) = buffer->typed_data();
+  }
   if (!same(dx->dimensions(), images) || !same(dw->dimensions(), w.dimensions())) return wrong("gradients have other shapes");
   Outgoing out{dx->typed_data(), dw->typed_data()};
   if (more.size() != (before.gate ? 1u : before.mean ? 2u : 0u)) return wrong("a gate has one gradient, a norm has two");
@@ -80,9 +93,7 @@ ffi::Error LinkedBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 y, F32 g, F
     (before.gate ? out.gate : i ? out.offset : out.along) = (*buffer)->typed_data();
   }
   return run(threads, [&](const Pool& pool) {
-    const auto give = [&](auto* backward, const auto& s) {
-      backward(pool, s, x.typed_data(), before, w.typed_data(), {g.typed_data(), y.typed_data(), shift.typed_data(), slope.typed_data()}, out);
-    };
+    const auto give = [&](auto* backward, const auto& s) { backward(pool, s, x.typed_data(), before, w.typed_data(), in, out); };
     conv.is_depthwise ? give(depthwise_linked_backward, conv.depthwise) : give(pointwise_linked_backward, conv.pointwise);
   });
 }
@@ -157,9 +168,9 @@ EXPORTED XLA_FFI_Error* CnnjaxSqueeze(XLA_FFI_CallFrame*);
 
 #define NORM ARG ARG ARG
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxLinkedForward, cnnjax::LinkedForward, THREADS ARG ARG.RemainingArgs() RET RET RET CONV);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxLinkedForward, cnnjax::LinkedForward, THREADS ARG ARG.RemainingArgs() RET.RemainingRets() CONV);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxLinkedBackward, cnnjax::LinkedBackward,
-                              THREADS ARG ARG ARG ARG ARG ARG.RemainingArgs() RET RET.RemainingRets() CONV);
+                              THREADS ARG ARG ARG.RemainingArgs() RET RET.RemainingRets() CONV.Attr<bool>("sums"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxLastNormForward, cnnjax::LastNormForward, THREADS ARG NORM.RemainingArgs() RET ACTIVATION);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxLastNormBackward, cnnjax::LastNormBackward, THREADS ARG ARG NORM.RemainingArgs() RET RET RET ACTIVATION);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(CnnjaxSqueeze, cnnjax::Squeeze, THREADS ARG NORM RET ACTIVATION);

@@ -19,9 +19,10 @@ struct Normed {
   const float* gate = nullptr;
 };
 
-// How the gradient of an output y is read: g + shift + slope * y, the last two from the sums of y and of its squares, [channels].
+// How the gradient of an output y is read: g + shift + slope * y, the last two from the sums of y and of its squares, [channels]; or g
+// alone, where the others are null.
 struct Incoming {
-  const float *g, *y, *shift, *slope;
+  const float *g, *y = nullptr, *shift = nullptr, *slope = nullptr;
 };
 
 // Gradients of x, of the weights, and of the norm before: `along` that of its scale, `offset` that of its bias; unused without a norm.
@@ -30,7 +31,7 @@ struct Outgoing {
   float *dx, *dw, *along, *offset, *gate;
 };
 
-// All throw std::bad_alloc. sum, squares: of y, [channels].
+// All throw std::bad_alloc. sum, squares: of y, [channels]; a product of pixels may do without, then both are null.
 void pointwise_linked(const Pool& pool, const Pointwise& s, const float* x, const Normed& before, const float* w, float* y, float* sum,
                       float* squares);
 void pointwise_linked_backward(const Pool& pool, const Pointwise& s, const float* x, const Normed& before, const float* w,

@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax.kernels import blocks as kernels
+from cnnjax.kernels.blocks import BLOCK
 from cnnjax.kernels.convs import ACTIVATIONS, Sides, conv_output, is_product, supports_conv, supports_depthwise
 
 
@@ -130,15 +131,62 @@ def _sum_problem(x: tuple[int, ...], links: Sequence[Link], more: jax.Array) -> 
     return kernels.type_problem({"more": more})
 
 
+def supports_mlp(x_shape: tuple[int, ...], w1_shape: tuple[int, ...], w2_shape: tuple[int, ...]) -> bool:
+    """Whether `mlp` takes these: places beside the batch, and channels that are multiples of 4, 16 or more."""
+    return not _mlp_problem(x_shape, w1_shape, w2_shape)
+
+
+def mlp(x: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array, *, activation: str) -> jax.Array:
+    """Applies two dense layers at each place: activation(x @ w1 + b1) @ w2 + b2.
+
+    Args:
+        x: float32 [n, ..., k].
+        w1, b1: float32 [k, wide] and [wide].
+        w2, b2: float32 [wide, units] and [units].
+        activation: one of `ACTIVATIONS`.
+
+    Returns:
+        float32 [n, ..., units].
+
+    Raises:
+        ValueError: `supports_mlp` is False, or another type or shape.
+    """
+    problem = _mlp_problem(x.shape, w1.shape, w2.shape)
+    problem = problem or kernels.type_problem({"x": x, "w1": w1, "b1": b1, "w2": w2, "b2": b2})
+    if not problem and (b1.shape, b2.shape) != (w1.shape[1:], w2.shape[1:]):
+        problem = f"b1 is {list(b1.shape)} and b2 is {list(b2.shape)}; give {list(w1.shape[1:])} and {list(w2.shape[1:])}"
+    if not problem and activation not in ACTIVATIONS:
+        problem = f"activation={activation}; give one of {', '.join(ACTIVATIONS)}"
+    if problem:
+        raise ValueError(f"mlp: {problem}")
+    first = _Conv(kernels.usable("mlp"), 1, (0, 0, 0, 0), "none", sums=False)
+    (wide,) = _link(first, x.reshape(x.shape[0], -1, 1, x.shape[-1]), None, w1[None, None])
+    bias = _Norm(jnp.zeros_like(b1), jnp.ones_like(b1), b1)  # a norm that only adds
+    (y,) = _link(dataclasses.replace(first, activation=activation), wide, bias, w2[None, None])
+    return y.reshape(*x.shape[:-1], -1) + b2.reshape((1,) * (x.ndim - 1) + (-1,))
+
+
+def _mlp_problem(x: tuple[int, ...], w1: tuple[int, ...], w2: tuple[int, ...]) -> str:
+    if len(x) < 3 or len(w1) != 2 or len(w2) != 2 or (x[-1], w1[1]) != (w1[0], w2[0]):
+        return f"x is {list(x)}, w1 is {list(w1)} and w2 is {list(w2)}; give [n, ..., k], [k, wide] and [wide, units]"
+    for channels in (*w1, w2[1]):
+        if channels % 4 or channels < BLOCK:
+            return f"{channels} channels; give a multiple of 4, {BLOCK} or more, or let JAX compute these layers"
+    return kernels.size_problem(x, w1, w2)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Conv:
     instructions: str
     stride: int
     padding: tuple[int, int, int, int]
     activation: str  # of the input
+    sums: bool = True  # whether a norm follows
 
     def name(self, what: str) -> str:
-        return "_".join(map(str, ("linked", what, self.instructions, self.stride, *self.padding, self.activation)))
+        return "_".join(
+            map(str, ("linked", what, self.instructions, self.stride, *self.padding, self.activation, self.sums))
+        )
 
     def attributes(self) -> dict[str, np.generic | np.ndarray]:
         return {"stride": np.int64(self.stride), "padding": np.array(self.padding, np.int64),
@@ -147,29 +195,30 @@ class _Conv:
 
 @functools.cache
 def _forward(options: _Conv, norms: int) -> Callable:
-    """x, w[, mean, scale, bias[, gate]] -> y, its sum, that of its squares."""
-    target = f"cnnjax_{options.instructions}_linked_forward"
+    """x, w[, mean, scale, bias[, gate]] -> y[, its sum, that of its squares]."""
+    target, sums = f"cnnjax_{options.instructions}_linked_forward", 2 * options.sums
 
     def call(x, w, *norm):
         top, bottom, left, right = options.padding
         shape = conv_output(x.shape, w.shape, options.stride, ((top, bottom), (left, right)))
-        kinds = (kernels.float32(*shape), *(kernels.float32(shape[3]),) * 2)
+        kinds = (kernels.float32(*shape), *(kernels.float32(shape[3]),) * sums)
         return tuple(jax.ffi.ffi_call(target, kinds)(x, w, *norm, **options.attributes()))
 
-    return kernels.divisible(options.name(f"forward_{norms}"), call, (True, False, *NORMS[:norms]), (True, False, False))
+    return kernels.divisible(options.name(f"forward_{norms}"), call, (True, False, *NORMS[:norms]), (True, *(False,) * sums))
 
 
 @functools.cache
 def _backward(options: _Conv, norms: int) -> Callable:
-    """x, w, y, g, shift, slope[, mean, scale, bias[, gate]] -> dx, dw[, the gradients of the norm's scale and bias, or of the gate]."""
+    """x, w, g[, y, shift, slope][, mean, scale, bias[, gate]] -> dx, dw[, the gradients of the norm's scale and bias, or of the gate]."""
     target = f"cnnjax_{options.instructions}_linked_backward"
+    attributes = options.attributes() | {"sums": np.bool_(options.sums)}
 
     def call(x, w, *rest):
         more = {0: (), 3: (x.shape[3:],) * 2, 4: ((x.shape[0], x.shape[3]),)}[norms]
         kinds = tuple(kernels.float32(*shape) for shape in (x.shape, w.shape, *more))
-        return tuple(jax.ffi.ffi_call(target, kinds)(x, w, *rest, **options.attributes()))
+        return tuple(jax.ffi.ffi_call(target, kinds)(x, w, *rest, **attributes))
 
-    operands = (True, False, True, True, False, False, *NORMS[:norms])
+    operands = (True, False, True, *((True, False, False) if options.sums else ()), *NORMS[:norms])
     results = (True, False, *{0: (), 3: (False, False), 4: (True,)}[norms])
     return kernels.divisible(options.name(f"backward_{norms}"), call, operands, results)
 
@@ -182,17 +231,21 @@ def _link(options, x, norm, w):
 
 def _link_fwd(options, x, norm, w):
     found = _link(options, x, norm, w)
-    return found, (x, norm, w, found[0])
+    return found, (x, norm, w, found[0] if options.sums else None)
 
 
 def _link_bwd(options, saved, gradients):
     x, norm, w, y = saved
-    g, total, squares = gradients
-    dx, dw, *own = _backward(options, len(norm or ()))(x, w, y, g, total, 2 * squares, *(norm or ()))
+    dx, dw, *own = _backward(options, len(norm or ()))(x, w, *_incoming(y, *gradients), *(norm or ()))
     return dx, norm and _norm_gradient(norm, *own), dw
 
 
 _link.defvjp(_link_fwd, _link_bwd)
+
+
+def _incoming(y, g, *sums):
+    """The gradient of an output, and what that of its sums adds."""
+    return (g, y, sums[0], 2 * sums[1]) if sums else (g,)
 
 
 def _norm_gradient(norm: _Norm, along: jax.Array, offset: jax.Array) -> _Norm:
@@ -215,8 +268,7 @@ def _gated_fwd(options, function, x, norm, constants, w):
 
 def _gated_bwd(options, function, saved, gradients):
     x, norm, gate, pull, w, y = saved
-    g, total, squares = gradients
-    dz, dw, dgate = _backward(options, 4)(x, w, y, g, total, 2 * squares, *norm, gate)
+    dz, dw, dgate = _backward(options, 4)(x, w, *_incoming(y, *gradients), *norm, gate)
     dmean, dconstants = pull(dgate)
     end = _LastNorm(options.instructions, options.activation)
     dx, *own = _last_norm_call(end, "backward", 2)(x, dz, *norm, gate, dmean / np.float32(x.shape[1] * x.shape[2]))

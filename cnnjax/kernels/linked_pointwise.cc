@@ -9,13 +9,13 @@ constexpr int64_t kSums = 64;         // parts at most that sums are made in
 constexpr int64_t kWeights = 1 << 20;  // numbers of partial sums of weights
 constexpr int64_t kColumns = 96, kRows = 64;  // of x at once, in the gradient of the weights
 
-// y = x w for kHeight rows of x, `inner` numbers each, and 16 channels; sums: [2][16].
+// y = x w for kHeight rows of x, `inner` numbers each, and 16 channels; sums: [2][16], or null.
 template <int kHeight>
 void output_tile(const float* x, int64_t x_step, int64_t inner, const float* w, float* y, int64_t step, float* sums) {
   Vec sum[kVecs][kHeight] = {};
   multiply<kHeight>(x, x_step, inner, w, sum);
   UNROLL for (int v = 0; v < kVecs; ++v)
-    put<kHeight>(sum[v], y + v * kLanes, step, sums + v * kLanes, sums + kBlock + v * kLanes);
+    put<kHeight>(sum[v], y + v * kLanes, step, sums ? sums + v * kLanes : nullptr, sums + kBlock + v * kLanes);
 }
 
 // The gradient of kHeight inputs, 16 channels from c on, from those of outputs.
@@ -144,10 +144,10 @@ void pointwise_linked(const Pool& pool, const Pointwise& s, const float* x, cons
         for (int64_t k = 0; k < tiles.parts; ++k, ahead.fetch(lines))
           table[tiles.end(k) - tiles.begin(k) - 1](from + tiles.begin(k) * s.ci, s.ci, s.ci, packed.get() + block * size,
                                                    y + (begin + tiles.begin(k)) * s.co + blocks.start(block), s.co,
-                                                   own + block * 2 * kBlock);
+                                                   sum ? own + block * 2 * kBlock : nullptr);
     });
   });
-  add_parts(sums.get(), rows.parts.parts, step, blocks, sum, squares);
+  if (sum) add_parts(sums.get(), rows.parts.parts, step, blocks, sum, squares);
 }
 
 namespace {
@@ -173,13 +173,17 @@ struct Backward {
     static constexpr auto table = input_tiles(heights);
     static constexpr auto gated = gated_tiles(heights);
     static constexpr auto weights = transposed_tiles(heights);
-    float* g = scratch(Scratch::kGradient, count * s.co);
-    for_rows(count, [&](int64_t r, int64_t few) {
-      const int64_t at = (begin + r) * s.co;
-      for_channels(0, s.co, [&](int64_t o, auto wide) {
-        read_gradient<wide>(in, in.g + at, in.y + at, s.co, few, o, g + r * s.co + o, s.co);
+    const float* g = in.g + begin * s.co;
+    if (in.y) {
+      float* to = scratch(Scratch::kGradient, count * s.co);
+      for_rows(count, [&](int64_t r, int64_t few) {
+        const int64_t at = (begin + r) * s.co;
+        for_channels(0, s.co, [&](int64_t o, auto wide) {
+          read_gradient<wide>(in, in.g + at, in.y + at, s.co, few, o, to + r * s.co + o, s.co);
+        });
       });
-    });
+      g = to;
+    }
     const float *from = x + begin * s.ci + c, *read = from;
     int64_t step = s.ci;
     if (before.mean) {
@@ -195,7 +199,7 @@ struct Backward {
     const Parts narrow(width, kTilePixels), tiles(count, kTilePixels);
     const int64_t next = begin + count, rows = std::min(count, s.rows - next);
     const int64_t calls = ceil_div(count, kRows) * outputs.count() * narrow.parts + (last - first) * tiles.parts;
-    Ahead ahead[] = {{in.g + next * s.co, rows, s.co, s.co}, {in.y + next * s.co, rows, s.co, s.co}, {x + next * s.ci + c, rows, s.ci, width}};
+    Ahead ahead[] = {{in.g + next * s.co, rows, s.co, s.co}, {in.y + next * s.co, in.y ? rows : 0, s.co, s.co}, {x + next * s.ci + c, rows, s.ci, width}};
     const int64_t lines = ceil_div(ahead[0].lines(), calls), x_lines = ceil_div(ahead[2].lines(), calls);
     const auto fetch = [&] { ahead[0].fetch(lines), ahead[1].fetch(lines), ahead[2].fetch(x_lines); };
     for (int64_t r = 0; r < count; r += kRows)

@@ -141,9 +141,13 @@ INLINE void leave_gate(const Vec* gradients, const float* x, int64_t x_step, int
   store(gate, a);
 }
 
-// kCount outputs, `step` numbers apart, of the same channels, and their sums.
+// kCount outputs, `step` numbers apart, of the same channels, and their sums, if these are wanted.
 template <int kCount>
 INLINE void put(const Vec* outputs, float* y, int64_t step, float* sum, float* squares) {
+  if (!sum) {
+    UNROLL for (int t = 0; t < kCount; ++t) store(y + t * step, outputs[t]);
+    return;
+  }
   Vec a = load(sum), b = load(squares);
   UNROLL for (int t = 0; t < kCount; ++t) {
     store(y + t * step, outputs[t]);

@@ -215,6 +215,12 @@ class Ops:
         y = lax.dot_general(x, w, (((x.ndim - 1,), (0,)), ((), ()))) + b.reshape((1,) * (x.ndim - 1) + (-1,))
         return ACTIVATIONS[activation](y)
 
+    def mlp(
+        self, x: jax.Array, w1: jax.Array, b1: jax.Array, w2: jax.Array, b2: jax.Array, *, dtype, activation: str
+    ) -> jax.Array:
+        """Returns activation(x @ w1 + b1) @ w2 + b2: two layers as `dense`, for x [n, ..., k]."""
+        return self.dense(self.dense(x, w1, b1, dtype=dtype, activation=activation), w2, b2, dtype=dtype)
+
     def sample(self, images: jax.Array, factors: jax.Array, *, fraction: int, interpolation: str, fill: str) -> jax.Array:
         """Samples each image at the positions of its matrix in whole numbers; see `positions.sampled`."""
         return positions.sampled(images, factors, fraction, interpolation, fill)

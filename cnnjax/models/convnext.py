@@ -11,7 +11,7 @@ from cnnjax.config import Model, Preprocessing
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import OPTIONS, Dense, Patches
+from cnnjax.models.patches import OPTIONS, Dense, Patches, mlp
 from cnnjax.models.references import References
 
 KERNEL = 7  # pixels, of the depthwise convolutions
@@ -83,8 +83,8 @@ class Block(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.dense1(self.norm(self.conv(x)), "gelu")
-        return x + self.gamma[...].astype(self.dtype).reshape(1, 1, 1, -1) * self.dense2(y)
+        y = mlp(self.dense1, self.dense2, self.norm(self.conv(x)))
+        return x + self.gamma[...].astype(self.dtype).reshape(1, 1, 1, -1) * y
 
     def operations(self, sides: tuple[int, int]) -> int:
         """Multiplications and additions of the convolution and the dense layers, for one image of height and width."""

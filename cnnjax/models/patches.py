@@ -29,11 +29,17 @@ class Patches(nnx.Conv):
 
 
 class Dense(nnx.Linear):
-    """A dense layer at each place, and an activation, one of `ACTIVATIONS`: [b, ..., channels] -> [b, ..., out]."""
+    """A dense layer at each place: [b, ..., channels] -> [b, ..., out]."""
 
     def __init__(self, channels: int, out: int, dtype, ops: Ops, rngs: nnx.Rngs):
         super().__init__(channels, out, dtype=dtype, rngs=rngs, **OPTIONS)
         self.ops = ops
 
-    def __call__(self, x: jax.Array, activation: str = "none") -> jax.Array:
-        return self.ops.dense(x, self.kernel[...], self.bias[...], dtype=self.dtype, activation=activation)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.ops.dense(x, self.kernel[...], self.bias[...], dtype=self.dtype)
+
+
+def mlp(first: Dense, second: Dense, x: jax.Array) -> jax.Array:
+    """Applies two dense layers at each place, with a GELU between them: [b, ..., channels] -> [b, ..., out]."""
+    arrays = (layer[...] for dense in (first, second) for layer in (dense.kernel, dense.bias))
+    return first.ops.mlp(x, *arrays, dtype=first.dtype, activation="gelu")

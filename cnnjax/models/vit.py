@@ -13,7 +13,7 @@ from cnnjax.errors import ConfigError
 from cnnjax.kernels import PLAIN, Ops
 from cnnjax.models.layers import Dropout, Layer, Layered
 from cnnjax.models.norms import LayerNorm
-from cnnjax.models.patches import DRAWN, OPTIONS, Dense, Patches
+from cnnjax.models.patches import DRAWN, OPTIONS, Dense, Patches, mlp
 from cnnjax.models.references import Expected, References, Rules
 
 NAMES: Rules = (
@@ -86,7 +86,7 @@ class Block(nnx.Module):
         """Computes the output of an input and of the same input after the first norm."""
         y = self._attended(normed)
         x = x + (self.ls1(y) if self.scaled else y)
-        y = self.fc2(self.fc1(self.norm2(x), "gelu"))
+        y = mlp(self.fc1, self.fc2, self.norm2(x))
         return x + (self.ls2(y) if self.scaled else y)
 
     def _attended(self, x: jax.Array) -> jax.Array:

@@ -192,6 +192,10 @@ def chain(ops, x, *arrays, convs, activation, adds=False, squeezed=0):
     return y, *itertools.chain(*found)
 
 
+def mlp(ops, x, w1, b1, w2, b2, *, activation):
+    return (ops.mlp(x, w1, b1, w2, b2, dtype=x.dtype, activation=activation),)
+
+
 def pool(ops, x):
     return (ops.max_pool(x, 3, 2, 1),)
 
@@ -266,6 +270,10 @@ def chain_case(x: tuple[int, ...], *convs, activation: str, adds: bool = False, 
     shapes += [(before, squeezed), (squeezed, before)] if squeezed else []
     return Case(tuple(shapes), {"convs": tuple(conv[:3] for conv in convs), "activation": activation, "adds": adds,
                                 "squeezed": squeezed})  # fmt: skip
+
+
+def mlp_case(x: tuple[int, ...], wide: int, units: int, activation: str) -> Case:
+    return Case((x, (x[-1], wide), (wide,), (wide, units), (units,)), {"activation": activation})
 
 
 def dense_case(m: int, k: int, n: int) -> Case:
@@ -383,6 +391,11 @@ KERNELS = {
          chain_case((9, 3, 3, 36), (3, 1, 1, 36), (1, 1, 0, 16), activation="relu6", squeezed=4),
          chain_case((1, 40, 41, 16), (3, 1, 1, 16), (1, 1, 0, 16), activation="silu", squeezed=4)),
         many=chain_case((16, 20, 13, 24), (3, 1, 1, 24), (1, 1, 0, 16), activation="silu", squeezed=4), grads=tuple(range(9)), **CHAIN,
+    ),
+    "mlp": Kernel(
+        mlp, ("linked_forward", "linked_backward"),
+        (mlp_case((2, 5, 7, 16), 64, 20, "gelu"), mlp_case((3, 9, 52), 100, 16, "relu"), mlp_case((1, 40, 31, 24), 36, 16, "silu")),
+        many=mlp_case((16, 21, 24), 96, 40, "gelu"), other=mlp_case((2, 6, 8), 24, 8, "gelu"), grads=(0, 1, 2, 3, 4), is_exact=False,
     ),
     "pool": Kernel(
         pool, ("max_pool_forward", "max_pool_backward"),

@@ -83,7 +83,8 @@ void linked_ones(const Pool& pool, const Depthwise& s) {
   const Normed before = gated || draw(0, 1) ? draw_norm(in.get(), gated ? pgate.get() : nullptr) : Normed{};
   pointwise_linked(pool, p, px.get(), before, pw.get(), py.get(), sums.get(), out.get());
   auto dgate = array<float>(s.n * ci), along = array<float>(ci);
-  pointwise_linked_backward(pool, p, px.get(), before, pw.get(), {py.get(), py.get(), out.get(), out.get()},
+  if (draw(0, 1)) pointwise_linked(pool, p, px.get(), before, pw.get(), py.get(), nullptr, nullptr);
+  pointwise_linked_backward(pool, p, px.get(), before, pw.get(), draw(0, 1) ? Incoming{py.get(), py.get(), out.get(), out.get()} : Incoming{py.get()},
                             {pdx.get(), pdw.get(), along.get(), sums.get(), dgate.get()});
 }
 // A convolution with a kernel for each channel, and one of one pixel, of any channels; a norm of its result.

@@ -38,7 +38,7 @@ def links_of(x, *arrays, activation="relu", adds=None, gated=False, **options):
     return linked.chain(x, links, arrays[-1] if adds else None, (lambda means: means) if gated else None)
 
 
-POINT = (1, 1, 16, 32)
+POINT, GELU = (1, 1, 16, 32), {"activation": "gelu"}
 REFUSED = {  # what is wrong: arrays, options, what the error says
     kernels.conv_block: {
         "channels": ((X, (3, 3, 3, 24), (24,)), SAME, "24 output channels; give a multiple of 16"),
@@ -100,6 +100,14 @@ REFUSED = {  # what is wrong: arrays, options, what the error says
         "second": ((Y, POINT, (32,), (32,), array(1, 1, 32, 16, dtype="int32"), B, B), {}, "link 2: w is int32; give float32"),
         "sum": ((Y, POINT, (32,), (32,), Y), {"activation": "none", "adds": True}, r"more is \[2, 8, 8, 16\]; give \[2, 8, 8, 32\]"),
         "activated sum": ((Y, POINT, (32,), (32,), (2, 8, 8, 32)), {"adds": True}, "activation=relu of a link that something is added to"),
+    },
+    linked.mlp: {
+        "rank": (((5, 16), (16, 64), (64,), (64, 16), B), GELU, r"x is \[5, 16\], w1 is \[16, 64\] and w2 is \[64, 16\]; give \[n, ..., k\]"),
+        "wide": (((2, 5, 16), (16, 64), (64,), (32, 16), B), GELU, r"w2 is \[32, 16\]"),
+        "channels": (((2, 5, 16), (16, 66), (66,), (66, 16), B), GELU, "66 channels; give a multiple of 4, 16 or more"),
+        "bias": (((2, 5, 16), (16, 64), B, (64, 16), B), GELU, r"b1 is \[16\] and b2 is \[16\]; give \[64\] and \[16\]"),
+        "type": (((2, 5, 16), (16, 64), array(64, dtype="int32"), (64, 16), B), GELU, "b1 is int32; give float32"),
+        "activation": (((2, 5, 16), (16, 64), (64,), (64, 16), B), {"activation": "sigmoid"}, "activation=sigmoid; give one of none, relu"),
     },
     normed.batch_norm: {
         "channels": (((2, 8), (8,), (8,)), NORM, r"x is \[2, 8\]; give \[n, ..., channels\], 16 channels or more"),
@@ -171,6 +179,7 @@ PRODUCT, RELU = {"bfloat16": np.bool_(False)}, {"activation": np.int64(1)}
 BACK = {"stride": np.int64(1), "padding": np.int64([1, 1, 1, 1])}
 PLAIN = BACK | {"activation": np.int64(0)}
 PLAIN_POINT = PLAIN | {"padding": np.int64([0, 0, 0, 0])}
+SUMS, SQUARE = PLAIN | {"sums": np.bool_(True)}, (1, 1, 16, 16)
 SAMPLE = {"bits": np.int64(20), "nearest": np.bool_(False), "fill": np.int64(0)}
 UPDATE = {name: np.float32(0.5) for name in ("beta1", "beta2", "epsilon", "decay")}
 BATCH = (2, 16)
@@ -217,6 +226,8 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
     "linked_forward": {
         "output": (((2, 8, 8, 16), (32,), (32,)), (Y, POINT), PLAIN_POINT),
         "sums": (((2, 8, 8, 32), (32,), (16,)), (Y, POINT), PLAIN_POINT),
+        "one sum": (((2, 8, 8, 32), (32,)), (Y, POINT), PLAIN_POINT),
+        "no sums of a kernel for each channel": ((Y,), (Y, DEEP), PLAIN),
         "kernel": ((Y, B, B), (Y, (3, 3, 16, 16)), PLAIN),
         "norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B), PLAIN_POINT),
         "wide norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT, B, B, (32,)), PLAIN_POINT),
@@ -226,13 +237,15 @@ WRONG_CALLS = {  # what is wrong: shapes of results and of operands, attributes
         "activation without a norm": (((2, 8, 8, 32), (32,), (32,)), (Y, POINT), PLAIN_POINT | RELU),
     },
     "linked_backward": {
-        "gradient": ((Y, DEEP), (Y, DEEP, Y, X, B, B), PLAIN),
-        "slope": ((Y, DEEP), (Y, DEEP, Y, Y, B, (32,)), PLAIN),
-        "weights": ((Y, B), (Y, DEEP, Y, Y, B, B), PLAIN),
-        "norm": ((Y, DEEP, B), (Y, DEEP, Y, Y, B, B, B, B, B), PLAIN),
-        "gradients of the norm": ((Y, DEEP, B, (32,)), (Y, DEEP, Y, Y, B, B, B, B, B), PLAIN),
-        "gate": ((Y, DEEP, BATCH), (Y, DEEP, Y, Y, B, B, B, B, B, BATCH), PLAIN),
-        "gradient of the gate": ((Y, (1, 1, 16, 16), B), (Y, (1, 1, 16, 16), Y, Y, B, B, B, B, B, BATCH), PLAIN_POINT),
+        "output": ((Y, DEEP), (Y, DEEP, Y, X, B, B), SUMS),
+        "slope": ((Y, DEEP), (Y, DEEP, Y, Y, B, (32,)), SUMS),
+        "no slope": ((Y, DEEP), (Y, DEEP, Y, Y, B), SUMS),
+        "no sums of a kernel for each channel": ((Y, DEEP), (Y, DEEP, Y), SUMS | {"sums": np.bool_(False)}),
+        "weights": ((Y, B), (Y, DEEP, Y, Y, B, B), SUMS),
+        "norm": ((Y, DEEP, B), (Y, DEEP, Y, Y, B, B, B, B, B), SUMS),
+        "gradients of the norm": ((Y, DEEP, B, (32,)), (Y, DEEP, Y, Y, B, B, B, B, B), SUMS),
+        "gate": ((Y, DEEP, BATCH), (Y, DEEP, Y, Y, B, B, B, B, B, BATCH), SUMS),
+        "gradient of the gate": ((Y, SQUARE, B), (Y, SQUARE, Y, Y, B, B, B, B, B, BATCH), SUMS | PLAIN_POINT),
     },
     "last_norm_forward": {
         "result": ((X,), (Y, B, B, B), RELU),
