@@ -1,4 +1,4 @@
-// y = convolution(x, w) with a kernel for each channel, and its gradients.
+// y = convolution(x, w) with a kernel for each channel.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +14,7 @@ struct Depthwise {
   int64_t n, h, w, channels, kernel, stride, top, left, rows, columns;
 };
 
-// Both throw std::bad_alloc. g: gradient of y.
+// Throws std::bad_alloc. Its gradients are those of `depthwise_linked_backward` without a norm.
 void depthwise_forward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, const Finish& after, float* y);
-void depthwise_backward(const Pool& pool, const Depthwise& conv, const float* x, const float* w, const float* g, float* dw, float* dx);
 
 }  // namespace cnnjax

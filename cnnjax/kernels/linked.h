@@ -32,6 +32,7 @@ struct Outgoing {
 };
 
 // All throw std::bad_alloc. sum, squares: of y, [channels]; a product of pixels may do without, then both are null.
+// Depthwise gradients are those of any such convolution, too: without a norm, and with g alone.
 void pointwise_linked(const Pool& pool, const Pointwise& s, const float* x, const Normed& before, const float* w, float* y, float* sum,
                       float* squares);
 void pointwise_linked_backward(const Pool& pool, const Pointwise& s, const float* x, const Normed& before, const float* w,

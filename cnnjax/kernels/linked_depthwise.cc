@@ -7,10 +7,10 @@
 namespace cnnjax {
 namespace {
 
-constexpr int64_t kBand = 48 * 1024;       // numbers of an image that a thread keeps in its second-level cache
-constexpr int64_t kGroup = 64 / kLanes;    // vectors of channels that are computed together
-constexpr int64_t kSums = 32;              // parts that sums are made in
-constexpr int kWidth = 8;                  // outputs in a tile
+constexpr int64_t kBand = 96 * 1024;     // numbers of an image that a thread keeps in its second-level cache
+constexpr int64_t kGroup = 96 / kLanes;  // vectors of channels that are computed together
+constexpr int64_t kSums = 32;            // parts that sums are made in
+constexpr int kWidth = 8;                // outputs in a tile
 
 // Vectors of channels; where channels are no multiple, the last two overlap. One job has both, so that no number is written by two.
 struct Channels {
@@ -294,7 +294,10 @@ void depthwise_linked_backward(const Pool& pool, const Depthwise& s, const float
       fill_band(g, g1, s.rows, s.columns, [&](int64_t row) {
         const int64_t at = (n * s.rows + row) * s.columns * s.channels;
         for_vectors(plan.channels, v0, v1, [&](int64_t v, auto wide) {
-          read_gradient<wide>(in, in.g + at, in.y + at, s.channels, s.columns, plan.channels.start(v), g.at(row, 0) + (v - v0) * kLanes, width);
+          const int64_t c = plan.channels.start(v);
+          float* to = g.at(row, 0) + (v - v0) * kLanes;
+          if (in.y) read_gradient<wide>(in, in.g + at, in.y + at, s.channels, s.columns, c, to, width);
+          else read_input<wide>({}, in.g + at, s.channels, s.columns, c, to, width);
         });
       });
       if (p0 < p1) {

@@ -1,6 +1,7 @@
 // What XLA calls for convolutions that a norm follows, with a kernel for each channel too, for the norm, and for the pool after the first of them.
 #include "calls.h"
 #include "conv_dims.h"
+#include "linked.h"
 #include "norm.h"
 #include "pool.h"
 
@@ -70,7 +71,7 @@ ffi::Error DepthwiseBackward(ffi::ThreadPool threads, F32 x, F32 w, F32 g, ffi::
       || !equal(dx->dimensions(), {conv.n, conv.h, conv.w, conv.channels}))
     return wrong("gradients have other shapes");
   return run(threads, [&](const Pool& pool) {
-    depthwise_backward(pool, conv, x.typed_data(), w.typed_data(), g.typed_data(), dw->typed_data(), dx->typed_data());
+    depthwise_linked_backward(pool, conv, x.typed_data(), {}, w.typed_data(), {g.typed_data()}, {dx->typed_data(), dw->typed_data()});
   });
 }
 

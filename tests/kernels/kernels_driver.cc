@@ -97,7 +97,7 @@ void separable(const Pool& pool) {
   auto x = array<float>(nx), k = array<float>(nw), y = array<float>(ny), dx = array<float>(nx), dw = array<float>(nw);
   auto more = array<float>(ny), offset = array<float>(c), b = array<float>(c);
   depthwise_forward(pool, s, x.get(), k.get(), {offset.get(), draw(0, 1) ? more.get() : nullptr, static_cast<Activation>(draw(0, 3))}, y.get());
-  depthwise_backward(pool, s, x.get(), k.get(), y.get(), dw.get(), dx.get());
+  depthwise_linked_backward(pool, s, x.get(), {}, k.get(), {y.get()}, {dx.get(), dw.get()});
   const Norm norm{n * rows * columns, c, static_cast<Activation>(draw(0, 2))};
   norm_sums(pool, norm, y.get(), offset.get(), b.get());
   norm_forward(pool, norm, y.get(), offset.get(), b.get(), b.get(), nullptr, more.get());
@@ -295,7 +295,7 @@ void depthwise(const Pool& pool, const Depthwise& s) {
     }
   Numbers found(ny), found_dx(nx), found_dw(nw);
   depthwise_forward(pool, s, x.data(), w.data(), {}, found.data());
-  depthwise_backward(pool, s, x.data(), w.data(), g.data(), found_dw.data(), found_dx.data());
+  depthwise_linked_backward(pool, s, x.data(), {}, w.data(), {g.data()}, {found_dx.data(), found_dw.data()});
   same("depthwise", found, y), same("dw of depthwise", found_dw, dw), same("dx of depthwise", found_dx, dx);
 }
 void dense(const Pool& pool, int64_t m, int64_t k, int64_t n) {
