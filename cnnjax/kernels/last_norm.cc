@@ -21,11 +21,12 @@ void last_norm(const Pool& pool, const Images& s, const float* x, const Normed& 
   const Parts parts(s.images * s.pixels, kPart / channels);
   parallel_for(pool, parts.parts, [&](int64_t part) {
     const int64_t begin = parts.begin(part), count = parts.end(part) - begin;
-    const float *from = x + begin * channels, *add = more + begin * channels;
+    const float* from = x + begin * channels;
     float* to = y + begin * channels;
     for_channels(0, channels, [&](int64_t c, auto wide) {
       if (!more) return read_input<wide>(norm, from, channels, count, c, to + c, channels);
       const Own<wide> own(norm, c);
+      const float* add = more + begin * channels;
       for (int64_t i = c; i < count * channels; i += channels)
         UNROLL for (int v = 0; v < wide; ++v)
           store(to + i + v * kLanes, activated(norm.activation, own(load(from + i + v * kLanes), v) + load(add + i + v * kLanes)));

@@ -15,7 +15,7 @@ void output_tile(const float* x, int64_t x_step, int64_t inner, const float* w, 
   Vec sum[kVecs][kHeight] = {};
   multiply<kHeight>(x, x_step, inner, w, sum);
   UNROLL for (int v = 0; v < kVecs; ++v)
-    put<kHeight>(sum[v], y + v * kLanes, step, sums ? sums + v * kLanes : nullptr, sums + kBlock + v * kLanes);
+    put<kHeight>(sum[v], y + v * kLanes, step, sums ? sums + v * kLanes : nullptr, sums ? sums + kBlock + v * kLanes : nullptr);
 }
 
 // The gradient of kHeight inputs, 16 channels from c on, from those of outputs.
@@ -199,7 +199,8 @@ struct Backward {
     const Parts narrow(width, kTilePixels), tiles(count, kTilePixels);
     const int64_t next = begin + count, rows = std::min(count, s.rows - next);
     const int64_t calls = ceil_div(count, kRows) * outputs.count() * narrow.parts + (last - first) * tiles.parts;
-    Ahead ahead[] = {{in.g + next * s.co, rows, s.co, s.co}, {in.y + next * s.co, in.y ? rows : 0, s.co, s.co}, {x + next * s.ci + c, rows, s.ci, width}};
+    Ahead ahead[] = {{in.g + next * s.co, rows, s.co, s.co}, {in.y ? in.y + next * s.co : nullptr, in.y ? rows : 0, s.co, s.co},
+                     {x + next * s.ci + c, rows, s.ci, width}};
     const int64_t lines = ceil_div(ahead[0].lines(), calls), x_lines = ceil_div(ahead[2].lines(), calls);
     const auto fetch = [&] { ahead[0].fetch(lines), ahead[1].fetch(lines), ahead[2].fetch(x_lines); };
     for (int64_t r = 0; r < count; r += kRows)
