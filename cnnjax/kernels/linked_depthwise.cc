@@ -65,13 +65,14 @@ struct Row {
   int64_t step;  // from pixel to pixel
   float* sums;
   int64_t sums_step;
+  bool past;  // whether it is stored past the caches
 };
 
 template <int kTaps, int kStride, int kCount>
 void output_tile(const float* x, int64_t row_step, const float* w, int64_t width, const Row& row) {
   Vec sum[kCount] = {};
   window<kTaps, kStride, kCount>(x, row_step, kTaps, w, width, sum);
-  put<kCount>(sum, row.to, row.step, row.sums, row.sums + row.sums_step);
+  put<kCount>(sum, row.to, row.step, row.sums, row.sums + row.sums_step, row.past);
 }
 
 template <int kTaps, int kCount>
@@ -79,7 +80,7 @@ void input_tile(const float* g, int64_t row_step, int64_t rows, const float* w, 
                 int64_t c, const Row& row) {
   Vec sum[kCount] = {};
   window<kTaps, 1, kCount>(g, row_step, rows, w, width, sum);
-  leave<kCount>(before, sum, x, c, row.step, row.to, row.sums, row.sums + row.sums_step);
+  leave<kCount>(before, sum, x, c, row.step, row.to, row.sums, row.sums + row.sums_step, row.past);
 }
 
 using OutputTile = void (*)(const float*, int64_t, const float*, int64_t, const Row&);
@@ -243,6 +244,7 @@ void depthwise_linked(const Pool& pool, const Depthwise& s, const float* x, cons
   const Parts& groups = plan.channels.groups;
   const int64_t vectors = plan.channels.vectors(), step = 2 * vectors * kLanes;
   const Memory sums(plan.parts.parts * step);
+  const bool past = past_caches(y, s.n * s.rows * s.columns, s.channels);
   parallel_for(pool, plan.parts.parts * groups.parts, [&](int64_t task) {
     const int64_t part = task / groups.parts, v0 = groups.begin(task % groups.parts), v1 = plan.channels.end(task % groups.parts);
     const int64_t width = (v1 - v0) * kLanes;
@@ -260,10 +262,11 @@ void depthwise_linked(const Pool& pool, const Depthwise& s, const float* x, cons
         for (int64_t k = 0; k < across.parts; ++k)
           for (int64_t v = v0; v < v1; ++v) {
             const int64_t q = across.begin(k), c = (v - v0) * kLanes;
-            const Row row{y + ((n * s.rows + p) * s.columns + q) * s.channels + plan.channels.start(v), s.channels, own + v * kLanes, vectors * kLanes};
+            const Row row{y + ((n * s.rows + p) * s.columns + q) * s.channels + plan.channels.start(v), s.channels, own + v * kLanes, vectors * kLanes, past};
             tiles[across.end(k) - q - 1](z.at(plan.top(p), q * s.stride - s.left) + c, columns * width, weights + c, width, row);
           }
     }
+    if (past) fence();
   });
   add_parts(pool, plan, sums.get(), step, {sum, squares});
 }
@@ -278,6 +281,7 @@ void depthwise_linked_backward(const Pool& pool, const Depthwise& s, const float
   const Parts& groups = plan.channels.groups;
   const int64_t taps = s.kernel * s.kernel, vectors = plan.channels.vectors(), step = (taps + 2) * vectors * kLanes;
   const Memory sums(plan.parts.parts * step);
+  const bool past = past_caches(out.dx, s.n * s.h * s.w, s.channels);
   parallel_for(pool, plan.parts.parts * groups.parts, [&](int64_t task) {
     const int64_t part = task / groups.parts, v0 = groups.begin(task % groups.parts), v1 = plan.channels.end(task % groups.parts);
     const int64_t width = (v1 - v0) * kLanes, row_step = g_columns * width;
@@ -315,13 +319,14 @@ void depthwise_linked_backward(const Pool& pool, const Depthwise& s, const float
             for (int64_t v = v0; v < v1; ++v) {
               const int64_t q = across.begin(k), c = plan.channels.start(v);
               const int64_t at = ((n * s.h + r) * s.w + q * s.stride + j) * s.channels + c;
-              const Row row{out.dx + at, s.stride * s.channels, own + (taps * vectors + v) * kLanes, vectors * kLanes};
+              const Row row{out.dx + at, s.stride * s.channels, own + (taps * vectors + v) * kLanes, vectors * kLanes, past};
               tiles[across.end(k) - q - 1](g.at(phases.first(s, r), q - column.before) + (v - v0) * kLanes, row_step,
                                            phases.rows[r % s.stride].taps, weights[r % s.stride * s.stride + j] + (v - v0) * kLanes, width,
                                            before, x + at, c, row);
             }
         }
     }
+    if (past) fence();
   });
   std::vector<float*> to;
   for (int64_t tap = 0; tap < taps; ++tap) to.push_back(out.dw + tap * s.channels);

@@ -11,21 +11,21 @@ constexpr int64_t kColumns = 96, kRows = 64;  // of x at once, in the gradient o
 
 // y = x w for kHeight rows of x, `inner` numbers each, and 16 channels; sums: [2][16], or null.
 template <int kHeight>
-void output_tile(const float* x, int64_t x_step, int64_t inner, const float* w, float* y, int64_t step, float* sums) {
+void output_tile(const float* x, int64_t x_step, int64_t inner, const float* w, float* y, int64_t step, float* sums, bool past) {
   Vec sum[kVecs][kHeight] = {};
   multiply<kHeight>(x, x_step, inner, w, sum);
   UNROLL for (int v = 0; v < kVecs; ++v)
-    put<kHeight>(sum[v], y + v * kLanes, step, sums ? sums + v * kLanes : nullptr, sums ? sums + kBlock + v * kLanes : nullptr);
+    put<kHeight>(sum[v], y + v * kLanes, step, sums ? sums + v * kLanes : nullptr, sums ? sums + kBlock + v * kLanes : nullptr, past);
 }
 
 // The gradient of kHeight inputs, 16 channels from c on, from those of outputs.
 template <int kHeight>
 void input_tile(const float* g, int64_t inner, const float* w, const Normed& before, const float* x, int64_t c, int64_t step, float* dx,
-                float* sums) {
+                float* sums, bool past) {
   Vec sum[kVecs][kHeight] = {};
   multiply<kHeight>(g, inner, inner, w, sum);
   UNROLL for (int v = 0; v < kVecs; ++v)
-    leave<kHeight>(before, sum[v], x + v * kLanes, c + v * kLanes, step, dx + v * kLanes, sums + v * kLanes, sums + kBlock + v * kLanes);
+    leave<kHeight>(before, sum[v], x + v * kLanes, c + v * kLanes, step, dx + v * kLanes, sums + v * kLanes, sums + kBlock + v * kLanes, past);
 }
 
 // The same before a gate; before: [kHeight][16], `before_step` numbers apart.
@@ -37,8 +37,8 @@ void gated_tile(const float* g, int64_t inner, const float* w, const float* befo
     leave_gate<kHeight>(sum[v], before + v * kLanes, before_step, step, dx + v * kLanes, sums + v * kLanes);
 }
 
-using OutputTile = void (*)(const float*, int64_t, int64_t, const float*, float*, int64_t, float*);
-using InputTile = void (*)(const float*, int64_t, const float*, const Normed&, const float*, int64_t, int64_t, float*, float*);
+using OutputTile = void (*)(const float*, int64_t, int64_t, const float*, float*, int64_t, float*, bool);
+using InputTile = void (*)(const float*, int64_t, const float*, const Normed&, const float*, int64_t, int64_t, float*, float*, bool);
 using GatedTile = void (*)(const float*, int64_t, const float*, const float*, int64_t, int64_t, float*, float*);
 constexpr auto heights = std::make_integer_sequence<int, kTilePixels>{};
 
@@ -122,6 +122,7 @@ void pointwise_linked(const Pool& pool, const Pointwise& s, const float* x, cons
   const int64_t most = std::clamp<int64_t>(kOwn / s.ci, kTilePixels, 16 * kTilePixels);
   const Rows rows(s, before, kSums, most, most);
   const Memory sums(rows.parts.parts * step);
+  const bool past = past_caches(y, s.rows, s.co);
   parallel_for(pool, rows.parts.parts, [&](int64_t part) {
     float* own = sums.get() + part * step;
     std::fill_n(own, step, 0.f);
@@ -144,8 +145,9 @@ void pointwise_linked(const Pool& pool, const Pointwise& s, const float* x, cons
         for (int64_t k = 0; k < tiles.parts; ++k, ahead.fetch(lines))
           table[tiles.end(k) - tiles.begin(k) - 1](from + tiles.begin(k) * s.ci, s.ci, s.ci, packed.get() + block * size,
                                                    y + (begin + tiles.begin(k)) * s.co + blocks.start(block), s.co,
-                                                   sum ? own + block * 2 * kBlock : nullptr);
+                                                   sum ? own + block * 2 * kBlock : nullptr, past);
     });
+    if (past) fence();
   });
   if (sum) add_parts(sums.get(), rows.parts.parts, step, blocks, sum, squares);
 }
@@ -161,6 +163,7 @@ struct Backward {
   const Outgoing& out;
   const float* packed;                  // turned weights, [block of inputs][co][16]
   Blocks inputs{s.ci}, outputs{s.co};
+  bool past = past_caches(out.dx, s.rows, s.ci);
   int64_t first, last, c, width;        // blocks of the group, and its channels
 
   Backward(const Pointwise& s, const float* x, const Normed& before, const Incoming& in, const Outgoing& out, const float* packed,
@@ -216,7 +219,7 @@ struct Backward {
         const float *gradient = g + r * s.co, *w = packed + block * s.co * kBlock;
         float* own = sums + (block - first) * 2 * kBlock;
         if (before.gate) gated[height - 1](gradient, s.co, w, read + r * width + o - c, width, s.ci, out.dx + at, own);
-        else table[height - 1](gradient, s.co, w, before, x + at, o, s.ci, out.dx + at, own);
+        else table[height - 1](gradient, s.co, w, before, x + at, o, s.ci, out.dx + at, own, past);
       }
   }
 };
@@ -249,6 +252,7 @@ void pointwise_linked_backward(const Pool& pool, const Pointwise& s, const float
         std::copy_n(own_sums + block * 2 * kBlock, kBlock, out.gate + image * s.ci + inputs.start(one.first + block));
       std::fill_n(own_sums, blocks * 2 * kBlock, 0.f);
     });
+    if (one.past) fence();
     float* to = (parts.parts > 1 ? partial.get() + part * size : out.dw) + one.c * s.co;
     for (int64_t block = 0; block < outputs.count(); ++block)
       for (int64_t i = 0; i < one.width; ++i)

@@ -9,6 +9,12 @@ namespace cnnjax {
 namespace {
 
 constexpr int kWide = 4;  // vectors of neighbouring channels at once
+constexpr int64_t kKept = 6 << 20;  // numbers that the shared cache keeps for the kernel that reads them
+
+// Whether to store results past the caches: where these would not keep them, and a vector is a line.
+inline bool past_caches(const float* to, int64_t pixels, int64_t channels) {
+  return kLanes == 16 && pixels * channels > kKept && channels % kLanes == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
+}
 
 // work(first channel, number of vectors as a constant) for channels [begin, end). Where they are no multiple, the last two vectors overlap.
 template <typename Work>
@@ -113,7 +119,8 @@ void read_gradient(const Incoming& in, const float* g, const float* y, int64_t s
 // What becomes of the gradients of an input, kCount vectors `step` numbers apart, of the same channels: through the activation, into the
 // sums of the norm, by its scale into dx.
 template <int kCount>
-INLINE void leave(const Normed& norm, const Vec* gradients, const float* x, int64_t c, int64_t step, float* dx, float* along, float* offset) {
+INLINE void leave(const Normed& norm, const Vec* gradients, const float* x, int64_t c, int64_t step, float* dx, float* along, float* offset,
+                  bool past) {
   if (!norm.mean) {
     UNROLL for (int t = 0; t < kCount; ++t) store(dx + t * step, gradients[t]);
     return;
@@ -124,7 +131,7 @@ INLINE void leave(const Normed& norm, const Vec* gradients, const float* x, int6
     UNROLL for (int t = 0; t < kCount; ++t) {
       const Vec value = load(x + t * step), z = through(kind, own(value, 0), gradients[t]);
       a += z * (value - own.mean[0]), b += z;
-      store(dx + t * step, z * own.scale[0]);
+      past ? store_past(dx + t * step, z * own.scale[0]) : store(dx + t * step, z * own.scale[0]);
     }
   });
   store(along, a), store(offset, b);
@@ -143,14 +150,14 @@ INLINE void leave_gate(const Vec* gradients, const float* x, int64_t x_step, int
 
 // kCount outputs, `step` numbers apart, of the same channels, and their sums, if these are wanted.
 template <int kCount>
-INLINE void put(const Vec* outputs, float* y, int64_t step, float* sum, float* squares) {
+INLINE void put(const Vec* outputs, float* y, int64_t step, float* sum, float* squares, bool past) {
   if (!sum) {
     UNROLL for (int t = 0; t < kCount; ++t) store(y + t * step, outputs[t]);
     return;
   }
   Vec a = load(sum), b = load(squares);
   UNROLL for (int t = 0; t < kCount; ++t) {
-    store(y + t * step, outputs[t]);
+    past ? store_past(y + t * step, outputs[t]) : store(y + t * step, outputs[t]);
     a += outputs[t], b += outputs[t] * outputs[t];
   }
   store(sum, a), store(squares, b);

@@ -52,6 +52,21 @@ inline Vec load(const uint16_t* p) {  // bfloat16
 }
 inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
+// Past the caches, to a place that is a multiple of a vector: for whole lines, which otherwise are read before they are written. Other
+// threads see it after a fence.
+inline void store_past(float* p, Vec v) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(p, (__m512)v);
+#else
+  store(p, v);
+#endif
+}
+inline void fence() {
+#if defined(__AVX512F__)
+  _mm_sfence();
+#endif
+}
+
 // The larger; b where one of them is not a number.
 inline Vec larger(Vec a, Vec b) {
 #if defined(__AVX512F__)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from cnnjax.kernels import PLAIN, CpuOps, available, same_padding, why_not
+from cnnjax.kernels import PLAIN, CpuOps, Link, available, same_padding, why_not
 
 if not available():
     pytest.skip(why_not(), allow_module_level=True)
@@ -64,6 +64,27 @@ def test_what_follows_a_convolution_is_in_its_kernel_but_for_tiles(name):
                "out_dtype": jnp.float32, "conv_dtype": jnp.float32}  # fmt: skip
     text = jax.jit(functools.partial(CpuOps().conv_normalize, **options)).lower(*arrays(x, w)).as_text()
     assert "cnnjax_" in text and ("stablehlo.clamp" in text) == (name == "tiles")
+
+
+def test_images_that_no_cache_holds_are_chained_as_by_plain_jax():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    none, one = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+    x, g = draw(9, 110, 108, 16), draw(9, 110, 108, 16)  # of 64 channels 27 MB
+    weights = draw(1, 1, 16, 64) / 4, draw(3, 3, 1, 64) / 3, draw(1, 1, 64, 16) / 8
+
+    def results(ops, x, *weights):
+        def chain(x, *weights):
+            links = [Link(w, jnp.ones(w.shape[3]), jnp.ones(w.shape[3]), 1, padding, 1e-3, "silu")
+                     for w, padding in zip(weights, (none, one, none), strict=True)]  # fmt: skip
+            return ops.chain(x, links, dtype=jnp.float32, out_dtype=jnp.float32, conv_dtype=jnp.float32)[0]
+
+        y, pull = jax.vjp(chain, x, *weights)
+        return y, *pull(g)
+
+    ours, plain = (jax.jit(functools.partial(results, ops))(x, *weights) for ops in (CpuOps(), PLAIN))
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * float(jnp.abs(b).max()))
 
 
 def test_other_types_take_the_plain_path():
