@@ -4,7 +4,7 @@ from cnnjax.kernels.blocks import Block
 from cnnjax.kernels.cpu import CpuOps
 from cnnjax.kernels.library import available, instruction_set, limit_threads, why_not
 from cnnjax.kernels.linked import Gate, Link
-from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, same_padding, sides
+from cnnjax.kernels.ops import ACTIVATIONS, PLAIN, Ops, Padding, gated, same_padding, sides
 from cnnjax.kernels.sampling import FILLS, INTERPOLATIONS
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Ops",
     "Padding",
     "available",
+    "gated",
     "instruction_set",
     "limit_threads",
     "same_padding",

@@ -74,6 +74,19 @@ inline Vec activated(Activation kind, Vec v) {
   return v;
 }
 
+// work(activation as a constant)
+template <typename Work>
+INLINE void with(Activation activation, const Work& work) {
+  switch (activation) {
+    case Activation::kNone: return work(Always<Activation::kNone>());
+    case Activation::kRelu: return work(Always<Activation::kRelu>());
+    case Activation::kRelu6: return work(Always<Activation::kRelu6>());
+    case Activation::kHardSwish: return work(Always<Activation::kHardSwish>());
+    case Activation::kSilu: return work(Always<Activation::kSilu>());
+    case Activation::kGelu: return work(Always<Activation::kGelu>());
+  }
+}
+
 // kCount vectors of sums, of the same channels from `channel` on, at places i, i + step, ... of y.
 template <int kCount>
 void finish(const Finish& f, const Vec* sums, int64_t channel, float* y, int64_t i, int64_t step) {
@@ -87,14 +100,7 @@ void finish(const Finish& f, const Vec* sums, int64_t channel, float* y, int64_t
   auto put = [&](auto kind) {
     UNROLL for (int t = 0; t < kCount; ++t) store(y + i + t * step, activated(kind, v[t]));
   };
-  switch (f.activation) {
-    case Activation::kNone: return put(Always<Activation::kNone>());
-    case Activation::kRelu: return put(Always<Activation::kRelu>());
-    case Activation::kRelu6: return put(Always<Activation::kRelu6>());
-    case Activation::kHardSwish: return put(Always<Activation::kHardSwish>());
-    case Activation::kSilu: return put(Always<Activation::kSilu>());
-    case Activation::kGelu: return put(Always<Activation::kGelu>());
-  }
+  with(f.activation, put);
 }
 
 }  // namespace

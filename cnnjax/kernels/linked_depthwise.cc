@@ -31,7 +31,7 @@ struct Band {
   float* at(int64_t row, int64_t column) const { return data + ((row - first) * columns + left + column) * width; }
 };
 
-// fill(row, vectors) fills in the w columns of those rows that the image of h rows has; the others and the sides become zeros.
+// fill(row) fills in the w columns of those rows that the image of h rows has; the others and the sides become zeros.
 template <typename Fill>
 void fill_band(const Band& band, int64_t end, int64_t h, int64_t w, const Fill& fill) {
   for (int64_t row = band.first; row < end; ++row) {
@@ -131,10 +131,10 @@ void pick_weights(const Plan& plan, const float* w, int64_t v0, int64_t v1, floa
 template <typename Work>
 void for_vectors(const Channels& channels, int64_t v0, int64_t v1, const Work& work) {
   for (int64_t v = v0; v < v1;) {
-    const bool wide = v + kWide <= v1 && (v + kWide) * kLanes <= channels.count;
-    if (wide) work(v, std::integral_constant<int, kWide>());
+    const bool wide = v + kTogether <= v1 && (v + kTogether) * kLanes <= channels.count;
+    if (wide) work(v, std::integral_constant<int, kTogether>());
     else work(v, std::integral_constant<int, 1>());
-    v += wide ? kWide : 1;
+    v += wide ? kTogether : 1;
   }
 }
 
@@ -214,7 +214,6 @@ struct Phases {
       right = std::max(right, (s.w - 1 - i) / s.stride - columns[i].before + columns[i].taps - s.columns);
     }
   }
-  int64_t taps() const { return rows[0].taps * columns[0].taps; }
   // The rows of outputs that a row of inputs sees: from here on, so many.
   int64_t first(const Depthwise& s, int64_t row) const { return row / s.stride - rows[row % s.stride].before; }
   int64_t end(const Depthwise& s, int64_t row) const { return first(s, row) + rows[row % s.stride].taps; }

@@ -8,21 +8,11 @@
 namespace cnnjax {
 namespace {
 
-constexpr int kWide = 4;  // vectors of neighbouring channels at once
 constexpr int64_t kKept = 6 << 20;  // numbers that the shared cache keeps for the kernel that reads them
 
 // Whether to store results past the caches: where these would not keep them, and a vector is a line.
 inline bool past_caches(const float* to, int64_t pixels, int64_t channels) {
   return kLanes == 16 && pixels * channels > kKept && channels % kLanes == 0 && reinterpret_cast<uintptr_t>(to) % 64 == 0;
-}
-
-// work(first channel, number of vectors as a constant) for channels [begin, end). Where they are no multiple, the last two vectors overlap.
-template <typename Work>
-void for_channels(int64_t begin, int64_t end, const Work& work) {
-  int64_t c = begin;
-  for (; c + kWide * kLanes <= end; c += kWide * kLanes) work(c, std::integral_constant<int, kWide>());
-  for (; c + kLanes <= end; c += kLanes) work(c, std::integral_constant<int, 1>());
-  if (c < end) work(end - kLanes, std::integral_constant<int, 1>());
 }
 
 // work(first row, number) of a few rows, which stay in the first-level cache
@@ -45,19 +35,6 @@ struct Ahead {
     }
   }
 };
-
-// work(activation as a constant)
-template <typename Work>
-INLINE void with(Activation activation, const Work& work) {
-  switch (activation) {
-    case Activation::kNone: return work(Always<Activation::kNone>());
-    case Activation::kRelu: return work(Always<Activation::kRelu>());
-    case Activation::kRelu6: return work(Always<Activation::kRelu6>());
-    case Activation::kHardSwish: return work(Always<Activation::kHardSwish>());
-    case Activation::kSilu: return work(Always<Activation::kSilu>());
-    case Activation::kGelu: return work(Always<Activation::kGelu>());
-  }
-}
 
 // The gradient g of activation(u), before it. At the corners of ReLU and ReLU6 it is 0, as in torch.
 inline Vec through(Activation kind, Vec u, Vec g) {

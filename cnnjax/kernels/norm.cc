@@ -3,8 +3,6 @@
 namespace cnnjax {
 namespace {
 
-constexpr int kWide = 4;  // vectors of neighbouring channels at once
-
 // Rows in parts that the shape alone decides; work(part, first row, end).
 template <typename Work>
 void for_parts(const Pool& pool, const Norm& s, int64_t parts, const Work& work) {
@@ -14,15 +12,6 @@ void for_parts(const Pool& pool, const Norm& s, int64_t parts, const Work& work)
 // About 64 kB each.
 int64_t parts_of(const Norm& s) { return std::clamp<int64_t>(s.rows * s.channels / 16384, 1, s.rows); }
 
-// work(first channel) with a number of vectors that is a constant. Where channels are no multiple, the last two vectors overlap.
-template <typename Work>
-void for_channels(int64_t channels, const Work& work) {
-  int64_t c = 0;
-  for (; c + kWide * kLanes <= channels; c += kWide * kLanes) work(c, std::integral_constant<int, kWide>());
-  for (; c + kLanes <= channels; c += kLanes) work(c, std::integral_constant<int, 1>());
-  if (c < channels) work(channels - kLanes, std::integral_constant<int, 1>());
-}
-
 // Two sums of each channel; add(row's place, vector, sums) adds a vector of a row to both.
 template <typename Add>
 void two_sums(const Pool& pool, const Norm& s, float* first, float* second, const Add& add) {
@@ -30,14 +19,14 @@ void two_sums(const Pool& pool, const Norm& s, float* first, float* second, cons
   std::vector<float> sums(parts * 2 * s.channels);
   for_parts(pool, s, parts, [&](int64_t part, int64_t begin, int64_t end) {
     float* own = sums.data() + part * 2 * s.channels;
-    for_channels(s.channels, [&](int64_t c, auto count) {
+    for_channels(0, s.channels, [&](int64_t c, auto count) {
       Vec a[count] = {}, b[count] = {};
       for (int64_t r = begin; r < end; ++r)
         UNROLL for (int v = 0; v < count; ++v) add(r * s.channels + c + v * kLanes, c + v * kLanes, a[v], b[v]);
       UNROLL for (int v = 0; v < count; ++v) store(own + c + v * kLanes, a[v]), store(own + s.channels + c + v * kLanes, b[v]);
     });
   });
-  for_channels(s.channels, [&](int64_t c, auto count) {
+  for_channels(0, s.channels, [&](int64_t c, auto count) {
     Vec a[count] = {}, b[count] = {};
     for (int64_t part = 0; part < parts; ++part)
       UNROLL for (int v = 0; v < count; ++v) {
@@ -78,7 +67,7 @@ void norm_sums(const Pool& pool, const Norm& s, const float* x, float* sum, floa
 void norm_forward(const Pool& pool, const Norm& s, const float* x, const float* mean, const float* scale, const float* bias,
                   const float* more, float* y) {
   for_parts(pool, s, parts_of(s), [&](int64_t, int64_t begin, int64_t end) {
-    for_channels(s.channels, [&](int64_t c, auto count) {
+    for_channels(0, s.channels, [&](int64_t c, auto count) {
       const Own<count> middle(mean + c), factor(scale + c), offset(bias + c);
       for (int64_t r = begin; r < end; ++r)
         UNROLL for (int v = 0; v < count; ++v) {
@@ -102,7 +91,7 @@ void norm_gradient_sums(const Pool& pool, const Norm& s, const float* g, const f
 void norm_backward(const Pool& pool, const Norm& s, const float* g, const float* y, const float* x, const float* mean,
                    const float* scale, const float* shift, const float* slope, float* dx, float* dz) {
   for_parts(pool, s, parts_of(s), [&](int64_t, int64_t begin, int64_t end) {
-    for_channels(s.channels, [&](int64_t c, auto count) {
+    for_channels(0, s.channels, [&](int64_t c, auto count) {
       const Own<count> middle(mean + c), factor(scale + c), offset(shift + c), along(slope + c);
       for (int64_t r = begin; r < end; ++r)
         UNROLL for (int v = 0; v < count; ++v) {

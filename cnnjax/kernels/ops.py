@@ -32,6 +32,11 @@ def sides(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
 
+def gated(x: jax.Array, gate: Gate) -> jax.Array:
+    """Multiplies images by what `gate` makes of their means: [n, h, w, channels] -> the same shape."""
+    return x * gate(x.mean((1, 2))).astype(x.dtype)[:, None, None]
+
+
 def same_padding(size: tuple[int, int], kernel: int, stride: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Returns ((top, bottom), (left, right)) of TensorFlow's "SAME": ceil(size / stride) outputs, an odd zero at the end.
 
@@ -138,7 +143,7 @@ class Ops:
         found = []
         for i, link in enumerate(links, 1):
             if gate and i == len(links):
-                x = x * gate(x.mean((1, 2))).astype(x.dtype)[:, None, None]
+                x = gated(x, gate)
             convolve = self.depthwise if link.is_depthwise and x.shape[3] > 1 else self.conv
             y = convolve(x, link.w, stride=link.stride, padding=link.padding, dtype=conv_dtype)
             x, *statistics = self.batch_norm(

@@ -20,20 +20,6 @@ struct Blocks {
   int64_t end(const Parts& parts, int64_t part) const { return part + 1 == parts.parts ? count() : parts.end(part); }
 };
 
-// sum = x [kHeight][inner] w [inner][16]; rows of x are `step` numbers apart, inner is a multiple of 4.
-template <int kHeight>
-INLINE void multiply(const float* x, int64_t step, int64_t inner, const float* w, Vec (&sum)[kVecs][kHeight]) {
-  constexpr int kDeep = kLanes == 16 ? 4 : 1;  // rows of weights at once, as far as there are registers
-  for (int64_t k = 0; k < inner; k += kDeep, w += kDeep * kBlock) {
-    Vec weight[kDeep][kVecs];
-    UNROLL for (int d = 0; d < kDeep; ++d)
-      UNROLL for (int v = 0; v < kVecs; ++v) weight[d][v] = load(w + d * kBlock + v * kLanes);
-    UNROLL for (int r = 0; r < kHeight; ++r)
-      UNROLL for (int d = 0; d < kDeep; ++d)
-        UNROLL for (int v = 0; v < kVecs; ++v) sum[v][r] += weight[d][v] * x[r * step + k + d];
-  }
-}
-
 using Transposed = void (*)(const float*, int64_t, int64_t, const float*, float*, int64_t);
 
 template <int... kIndex>

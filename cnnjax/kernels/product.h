@@ -12,23 +12,29 @@ namespace {
 // Rows of a matrix lie so many numbers apart that the rows of a tile do not share sets of the first-level cache.
 constexpr int64_t spread(int64_t numbers) { return numbers + (numbers / kBlock % 2 ? 2 : 1) * kBlock; }
 
-// c [kRows][16] (+)= a [kRows][inner] w [inner][16]; inner is a multiple of 4. a_step: numbers from row to row.
-template <int kRows>
-void product_tile(const float* a, int64_t a_step, int64_t inner, const float* w, float* c, bool add) {
+// sum += x [kHeight][inner] w [inner][16]; rows of x are `step` numbers apart, inner is a multiple of 4.
+template <int kHeight>
+INLINE void multiply(const float* x, int64_t step, int64_t inner, const float* w, Vec (&sum)[kVecs][kHeight]) {
   constexpr int kDeep = kLanes == 16 ? 4 : 1;  // rows of weights at once, as far as there are registers
-  Vec sum[kRows][kVecs];
-  UNROLL for (int r = 0; r < kRows; ++r)
-    UNROLL for (int v = 0; v < kVecs; ++v) sum[r][v] = add ? load(c + r * kBlock + v * kLanes) : Vec{};
   for (int64_t k = 0; k < inner; k += kDeep, w += kDeep * kBlock) {
     Vec weight[kDeep][kVecs];
     UNROLL for (int d = 0; d < kDeep; ++d)
       UNROLL for (int v = 0; v < kVecs; ++v) weight[d][v] = load(w + d * kBlock + v * kLanes);
-    UNROLL for (int r = 0; r < kRows; ++r)
+    UNROLL for (int r = 0; r < kHeight; ++r)
       UNROLL for (int d = 0; d < kDeep; ++d)
-        UNROLL for (int v = 0; v < kVecs; ++v) sum[r][v] += weight[d][v] * a[r * a_step + k + d];
+        UNROLL for (int v = 0; v < kVecs; ++v) sum[v][r] += weight[d][v] * x[r * step + k + d];
   }
+}
+
+// c [kRows][16] (+)= a [kRows][inner] w [inner][16]. a_step: numbers from row to row.
+template <int kRows>
+void product_tile(const float* a, int64_t a_step, int64_t inner, const float* w, float* c, bool add) {
+  Vec sum[kVecs][kRows];
+  UNROLL for (int v = 0; v < kVecs; ++v)
+    UNROLL for (int r = 0; r < kRows; ++r) sum[v][r] = add ? load(c + r * kBlock + v * kLanes) : Vec{};
+  multiply<kRows>(a, a_step, inner, w, sum);
   UNROLL for (int r = 0; r < kRows; ++r)
-    UNROLL for (int v = 0; v < kVecs; ++v) store(c + r * kBlock + v * kLanes, sum[r][v]);
+    UNROLL for (int v = 0; v < kVecs; ++v) store(c + r * kBlock + v * kLanes, sum[v][r]);
 }
 
 using ProductTile = void (*)(const float*, int64_t, int64_t, const float*, float*, bool);

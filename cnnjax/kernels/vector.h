@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -65,6 +66,17 @@ inline void fence() {
 #if defined(__AVX512F__)
   _mm_sfence();
 #endif
+}
+
+constexpr int kTogether = 4;  // vectors of neighbouring channels at once
+
+// work(first channel, number of vectors as a constant) for channels [begin, end). Where they are no multiple, the last two vectors overlap.
+template <typename Work>
+void for_channels(int64_t begin, int64_t end, const Work& work) {
+  int64_t c = begin;
+  for (; c + kTogether * kLanes <= end; c += kTogether * kLanes) work(c, std::integral_constant<int, kTogether>());
+  for (; c + kLanes <= end; c += kLanes) work(c, std::integral_constant<int, 1>());
+  if (c < end) work(end - kLanes, std::integral_constant<int, 1>());
 }
 
 // The larger; b where one of them is not a number.

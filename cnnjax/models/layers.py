@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 
 from cnnjax.config import Model, Preprocessing
-from cnnjax.kernels import PLAIN, Block, Gate, Link, Ops, sides
+from cnnjax.kernels import PLAIN, Block, Gate, Link, Ops, gated, sides
 from cnnjax.models.references import Expected, References
 
 
@@ -131,7 +131,7 @@ def chained(pairs: Sequence[tuple[nnx.Conv, Norm]], x: jax.Array, *, more: jax.A
     if any(norm.use_running_average for _, norm in pairs):
         for i, (conv, norm) in enumerate(pairs, 1):
             if gate and i == last:
-                x = x * gate(x.mean((1, 2))).astype(x.dtype)[:, None, None]
+                x = gated(x, gate)
             x = norm.after(conv, x, more=more if i == last else None, relu=relu and i == last)
         return x
     links, size = [], x.shape[1:3]

@@ -1,7 +1,7 @@
 """Fixtures of the kernels' tests."""
 
 import pytest
-from kernel_table import SETS, instructions
+from kernel_rows import SETS, instructions
 
 
 @pytest.fixture(params=SETS)

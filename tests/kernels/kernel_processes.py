@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from kernel_table import COMPOSITIONS, CONV, KERNELS, NORM, Case, Kernel, conv, conv_case, norm, norm_case, weights
+from kernel_rows import Case, Kernel
+from kernel_table import COMPOSITIONS, CONV, KERNELS, NORM, conv, conv_case, norm, norm_case, weights
 
 from cnnjax.kernels import Block, CpuOps
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from kernel_table import SETS, instructions
+from kernel_rows import SETS, instructions
 from training_tools import settings
 
 from cnnjax.kernels import PLAIN, CpuOps, Ops, adam

@@ -7,7 +7,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from kernel_table import COMPOSITIONS, KERNELS, SETS, Case, Kernel, instructions
+from kernel_rows import SETS, Case, Kernel, instructions
+from kernel_table import COMPOSITIONS, KERNELS
 from training_tools import child, on_devices
 
 from cnnjax.kernels import PLAIN, CpuOps, available, cpu, library, why_not

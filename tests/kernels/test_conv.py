@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from kernel_table import SETS, instructions, whole_numbers
+from kernel_rows import SETS, instructions, whole_numbers
 
 from cnnjax.kernels import PLAIN
 from cnnjax.kernels import blocks as kernels

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_table import whole_numbers
+from kernel_rows import whole_numbers
 from training_tools import on_devices
 
 from cnnjax.kernels import blocks as kernels

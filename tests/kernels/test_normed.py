@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from kernel_table import whole_numbers
+from kernel_rows import whole_numbers
 from training_tools import on_devices
 
 from cnnjax.kernels import PLAIN, available, convs, normed, why_not

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kernel_table import SETS, instructions
+from kernel_rows import SETS, instructions
 from training_tools import settings
 
 from cnnjax import runtime
